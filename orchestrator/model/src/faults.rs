@@ -1,0 +1,115 @@
+//! What can go wrong with a call, as methods. Each fault counts down, so that a test ends in a sane world.
+
+use crate::{ApiError, Service};
+
+/// What becomes of a reply on its way back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Delivered,
+    /// The request was carried out, and the connection dies before the client hears of it (A§1.5).
+    Lost,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallFault {
+    /// `ThrottlingException` or the service's own form of it; nothing is carried out.
+    Throttle,
+    /// HTTP 500; nothing is carried out.
+    ServerError,
+    /// The request is carried out, its reply is not delivered.
+    LoseReply,
+    /// The connection dies before anything is carried out.
+    LoseRequest,
+    /// The caller's rights are gone.
+    Deny,
+}
+
+#[derive(Debug, Clone)]
+struct Armed {
+    fault: CallFault,
+    service: Service,
+    /// `*` for every operation.
+    operation: String,
+    left: u32,
+}
+
+/// The faults armed on calls and deliveries.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    armed: Vec<Armed>,
+    pub(crate) deliver_twice: u32,
+    pub(crate) deliver_late: Option<(u32, i64)>,
+    pub(crate) lose_terminal_reply: u32,
+}
+
+impl Faults {
+    /// Arms `fault` on the next `times` calls of `operation` (`*` for any) of `service`.
+    pub fn arm(&mut self, fault: CallFault, service: Service, operation: &str, times: u32) {
+        self.armed.push(Armed { fault, service, operation: operation.to_owned(), left: times });
+    }
+
+    /// The next `times` deliveries of a command reach the agent twice (H31).
+    pub fn deliver_twice(&mut self, times: u32) {
+        self.deliver_twice = times;
+    }
+
+    /// The next `times` deliveries reach the agent `ms` later than they should, even after their deadline (H31).
+    pub fn deliver_late(&mut self, times: u32, ms: i64) {
+        self.deliver_late = Some((times, ms));
+    }
+
+    /// The next `times` terminal replies of agents get lost: the work is done, the service says Delivery Timed Out
+    /// when the total time-out has passed (A§1.3).
+    pub fn lose_terminal_reply(&mut self, times: u32) {
+        self.lose_terminal_reply = times;
+    }
+
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(crate) fn take(&mut self, service: Service, operation: &str) -> Option<CallFault> {
+        let at = self
+            .armed
+            .iter()
+            .position(|a| a.left > 0 && a.service == service && (a.operation == "*" || a.operation == operation))?;
+        let armed = &mut self.armed[at];
+        armed.left -= 1;
+        let fault = armed.fault;
+        if armed.left == 0 {
+            self.armed.remove(at);
+        }
+        Some(fault)
+    }
+}
+
+pub(crate) fn throttled(service: Service) -> ApiError {
+    match service {
+        Service::Ec2 => ApiError::new("RequestLimitExceeded", "Request limit exceeded.").with_status(503),
+        Service::S3 => ApiError::new("SlowDown", "Please reduce your request rate.").with_status(503),
+        Service::Sts => ApiError::new("Throttling", "Rate exceeded"),
+        Service::Ssm | Service::CloudHsm | Service::Secrets => ApiError::new("ThrottlingException", "Rate exceeded"),
+    }
+}
+
+pub(crate) fn server_error(service: Service) -> ApiError {
+    let (code, message) = match service {
+        Service::Ssm => ("InternalServerError", "An error occurred on the server side."),
+        Service::CloudHsm => ("CloudHsmInternalFailureException", "The request was rejected because of an internal failure."),
+        Service::Secrets => ("InternalServiceError", "An error occurred on the server side."),
+        Service::Ec2 | Service::S3 => ("InternalError", "An internal error has occurred."),
+        Service::Sts => ("InternalFailure", "An internal error has occurred."),
+    };
+    ApiError::new(code, message).with_status(500)
+}
+
+pub(crate) fn denied(service: Service, who: &str, operation: &str) -> ApiError {
+    let action = format!("{}:{operation}", service.prefix());
+    let text = format!("User: {who} is not authorized to perform: {action} because no identity-based policy allows the {action} action");
+    match service {
+        Service::Ec2 => ApiError::new("UnauthorizedOperation", format!("You are not authorized to perform this operation. {text}")).with_status(403),
+        Service::S3 | Service::Sts => ApiError::new("AccessDenied", text).with_status(403),
+        Service::CloudHsm => ApiError::new("CloudHsmAccessDeniedException", text),
+        Service::Ssm | Service::Secrets => ApiError::new("AccessDeniedException", text),
+    }
+}

@@ -1,0 +1,317 @@
+use crate::cloudhsm::{self, CloudHsm};
+use crate::ec2::Ec2;
+use crate::faults::{self, CallFault, Faults, Fate};
+use crate::secrets::Secrets;
+use crate::ssm::Ssm;
+use crate::{AccountId, ApiError, CommandId, Ids, InstanceId, Millis, Region};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The services of the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Service {
+    Ssm,
+    Ec2,
+    CloudHsm,
+    Secrets,
+    Sts,
+    S3,
+}
+
+impl Service {
+    pub const ALL: [Self; 6] = [Self::Ssm, Self::Ec2, Self::CloudHsm, Self::Secrets, Self::Sts, Self::S3];
+
+    /// The prefix of IAM actions, and the name in a signature's scope.
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Ssm => "ssm",
+            Self::Ec2 => "ec2",
+            Self::CloudHsm => "cloudhsm",
+            Self::Secrets => "secretsmanager",
+            Self::Sts => "sts",
+            Self::S3 => "s3",
+        }
+    }
+
+    pub fn from_prefix(prefix: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|service| service.prefix() == prefix)
+    }
+}
+
+/// Whose key signed a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Principal {
+    Operator,
+    /// The role of a host, whose credentials came from its instance metadata.
+    Host(InstanceId),
+}
+
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub principal: Principal,
+    pub arn: String,
+    pub user_id: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    pub caller: &'a Caller,
+    pub region: &'a Region,
+    pub service: Service,
+    pub operation: &'a str,
+    /// Members of the request; for EC2 and STS a flat map of its query parameters.
+    pub body: &'a Value,
+}
+
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub result: Result<Value, ApiError>,
+    pub fate: Fate,
+}
+
+/// What has to happen outside the model.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// The agent of `instance` receives a command. It may be the second time, and it may be late (H31).
+    Deliver {
+        region: Region,
+        instance: InstanceId,
+        command: CommandId,
+        document_name: String,
+        document: Value,
+        /// Parameters with the document's defaults filled in.
+        parameters: BTreeMap<String, Value>,
+    },
+    /// The agent of `instance` is asked to cancel.
+    Cancel { region: Region, instance: InstanceId, command: CommandId },
+    /// The HSMs of a cluster are others than before.
+    HsmsChanged { region: Region, cluster: String },
+}
+
+/// How fast the world is. All times are milliseconds.
+#[derive(Debug, Clone)]
+pub struct WorldOptions {
+    /// How long after SendCommand a command may stay invisible, at most (A§1.2).
+    pub visibility_lag_ms: i64,
+    /// From SendCommand to the agent, at most.
+    pub delivery_ms: i64,
+    /// How long a document stays in `Creating`.
+    pub document_lag_ms: i64,
+    /// From CreateHsm to ACTIVE, from DeleteHsm to gone.
+    pub hsm_ms: i64,
+    /// From the start of a backup or copy to READY.
+    pub backup_ms: i64,
+}
+
+impl Default for WorldOptions {
+    fn default() -> Self {
+        Self { visibility_lag_ms: 400, delivery_ms: 60, document_lag_ms: 150, hsm_ms: 1_500, backup_ms: 800 }
+    }
+}
+
+#[derive(Debug)]
+pub struct RegionState {
+    pub ssm: Ssm,
+    pub ec2: Ec2,
+    pub hsm: CloudHsm,
+    pub secrets: Secrets,
+}
+
+/// One account.
+#[derive(Debug)]
+pub struct World {
+    pub account: AccountId,
+    pub ids: Ids,
+    pub faults: Faults,
+    pub options: WorldOptions,
+    regions: BTreeMap<Region, RegionState>,
+    effects: Vec<Effect>,
+    calls: BTreeMap<(bool, String), u64>,
+}
+
+/// Operations a host's role may use: its instance profile (A§8) and the escrow of H5.
+const HOST_ROLE: &[(Service, &[&str])] = &[
+    (
+        Service::Secrets,
+        &["GetSecretValue", "DescribeSecret", "ListSecretVersionIds", "CreateSecret", "PutSecretValue", "TagResource"],
+    ),
+    (Service::S3, &["GetObject", "HeadObject", "ListObjectsV2", "PutObject", "GetBucketLocation", "HeadBucket"]),
+    (Service::Sts, &["GetCallerIdentity"]),
+    (Service::CloudHsm, &["DescribeClusters"]),
+];
+
+impl World {
+    pub fn new(account: AccountId, regions: &[Region], seed: u64, options: WorldOptions) -> Self {
+        let regions = regions
+            .iter()
+            .map(|region| {
+                let state = RegionState {
+                    ssm: Ssm::new(&account, region),
+                    ec2: Ec2::new(&account, region),
+                    hsm: CloudHsm::new(&account, region),
+                    secrets: Secrets::new(&account, region),
+                };
+                (region.clone(), state)
+            })
+            .collect();
+        Self {
+            account,
+            ids: Ids::new(seed),
+            faults: Faults::default(),
+            options,
+            regions,
+            effects: Vec::new(),
+            calls: BTreeMap::new(),
+        }
+    }
+
+    pub fn regions(&self) -> impl Iterator<Item = &Region> {
+        self.regions.keys()
+    }
+
+    pub fn region(&self, region: &Region) -> Option<&RegionState> {
+        self.regions.get(region)
+    }
+
+    pub fn region_mut(&mut self, region: &Region) -> Option<&mut RegionState> {
+        self.regions.get_mut(region)
+    }
+
+    /// How often the operator (`false`: the hosts) called each operation, by `service:Operation`.
+    pub fn calls(&self, of_operator: bool) -> BTreeMap<String, u64> {
+        self.calls.iter().filter(|((op, _), _)| *op == of_operator).map(|((_, name), n)| (name.clone(), *n)).collect()
+    }
+
+    /// Counts a call and says whether it goes ahead, and what becomes of its reply. S3 asks here too, though its
+    /// storage lies outside the model. `None` in the error: the connection dies without a word.
+    pub fn admit(&mut self, caller: &Caller, service: Service, operation: &str) -> Result<Fate, Option<ApiError>> {
+        let of_operator = caller.principal == Principal::Operator;
+        *self.calls.entry((of_operator, format!("{}:{operation}", service.prefix()))).or_default() += 1;
+        let fate = match self.faults.take(service, operation) {
+            None => Fate::Delivered,
+            Some(CallFault::LoseReply) => Fate::Lost,
+            Some(CallFault::LoseRequest) => return Err(None),
+            Some(CallFault::Throttle) => return Err(Some(faults::throttled(service))),
+            Some(CallFault::ServerError) => return Err(Some(faults::server_error(service))),
+            Some(CallFault::Deny) => return Err(Some(faults::denied(service, &caller.arn, operation))),
+        };
+        let allowed = of_operator || HOST_ROLE.iter().any(|(s, ops)| *s == service && ops.contains(&operation));
+        if allowed { Ok(fate) } else { Err(Some(faults::denied(service, &caller.arn, operation))) }
+    }
+
+    /// Answers one call. An operation the model does not know is refused by its name.
+    pub fn call(&mut self, request: &Request<'_>, now: Millis) -> Reply {
+        let fate = match self.admit(request.caller, request.service, request.operation) {
+            Ok(fate) => fate,
+            Err(None) => return Reply { result: Ok(Value::Null), fate: Fate::Lost },
+            Err(Some(error)) => return Reply { result: Err(error), fate: Fate::Delivered },
+        };
+        let result = self.dispatch(request, now);
+        self.tick(now);
+        Reply { result, fate }
+    }
+
+    fn dispatch(&mut self, request: &Request<'_>, now: Millis) -> Result<Value, ApiError> {
+        let Request { caller, region, service, operation, body } = *request;
+        if service == Service::Sts {
+            return match operation {
+                "GetCallerIdentity" => {
+                    Ok(json!({"UserId": caller.user_id, "Account": self.account.as_str(), "Arn": caller.arn}))
+                }
+                other => Err(unknown(Service::Sts, other)),
+            };
+        }
+        if service == Service::Secrets && operation == "CreateSecret" {
+            return self.create_secret(region, body, now);
+        }
+        if service == Service::CloudHsm && operation == "CopyBackupToRegion" {
+            return self.copy_backup(region, body, now);
+        }
+        let Some(state) = self.regions.get_mut(region) else {
+            return Err(ApiError::new("UnrecognizedClientException", format!("The region {region} is not part of this world")));
+        };
+        match service {
+            Service::Ssm => state.ssm.call(operation, body, now, &mut self.ids, &self.options, &state.ec2),
+            Service::Ec2 => state.ec2.call(operation, body),
+            Service::CloudHsm => {
+                let (value, changed) = state.hsm.call(operation, body, now, &mut self.ids, &self.options)?;
+                self.effects.extend(changed.map(|cluster| Effect::HsmsChanged { region: region.clone(), cluster }));
+                Ok(value)
+            }
+            Service::Secrets => {
+                let value = state.secrets.call(operation, body, now, &mut self.ids)?;
+                if operation == "PutSecretValue" {
+                    self.replicate(region, &value, now);
+                }
+                Ok(value)
+            }
+            Service::Sts | Service::S3 => Err(unknown(service, operation)),
+        }
+    }
+
+    /// CreateSecret, and the same secret in each region of `AddReplicaRegions`.
+    fn create_secret(&mut self, region: &Region, body: &Value, now: Millis) -> Result<Value, ApiError> {
+        let known: Vec<Region> = self.regions.keys().cloned().collect();
+        let Some(state) = self.regions.get_mut(region) else {
+            return Err(ApiError::new("UnrecognizedClientException", format!("The region {region} is not part of this world")));
+        };
+        let (value, replicas) = state.secrets.create(body, now, &mut self.ids, &known)?;
+        for (target, copy) in replicas {
+            if let Some(other) = self.regions.get_mut(&target) {
+                other.secrets.adopt(copy);
+            }
+        }
+        Ok(value)
+    }
+
+    fn replicate(&mut self, region: &Region, put: &Value, _now: Millis) {
+        let name = put["Name"].as_str().unwrap_or_default();
+        let copies = self.regions.get(region).map(|state| state.secrets.replicas(name)).unwrap_or_default();
+        for (target, copy) in copies {
+            if let Some(other) = self.regions.get_mut(&target) {
+                other.secrets.adopt(copy);
+            }
+        }
+    }
+
+    fn copy_backup(&mut self, region: &Region, body: &Value, now: Millis) -> Result<Value, ApiError> {
+        let target = Region::new(body["DestinationRegion"].as_str().unwrap_or_default());
+        if !self.regions.contains_key(&target) || target == *region {
+            return Err(cloudhsm::invalid(format!("Invalid destination region {target}")));
+        }
+        let source = self.regions.get(region).and_then(|state| state.hsm.backup(body["BackupId"].as_str().unwrap_or_default(), now));
+        let source = source.ok_or_else(|| cloudhsm::not_found(format!("Backup {} was not found", body["BackupId"])))?;
+        let copy = self.regions.get_mut(&target).map(|state| state.hsm.adopt_copy(region, &source, body, now, &mut self.ids, &self.options));
+        copy.unwrap_or_else(|| Err(cloudhsm::invalid("Invalid destination region")))
+    }
+
+    /// Lets time pass: deliveries that are due, time-outs, HSMs and backups that became ready.
+    pub fn tick(&mut self, now: Millis) {
+        for (region, state) in &mut self.regions {
+            let sent = state.ssm.tick(now, &mut self.ids, &self.options, &mut self.faults, &state.ec2);
+            self.effects.extend(sent.into_iter().map(|delivery| delivery.into_effect(region)));
+            for cluster in state.hsm.tick(now, &mut self.ids, &self.options) {
+                self.effects.push(Effect::HsmsChanged { region: region.clone(), cluster });
+            }
+        }
+    }
+
+    /// The effects since the last call, oldest first.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+}
+
+pub(crate) fn unknown(service: Service, operation: &str) -> ApiError {
+    match service {
+        Service::Ec2 | Service::Sts => {
+            ApiError::new("InvalidAction", format!("The action {operation} is not valid for this web service."))
+        }
+        Service::S3 => ApiError::new("NotImplemented", format!("{operation} is not implemented")).with_status(501),
+        Service::Ssm | Service::CloudHsm | Service::Secrets => {
+            ApiError::new("UnknownOperationException", format!("The operation {operation} is not known"))
+        }
+    }
+}
