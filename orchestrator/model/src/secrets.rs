@@ -1,0 +1,336 @@
+//! Secrets Manager of one region: secrets, their versions and stages, replicas.
+
+use crate::page::page;
+use crate::world::unknown;
+use crate::{AccountId, ApiError, Ids, Millis, Region, Service};
+use serde_json::{Value, json};
+
+/// 64 KiB, before base64.
+const MAX_SECRET: usize = 65_536;
+
+#[derive(Debug, Clone)]
+struct Version {
+    id: String,
+    stages: Vec<String>,
+    created: Millis,
+    string: Option<String>,
+    /// Base64, as it travels.
+    binary: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Secret {
+    name: String,
+    suffix: String,
+    description: String,
+    created: Millis,
+    changed: Millis,
+    tags: Value,
+    /// Oldest first.
+    versions: Vec<Version>,
+    /// Where it came from, and where it is copied to.
+    primary: Option<Region>,
+    replicas: Vec<Region>,
+}
+
+#[derive(Debug)]
+pub struct Secrets {
+    account: AccountId,
+    region: Region,
+    secrets: Vec<Secret>,
+}
+
+fn invalid(why: impl Into<String>) -> ApiError {
+    ApiError::new("InvalidParameterException", why)
+}
+
+impl Secrets {
+    pub(crate) fn new(account: &AccountId, region: &Region) -> Self {
+        Self { account: account.clone(), region: region.clone(), secrets: Vec::new() }
+    }
+
+    fn arn(&self, secret: &Secret) -> String {
+        format!("arn:aws:secretsmanager:{}:{}:secret:{}-{}", self.region, self.account, secret.name, secret.suffix)
+    }
+
+    /// By name, by ARN, or by ARN without its six random characters.
+    fn position(&self, id: &str) -> Result<usize, ApiError> {
+        self.secrets
+            .iter()
+            .position(|secret| {
+                let arn = self.arn(secret);
+                secret.name == id || arn == id || arn.len() == id.len() + 7 && arn.starts_with(id)
+            })
+            .ok_or_else(|| ApiError::new("ResourceNotFoundException", "Secrets Manager can't find the specified secret."))
+    }
+
+    fn find(&self, body: &Value) -> Result<&Secret, ApiError> {
+        self.position(body["SecretId"].as_str().unwrap_or_default()).map(|at| &self.secrets[at])
+    }
+
+    /// Puts a new value under a secret made before, as someone who rotates it would, and returns its version id.
+    pub fn rotate(&mut self, name: &str, value: &str, now: Millis, ids: &mut Ids) -> Result<String, ApiError> {
+        let reply = self.call("PutSecretValue", &json!({"SecretId": name, "SecretString": value}), now, ids)?;
+        Ok(reply["VersionId"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Overwrites a version in place, which AWS cannot do: a wrong password under a pinned version (H10).
+    pub fn tamper(&mut self, name: &str, value: &str) -> Result<(), ApiError> {
+        let at = self.position(name)?;
+        for version in &mut self.secrets[at].versions {
+            if version.stages.iter().any(|stage| stage == "AWSCURRENT") {
+                version.string = Some(value.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// The reply, and the copies for other regions.
+    pub(crate) fn create(
+        &mut self,
+        body: &Value,
+        now: Millis,
+        ids: &mut Ids,
+        known: &[Region],
+    ) -> Result<(Value, Vec<(Region, Secret)>), ApiError> {
+        let name = body["Name"].as_str().unwrap_or_default();
+        let good = |c: char| c.is_ascii_alphanumeric() || "/_+=.@-".contains(c);
+        if name.is_empty() || name.len() > 512 || !name.chars().all(good) {
+            return Err(ApiError::validation("Invalid name. Must be a valid name containing alphanumeric characters, or any of the following: -/_+=.@!"));
+        }
+        let mut replicas = Vec::new();
+        for replica in body["AddReplicaRegions"].as_array().into_iter().flatten() {
+            let region = Region::new(replica["Region"].as_str().unwrap_or_default());
+            if region == self.region || !known.contains(&region) {
+                return Err(invalid(format!("Invalid replica region {region}")));
+            }
+            replicas.push(region);
+        }
+        let token = token(body, ids)?;
+        if let Some(old) = self.secrets.iter().find(|s| s.name == name) {
+            // The same request twice is one request.
+            let same = old.versions.iter().any(|v| v.id == token && same_value(v, body));
+            if !same {
+                return Err(ApiError::new("ResourceExistsException", format!("The operation failed because the secret {name} already exists.")));
+            }
+            let reply = json!({"ARN": self.arn(old), "Name": name, "VersionId": token});
+            return Ok((reply, Vec::new()));
+        }
+        let mut secret = Secret {
+            name: name.to_owned(),
+            suffix: ids.text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", 6),
+            description: body["Description"].as_str().unwrap_or_default().to_owned(),
+            created: now,
+            changed: now,
+            tags: if body["Tags"].is_array() { body["Tags"].clone() } else { json!([]) },
+            versions: Vec::new(),
+            primary: None,
+            replicas,
+        };
+        let has_value = body["SecretString"].is_string() || body["SecretBinary"].is_string();
+        if has_value {
+            secret.versions.push(read_version(body, token.clone(), now)?);
+        }
+        let mut reply = json!({"ARN": self.arn(&secret), "Name": name});
+        if has_value {
+            reply["VersionId"] = token.into();
+        }
+        if !secret.replicas.is_empty() {
+            reply["ReplicationStatus"] = self.replication(&secret);
+        }
+        let copies = self.copies(&secret);
+        self.secrets.push(secret);
+        Ok((reply, copies))
+    }
+
+    fn replication(&self, secret: &Secret) -> Value {
+        secret
+            .replicas
+            .iter()
+            .map(|r| json!({"Region": r.as_str(), "KmsKeyId": "alias/aws/secretsmanager", "Status": "InSync", "StatusMessage": "Replication succeeded"}))
+            .collect()
+    }
+
+    fn copies(&self, secret: &Secret) -> Vec<(Region, Secret)> {
+        let copy = Secret { primary: Some(self.region.clone()), replicas: Vec::new(), ..secret.clone() };
+        secret.replicas.iter().map(|region| (region.clone(), copy.clone())).collect()
+    }
+
+    pub(crate) fn replicas(&self, name: &str) -> Vec<(Region, Secret)> {
+        self.secrets.iter().find(|s| s.name == name).map(|s| self.copies(s)).unwrap_or_default()
+    }
+
+    /// Takes a replica from its primary region, in place of the one it had.
+    pub(crate) fn adopt(&mut self, copy: Secret) {
+        self.secrets.retain(|old| old.name != copy.name);
+        self.secrets.push(copy);
+    }
+
+    pub(crate) fn call(&mut self, operation: &str, body: &Value, now: Millis, ids: &mut Ids) -> Result<Value, ApiError> {
+        match operation {
+            "GetSecretValue" => self.get_secret_value(body),
+            "DescribeSecret" => self.describe_secret(body),
+            "PutSecretValue" => self.put_secret_value(body, now, ids),
+            "ListSecretVersionIds" => self.list_secret_version_ids(body),
+            "TagResource" => {
+                let at = self.position(body["SecretId"].as_str().unwrap_or_default())?;
+                if let (Some(have), Some(more)) = (self.secrets[at].tags.as_array_mut(), body["Tags"].as_array()) {
+                    have.retain(|old| !more.iter().any(|new| new["Key"] == old["Key"]));
+                    have.extend(more.iter().cloned());
+                }
+                Ok(json!({}))
+            }
+            other => Err(unknown(Service::Secrets, other)),
+        }
+    }
+
+    fn get_secret_value(&self, body: &Value) -> Result<Value, ApiError> {
+        let secret = self.find(body)?;
+        let stage = body["VersionStage"].as_str();
+        let version = match body["VersionId"].as_str() {
+            Some(id) => secret.versions.iter().find(|v| v.id == id && stage.is_none_or(|s| v.stages.iter().any(|have| have == s))),
+            None => {
+                let stage = stage.unwrap_or("AWSCURRENT");
+                secret.versions.iter().find(|v| v.stages.iter().any(|have| have == stage))
+            }
+        };
+        let version = version.ok_or_else(|| {
+            let wanted = body["VersionId"].as_str().map_or_else(
+                || format!("staging label: {}", stage.unwrap_or("AWSCURRENT")),
+                |id| format!("VersionId: {id}"),
+            );
+            ApiError::new("ResourceNotFoundException", format!("Secrets Manager can't find the specified secret value for {wanted}"))
+        })?;
+        let mut reply = json!({
+            "ARN": self.arn(secret),
+            "Name": secret.name,
+            "VersionId": version.id,
+            "VersionStages": version.stages,
+            "CreatedDate": version.created.epoch(),
+        });
+        crate::ssm::put(&mut reply, "SecretString", version.string.clone().map(Value::from));
+        crate::ssm::put(&mut reply, "SecretBinary", version.binary.clone().map(Value::from));
+        if version.stages.is_empty()
+            && let Some(reply) = reply.as_object_mut()
+        {
+            reply.remove("VersionStages");
+        }
+        Ok(reply)
+    }
+
+    fn describe_secret(&self, body: &Value) -> Result<Value, ApiError> {
+        let secret = self.find(body)?;
+        let mut stages = json!({});
+        for version in secret.versions.iter().filter(|v| !v.stages.is_empty()) {
+            stages[&version.id] = json!(version.stages);
+        }
+        let mut reply = json!({
+            "ARN": self.arn(secret),
+            "Name": secret.name,
+            "Description": secret.description,
+            "LastChangedDate": secret.changed.epoch(),
+            "CreatedDate": secret.created.epoch(),
+            "Tags": secret.tags,
+            "VersionIdsToStages": stages,
+        });
+        if !secret.replicas.is_empty() {
+            reply["ReplicationStatus"] = self.replication(secret);
+            reply["PrimaryRegion"] = self.region.as_str().into();
+        }
+        if let Some(primary) = &secret.primary {
+            reply["PrimaryRegion"] = primary.as_str().into();
+        }
+        Ok(reply)
+    }
+
+    fn put_secret_value(&mut self, body: &Value, now: Millis, ids: &mut Ids) -> Result<Value, ApiError> {
+        let at = self.position(body["SecretId"].as_str().unwrap_or_default())?;
+        let token = token(body, ids)?;
+        let arn = self.arn(&self.secrets[at]);
+        let secret = &mut self.secrets[at];
+        if secret.primary.is_some() {
+            return Err(ApiError::new("InvalidRequestException", "You can't change a replica secret; change its primary."));
+        }
+        if let Some(old) = secret.versions.iter().find(|v| v.id == token) {
+            if !same_value(old, body) {
+                return Err(ApiError::new("ResourceExistsException", "The version exists already with another value."));
+            }
+            return Ok(json!({"ARN": arn, "Name": secret.name, "VersionId": token, "VersionStages": old.stages}));
+        }
+        let mut version = read_version(body, token.clone(), now)?;
+        if let Some(wanted) = body["VersionStages"].as_array() {
+            version.stages = wanted.iter().filter_map(|s| s.as_str().map(str::to_owned)).collect();
+        }
+        if version.stages.iter().any(|s| s == "AWSCURRENT") {
+            for old in &mut secret.versions {
+                old.stages.retain(|s| s != "AWSPREVIOUS");
+                for stage in old.stages.iter_mut().filter(|s| *s == "AWSCURRENT") {
+                    *stage = "AWSPREVIOUS".to_owned();
+                }
+            }
+        }
+        for old in &mut secret.versions {
+            old.stages.retain(|stage| !version.stages.contains(stage));
+        }
+        let reply = json!({"ARN": arn, "Name": secret.name, "VersionId": token, "VersionStages": version.stages});
+        secret.versions.push(version);
+        secret.changed = now;
+        Ok(reply)
+    }
+
+    fn list_secret_version_ids(&self, body: &Value) -> Result<Value, ApiError> {
+        let secret = self.find(body)?;
+        let max = match body["MaxResults"].as_i64() {
+            None => 100,
+            Some(n) if (1..=100).contains(&n) => n as usize,
+            Some(_) => return Err(invalid("MaxResults must lie between 1 and 100")),
+        };
+        let all = body["IncludeDeprecated"] == true;
+        let rows: Vec<Value> = secret
+            .versions
+            .iter()
+            .filter(|v| all || !v.stages.is_empty())
+            .map(|v| {
+                let mut row = json!({"VersionId": v.id, "CreatedDate": v.created.epoch()});
+                if !v.stages.is_empty() {
+                    row["VersionStages"] = json!(v.stages);
+                }
+                row
+            })
+            .collect();
+        let (rows, next) = page(&rows, &format!("versions{}{all}", secret.name), max, body["NextToken"].as_str(), "InvalidNextTokenException")?;
+        let mut reply = json!({"Versions": rows, "ARN": self.arn(secret), "Name": secret.name});
+        crate::ssm::put(&mut reply, "NextToken", next.map(Value::from));
+        Ok(reply)
+    }
+}
+
+/// ClientRequestToken, which becomes the version id.
+fn token(body: &Value, ids: &mut Ids) -> Result<String, ApiError> {
+    match body["ClientRequestToken"].as_str() {
+        None => Ok(ids.uuid()),
+        Some(token) if (32..=64).contains(&token.len()) => Ok(token.to_owned()),
+        Some(_) => Err(invalid("ClientRequestToken must be 32-64 characters long.")),
+    }
+}
+
+fn read_version(body: &Value, id: String, now: Millis) -> Result<Version, ApiError> {
+    let (string, binary) = (body["SecretString"].as_str(), body["SecretBinary"].as_str());
+    if string.is_some() == binary.is_some() {
+        return Err(invalid("You must provide either SecretString or SecretBinary."));
+    }
+    if string.is_some_and(|s| s.len() > MAX_SECRET) || binary.is_some_and(|b| b.len() / 4 * 3 > MAX_SECRET + 2) {
+        return Err(ApiError::validation("The secret value is longer than 65536 bytes"));
+    }
+    Ok(Version {
+        id,
+        stages: vec!["AWSCURRENT".to_owned()],
+        created: now,
+        string: string.map(str::to_owned),
+        binary: binary.map(str::to_owned),
+    })
+}
+
+fn same_value(version: &Version, body: &Value) -> bool {
+    version.string.as_deref() == body["SecretString"].as_str() && version.binary.as_deref() == body["SecretBinary"].as_str()
+}
