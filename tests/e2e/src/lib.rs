@@ -1,0 +1,257 @@
+//! Drives the shipped programs against the sandbox, as a person at a terminal would: processes, files and exit codes.
+//!
+//! Nothing here links the product. What the tests believe comes from `sandbox verify` and `sandbox inspect`, never from
+//! the product's own word (H46).
+
+#![expect(clippy::print_stderr, reason = "a test harness talks on stderr")]
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// Where Cargo put the programs: beside the test or the demo that runs.
+pub fn programs() -> Result<PathBuf> {
+    let me = std::env::current_exe().context("own path")?;
+    me.ancestors()
+        .find(|dir| dir.join("sandbox").is_file() && dir.join("tde2hsm").is_file())
+        .map(Path::to_owned)
+        .context("`sandbox` and `tde2hsm` are not built; run `cargo build --workspace` first")
+}
+
+/// A running sandbox and a journal, in one directory.
+pub struct World {
+    pub dir: PathBuf,
+    programs: PathBuf,
+    env: BTreeMap<String, String>,
+    child: Child,
+}
+
+/// What a program printed and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    pub fn ok(self) -> Result<Ran> {
+        ensure!(self.status.success(), "{}\n{}{}", self.status, self.stdout, self.stderr);
+        Ok(self)
+    }
+    pub fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.stdout).with_context(|| format!("not JSON: {}\n{}", self.stdout, self.stderr))
+    }
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or(-1)
+    }
+}
+
+impl World {
+    /// Starts a sandbox in `dir`, which is emptied first.
+    pub fn up(dir: &Path, fleet: &str, seed: u64) -> Result<World> {
+        let programs = programs()?;
+        if dir.exists() {
+            std::fs::remove_dir_all(dir).with_context(|| format!("emptying {}", dir.display()))?;
+        }
+        std::fs::create_dir_all(dir)?;
+        let dir = dir.canonicalize()?;
+        let log = File::create(dir.join("sandbox.log"))?;
+        let mut child = Command::new(programs.join("sandbox"))
+            .args(["up", "--dir"])
+            .arg(&dir)
+            .args(["--fleet", fleet, "--seed", &seed.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .context("starting the sandbox")?;
+        let mut env = BTreeMap::new();
+        let mut ready = false;
+        let out = child.stdout.take().context("stdout is piped")?;
+        for line in BufReader::new(out).lines() {
+            let line = line?;
+            if let Some((name, value)) = line.strip_prefix("export ").and_then(|l| l.split_once('=')) {
+                env.insert(name.to_owned(), value.trim_matches(['\'', '"']).to_owned());
+            }
+            if line.trim() == "ready" {
+                ready = true;
+                break;
+            }
+        }
+        let world = World { dir, programs, env, child };
+        if !ready {
+            let log = std::fs::read_to_string(world.dir.join("sandbox.log")).unwrap_or_default();
+            bail!("the sandbox did not get ready: {}", log.trim());
+        }
+        Ok(world)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.dir.join("journal.db")
+    }
+
+    pub fn env(&self) -> &BTreeMap<String, String> {
+        &self.env
+    }
+
+    /// The CLI as the operator has it: the sandbox's environment and nothing else of AWS.
+    pub fn tde2hsm(&self) -> Command {
+        let mut command = Command::new(self.programs.join("tde2hsm"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+            command.env_remove(name);
+        }
+        command.envs(&self.env).env("TDE2HSM_JOURNAL", self.journal()).current_dir(&self.dir).stdin(Stdio::null());
+        command
+    }
+
+    pub fn cli(&self, args: &[&str]) -> Result<Ran> {
+        run(self.tde2hsm().args(args))
+    }
+
+    /// `setup` with what the sandbox left for an operator to install.
+    pub fn setup(&self) -> Result<Ran> {
+        let packages = self.dir.join("packages");
+        let rpm = std::fs::read_dir(&packages)?
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|e| e == "rpm"))
+            .context("the sandbox left no client package")?;
+        run(self
+            .tde2hsm()
+            .arg("setup")
+            .arg("--runner")
+            .arg(self.programs.join("host-runner"))
+            .arg("--client-package")
+            .arg(format!("rhel8={}", rpm.display()))
+            .arg("--ca")
+            .arg(packages.join("customerCA.crt")))
+    }
+
+    pub fn plan(&self) -> Result<Ran> {
+        self.cli(&["plan", "fleet.toml", "-o", "plan.json"])
+    }
+
+    fn sandbox(&self, verb: &str, args: &[&str]) -> Result<Ran> {
+        run(Command::new(self.programs.join("sandbox")).arg(verb).arg("--dir").arg(&self.dir).args(args).stdin(Stdio::null()))
+    }
+
+    pub fn fault(&self, args: &[&str]) -> Result<()> {
+        self.sandbox("fault", args)?.ok().map(drop)
+    }
+
+    pub fn advance(&self, by: &str) -> Result<()> {
+        self.sandbox("clock", &["--advance", by])?.ok().map(drop)
+    }
+
+    pub fn inspect(&self) -> Result<Inspection> {
+        let value = self.sandbox("inspect", &[])?.ok()?.json()?;
+        Ok(Inspection(value))
+    }
+
+    /// Reads every seeded row on fresh instances, with some keystores out of reach.
+    pub fn verify(&self, cut_off: &str) -> Result<Verification> {
+        let args: &[&str] = if cut_off.is_empty() { &[] } else { &["--cut-off", cut_off] };
+        let value = self.sandbox("verify", args)?.ok()?.json()?;
+        Ok(Verification(value))
+    }
+
+    /// Runs a command in a host.
+    pub fn exec(&self, host: &str, command: &[&str]) -> Result<Ran> {
+        run(Command::new(self.programs.join("sandbox"))
+            .args(["exec", "--dir"])
+            .arg(&self.dir)
+            .arg(host)
+            .arg("--")
+            .args(command)
+            .stdin(Stdio::null()))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // SIGTERM, so that it takes its namespaces and mounts down itself; waited for, so that the next world finds none.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), nix::sys::signal::Signal::SIGTERM);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline {
+            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        eprintln!("the sandbox in {} did not stop", self.dir.display());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn run(command: &mut Command) -> Result<Ran> {
+    let output = command.output().with_context(|| format!("running {command:?}"))?;
+    Ok(Ran {
+        status: output.status,
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// `sandbox inspect`, typed where tests look.
+pub struct Inspection(pub Value);
+
+impl Inspection {
+    pub fn sids(&self) -> Vec<String> {
+        self.0["databases"].as_object().map(|map| map.keys().cloned().collect()).unwrap_or_default()
+    }
+    pub fn starts(&self, sid: &str) -> u64 {
+        self.0["databases"][sid]["starts"].as_u64().unwrap_or(u64::MAX)
+    }
+    pub fn containers(&self, sid: &str) -> Vec<(String, Value)> {
+        self.0["databases"][sid]["containers"]
+            .as_object()
+            .map(|map| map.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
+            .unwrap_or_default()
+    }
+    /// The stores of a database's active keys, one a container that has a key.
+    pub fn active_stores(&self, sid: &str) -> Vec<String> {
+        self.containers(sid).iter().filter_map(|(_, c)| c["active"]["store"].as_str().map(str::to_owned)).collect()
+    }
+    pub fn keys(&self, sid: &str, container: &str, store: &str) -> u64 {
+        self.0["databases"][sid]["containers"][container]["keys"][store].as_u64().unwrap_or(0)
+    }
+    pub fn logins(&self, token: &str) -> (u64, u64) {
+        let row = &self.0["logins"][token];
+        (row["ok"].as_u64().unwrap_or(0), row["failed"].as_u64().unwrap_or(0))
+    }
+    pub fn api_calls(&self) -> u64 {
+        self.0["api_calls"].as_object().map_or(0, |map| map.values().filter_map(Value::as_u64).sum())
+    }
+    pub fn api_call(&self, name: &str) -> u64 {
+        self.0["api_calls"][name].as_u64().unwrap_or(0)
+    }
+}
+
+/// `sandbox verify`: rows per database.
+pub struct Verification(pub Value);
+
+impl Verification {
+    fn database(&self, sid: &str) -> &Value {
+        &self.0["databases"][sid]
+    }
+    pub fn rows(&self, sid: &str) -> u64 {
+        self.database(sid)["rows_total"].as_u64().unwrap_or(0)
+    }
+    pub fn readable(&self, sid: &str) -> u64 {
+        self.database(sid)["rows_readable"].as_u64().unwrap_or(u64::MAX)
+    }
+    pub fn all_readable(&self, sid: &str) -> bool {
+        self.rows(sid) > 0 && self.readable(sid) == self.rows(sid)
+    }
+}

@@ -1,0 +1,31 @@
+# Two commands do everything: `make demo` and `make test`. Both install what they need, or say in one line what is missing.
+CARGO ?= cargo
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: demo test lint dist build tools fmt
+
+tools:
+	@./tests/tools.sh
+
+build: tools
+	$(CARGO) build --workspace
+
+demo: build
+	target/debug/demo
+
+test: build
+	$(CARGO) test --workspace
+	target/debug/demo
+
+lint:
+	@./tests/tools.sh lint
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) deny --offline check bans licenses sources
+
+dist: tools
+	@./tests/tools.sh dist
+	./tests/dist.sh
+
+fmt:
+	$(CARGO) fmt --all

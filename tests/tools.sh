@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Installs what a build or a test needs, or says in one line what is missing and how to get it.
+#   tools.sh        what the build, the demo and the tests need
+#   tools.sh lint   what `make lint` needs
+#   tools.sh dist   what `make dist` needs
+set -euo pipefail
+
+die() {
+    echo "tde2hsm: $*" >&2
+    exit 69
+}
+
+debian() { # PROGRAM-OR-FILE PACKAGE
+    command -v "$1" >/dev/null 2>&1 || [ -e "$1" ] && return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        echo "tde2hsm: installing Debian package $2" >&2
+        [ -n "${APT_UPDATED:-}" ] || apt-get update -qq >&2
+        APT_UPDATED=1
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null 2>&1 || die "could not install package $2; install it by hand"
+    else
+        die "missing $1; install package $2 (Debian: sudo apt-get install $2)"
+    fi
+}
+
+command -v cargo >/dev/null 2>&1 || die "missing cargo; install Rust 1.95 or later from your distribution or rustup"
+
+case "${1:-}" in
+lint)
+    command -v cargo-deny >/dev/null 2>&1 || cargo install --locked --version "^0.20" cargo-deny >&2 || cargo install --locked cargo-deny >&2 || die "could not install cargo-deny; run: cargo install cargo-deny"
+    ;;
+dist)
+    command -v python3 >/dev/null 2>&1 || die "missing python3"
+    ;;
+*)
+    debian cc gcc
+    debian /usr/lib/softhsm/libsofthsm2.so softhsm2
+    debian rpm rpm
+    debian unshare util-linux
+    debian newuidmap uidmap
+    command -v python3 >/dev/null 2>&1 || die "missing python3 (for the tests with boto3)"
+    ;;
+esac
