@@ -87,9 +87,28 @@ codes! {
     PROTOCOL_VERSION = 206, "order and host-runner speak different versions", "run `tde2hsm setup` with this version of the program";
     PLAN_STALE = 207, "the host is not what the plan saw", "survey again and make a new plan";
     BUSY = 208, "another operation is at work on the host", "wait for it with `tde2hsm status`";
+    HOST_IDENTITY = 209, "the host cannot learn its own identity", "check that IMDSv2 answers on the host (`host-runner doctor`)";
+    ENDPOINTS_UNSAFE = 210, "the file of endpoint overrides is not root's alone", "remove it, or give it to root with mode 0644";
+    HOST_JOURNAL = 211, "the host's journal cannot be read or written", "check space and permissions of `/var/lib/tde2hsm` on the host";
+    WORKER_DIED = 212, "the worker of the operation died before it reported", "run `tde2hsm resume`; the host looks at what is there and goes on";
+    RUNNER_PANIC = 213, "host-runner met a defect of its own", "keep `/var/lib/tde2hsm` of the host and report the message";
+    STILL_RUNNING = 214, "the operation is still at work", "ask again with `tde2hsm status`";
+    OPERATION_UNKNOWN = 215, "the host knows no such operation", "run `tde2hsm resume`";
+    DETAIL_UNKNOWN = 216, "the host does not keep that detail", "survey the host again";
+    NOT_ROOT = 217, "host-runner does not run as root", "run it through the document of `tde2hsm setup`";
 
     // 03xx: files, provider, packages (host-runner)
     FILE_CHANGED = 301, "a file changed under the runner's hands", "find out who edits it, then resume";
+    FILE_WORK = 302, "a file cannot be read or written", "check the path that the message names: space, permissions, mount";
+    OWNER_WORK = 303, "a program or file of the database owner cannot be reached", "run `host-runner doctor` on the host";
+    OWNER_IS_ROOT = 304, "`bin/oracle` belongs to root", "give the home to its own user; no program of it is run as root";
+    PROVIDER_WORK = 305, "the provider tree cannot be read or changed", "check `/opt/oracle/extapi` on the host";
+    PROVIDER_LIBRARIES = 306, "the provider tree does not hold exactly one library", "move every other file out of `/opt/oracle/extapi`";
+    PROVIDER_MAPPED = 307, "a process still maps the provider", "stop the process that the message names, then resume";
+    PROVIDER_LOAD = 308, "the new library does not load as the database owner", "read the message of `ldd` in the host's journal";
+    PACKAGE_WORK = 309, "the client package cannot be installed or configured", "read the message of the package tool in the host's journal";
+    PACKAGE_NONE = 310, "there is no client package for the operating system of the host", "see the list of systems in `docs/`";
+    SQLNET_UNREADABLE = 311, "`sqlnet.ora` cannot be understood", "correct the line that the message names";
 
     // 04xx: Oracle and keystores (host-runner)
     STATEMENT_FAILED = 401, "a key management statement failed", "read the ORA code in the message and in the host's journal";
@@ -97,10 +116,33 @@ codes! {
     // 05xx: secrets and logins (host-runner)
     SECRET_UNREADABLE = 501, "a secret version cannot be read from the host", "check the instance role and the secret's resource policy";
     LOGIN_REFUSED = 502, "a password was refused; one login was spent", "correct the secret, then name the new version in the fleet file";
+    TOKEN_UNREACHABLE = 503, "the HSM cannot be asked; no login was spent", "check the cluster, the route and the security group";
+    ESCROW_FAILED = 504, "a keystore file could not be kept off the host", "check the instance role's rights on the escrow prefix";
+    SECRET_UNFIT = 505, "a secret cannot be given to Oracle in that form", "HSM secrets are `user:password`; quotes and line breaks are not possible";
 
     // 06xx: AWS (cloud, driver)
     AWS_DENIED = 601, "AWS refused a call", "check the permissions that `docs/` lists for the operator";
+    AWS_CREDENTIALS = 602, "there are no AWS credentials, or they have expired", "log in again or name a profile with `--profile`, then repeat the command";
+    AWS_UNREACHABLE = 603, "AWS does not answer", "check the network and the region's endpoint, then repeat the command; nothing is sent twice";
+    AWS_THROTTLED = 604, "AWS throttles calls of this account", "wait a minute and run `tde2hsm resume`";
+    AWS_INVALID = 605, "AWS calls a request invalid", "read AWS's words in the message; an id of the fleet file may be of another account or region";
+    AWS_NOT_FOUND = 606, "something that AWS is asked about does not exist", "check the name or id in the fleet file, and account and region";
+    AWS_FAILED = 607, "AWS failed inside", "run the command again; `tde2hsm resume` goes on where a campaign stood";
+    DOCUMENT_MISSING = 608, "the SSM document is not there", "run `tde2hsm setup` in this account and region";
+    DOCUMENT_CHANGED = 609, "the SSM document is not the one the plan names", "run `tde2hsm plan` again; find out who changed the document";
+    WRONG_ACCOUNT = 610, "the credentials belong to another account than the plan", "use a profile of the account that the plan names";
+    WRONG_REGION = 611, "the region is another one than the plan's", "leave `--region` out, or name the plan's region";
+    SEND_UNCERTAIN = 612, "whether a command was sent is not known yet", "run `tde2hsm resume`; the command is looked for by its token before anything is sent again";
+    BUCKET_UNFIT = 613, "the bucket for the runner cannot be used", "name another bucket with `--bucket`, owned by this account, in this region, with versioning on";
 
     // 07xx: journal and campaign (journal, driver)
     JOURNAL_BROKEN = 701, "the campaign's journal does not verify", "keep the file, rebuild the journal with `tde2hsm adopt`";
+    JOURNAL_OLDER = 702, "the journal was written by an older version of the program", "finish the campaign with the version that began it";
+    JOURNAL_NEWER = 703, "the journal was written by a newer version of the program", "use that version or a newer one";
+    JOURNAL_CONFLICT = 704, "another controller writes to the same campaign", "let one of the two go on and stop the other";
+    JOURNAL_UNWRITABLE = 705, "the journal cannot be read or written", "check the path, its permissions and the space left, then resume";
+    CAMPAIGN_UNKNOWN = 706, "the journal knows no such campaign", "list what it knows with `tde2hsm status`, or name another file with `--journal`";
+    CAMPAIGN_AMBIGUOUS = 707, "the journal holds several campaigns", "name the one that is meant";
+    CAMPAIGN_EXISTS = 708, "the plan is already being carried out", "go on with `tde2hsm resume`";
+    ADOPT_IMPOSSIBLE = 709, "the hosts' journals do not give one campaign", "read which host disagrees, then finish it by hand or end its hold with `tde2hsm release HOST`";
 }
