@@ -112,6 +112,38 @@ codes! {
 
     // 04xx: Oracle and keystores (host-runner)
     STATEMENT_FAILED = 401, "a key management statement failed", "read the ORA code in the message and in the host's journal";
+    STATEMENT_TIMEOUT = 402, "a statement did not answer in time", "look at the database's alert log, then resume; nothing was sent twice";
+    SESSION_LOST = 403, "the server process of a statement died", "read the alert log, then resume; the host judges by what it finds";
+    SESSION_STILL_RUNNING = 404, "a server session whose client is gone does not end", "find the session in V$SESSION by the numbers in the message; resume when it has ended";
+    SQLPLUS_UNUSABLE = 405, "sqlplus cannot be used", "run sqlplus as the database owner with the ORACLE_HOME that the message names";
+    DATABASE_ACCESS = 406, "the database refuses the connection", "let the owner of `bin/oracle` connect `/ as sysdba`";
+    DATABASE_NOT_OPEN = 407, "a database is not open read-write", "open it, or take it out of the plan";
+    CONTAINER_NOT_OPEN = 408, "a container is not open read-write", "open the pluggable database, or drop it from the database";
+    VERSION_UNSUPPORTED = 409, "the Oracle version is not supported", "migrate this database by hand; 12.2 and 19c are supported";
+    KEYSTORE_CLOSED = 410, "a keystore is closed", "open it as the message says, then resume";
+    KEYSTORE_MISSING = 411, "there is no keystore at the configured place", "look for the directory that the message names; never make a new keystore in its place";
+    KEYSTORE_REFUSED = 412, "a keystore does not open with what it was given", "do not try again: check password, directory and key with a person who knows them";
+    KEYSTORE_OCCUPIED = 413, "a keystore of unknown password lies in the way", "find its password or its owner; it is never moved or deleted";
+    KEYSTORE_NOT_WRITTEN = 414, "a keystore could not be written", "check disk space, owner and mode of the keystore directory";
+    OLD_KEY_MISSING = 415, "data, redo or undo needs a master key that cannot be reached", "bring the former keystore back before anything else; start nothing on the new library";
+    OLD_KEY_NEEDED = 416, "something still names a key of the old HSM", "make the tablespaces that the message names read-write, or open the containers, then resume";
+    KEYS_NOT_PROVEN = 417, "the active keys are not where they should be", "read the container and the check in the message";
+    REDO_NOT_CLEAN = 418, "redo under the former key is still needed", "wait for the archiver, drop the restore points that the message names, then resume";
+    CONFIGURATION_REFUSED = 419, "the keystore configuration does not fit", "read the ORA code in the message";
+    CONFIGURATION_SHARED = 420, "databases share a `sqlnet.ora` that cannot serve each of them", "put `$ORACLE_SID` in the directory or give each database its own TNS_ADMIN";
+    NAME_NOT_QUOTABLE = 421, "a name or password holds a character that cannot be quoted", "change the password, or rename what the message names";
+    PROVIDER_NOT_LOADED = 422, "the PKCS#11 library does not load in the server", "check owner, mode and dependencies of the one library under `/opt/oracle/extapi`, then restart the database";
+    HSM_FAILED = 423, "the HSM answered with an error", "check that two HSMs are ACTIVE and reachable from the host, then resume";
+    SHUTDOWN_HANGS = 424, "a database does not shut down", "look for long transactions and jobs, then resume; it is never aborted";
+    START_FAILED = 425, "a database does not start as before", "read the alert log; the library in place is named in the message";
+    BACKUP_TOO_OLD = 426, "there is no full backup that is recent enough", "take a full backup, or set `backup_hours = 0` to waive it";
+    ROWS_UNREADABLE = 427, "an encrypted tablespace cannot be read", "read the ORA code in the message; keep every keystore and the old HSM";
+    NOT_AUTO_OPEN = 428, "the keystore did not open by itself after a restart", "open it with the password; check the HSM_PASSWORD secret and the auto-login keystore";
+    DATABASES_ON_CLOUDHSM = 429, "the former library cannot come back while databases are on CloudHSM", "undo the databases that the message names first";
+    NOT_AFFECTED = 430, "the database is not in the state the step needs", "survey again and make a new plan";
+    ANSWER_UNREADABLE = 431, "the database answered something that cannot be understood", "read the answer in the host's journal";
+    BLOCKED = 432, "something stands in the way of a key change", "clear what the message names, then resume";
+    DATABASE_UNKNOWN = 433, "the host has no such database", "survey again and make a new plan";
 
     // 05xx: secrets and logins (host-runner)
     SECRET_UNREADABLE = 501, "a secret version cannot be read from the host", "check the instance role and the secret's resource policy";
