@@ -114,6 +114,9 @@ SecretArn, "a full Secrets Manager ARN (`arn:aws:secretsmanager:REGION:ACCOUNT:s
 });
 id!(/// A version of a secret; pinned, so that a rotation in the middle is seen (H13).
     SecretVersion, "a secret VersionId", |t| all(t, 8, 64, |b| b.is_ascii_alphanumeric() || b == b'-'));
+id!(/// What the names of escrowed keystore files start with in Secrets Manager: `tde/escrow`.
+    EscrowPrefix, "a secret name prefix (letters, digits and `/_+=.@-`, at most 128, no `/` at either end)", |t| all(t, 1, 128, |b| b
+        .is_ascii_alphanumeric() || b"/_+=.@-".contains(&b)) && !t.starts_with('/') && !t.ends_with('/') && !t.contains("//"));
 
 impl SecretArn {
     pub fn region(&self) -> Region {

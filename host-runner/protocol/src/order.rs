@@ -5,8 +5,8 @@
 //! refuse it: whose account and region, which instances, from when until when, under which plan and generation (H31).
 
 use crate::{
-    AccountId, CampaignId, ClusterId, Digest, Direction, Generation, InstanceId, OperationId, OrderToken, Region, SecretRef,
-    Segment, ShortDigest, Sid, Timestamp,
+    AccountId, CampaignId, ClusterId, Digest, Direction, EscrowPrefix, Generation, InstanceId, OperationId, OrderToken, Region,
+    SecretRef, Segment, ShortDigest, Sid, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -39,7 +39,19 @@ pub struct Order {
     /// Secrets that databases refer to by index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretRef>,
+    /// Where keystore files go off the host (H5); no order for `cutover` is without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escrow: Option<Escrow>,
     pub hosts: Vec<HostOrder>,
+}
+
+/// Copies of keystore files in Secrets Manager, named below `prefix` in the order's own account and region.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Escrow {
+    pub prefix: EscrowPrefix,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replica_regions: Vec<Region>,
 }
 
 /// What is asked. Only `Run` moves anything.

@@ -117,6 +117,10 @@ fn an_order_for_fifty_hosts_of_twelve_databases_fits() {
             key_availability_check: KeyAvailabilityCheck::On,
         }),
         secrets: (0..52).map(secret).collect(),
+        escrow: Some(Escrow {
+            prefix: EscrowPrefix::new("tde/escrow").unwrap(),
+            replica_regions: vec![Region::new("us-west-2").unwrap()],
+        }),
         hosts: Vec::new(),
     };
     for h in 0..50u32 {
