@@ -1,1 +1,3 @@
-fn main() {}
+fn main() {
+    std::process::exit(tde2hsm_host_runner::main());
+}

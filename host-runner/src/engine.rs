@@ -1,0 +1,1 @@
+//! Runs a segment: step by step, each announced before and recorded after.
