@@ -145,6 +145,16 @@ impl DocumentSource {
         Document { text, sha256 }
     }
 
+    /// Reads a document's text back. It is one of ours only if rendering what it says it was made from gives the same
+    /// text again.
+    pub fn of_document(text: &str) -> Option<DocumentSource> {
+        let document: Value = serde_json::from_str(text).ok()?;
+        let lines = document["mainSteps"].as_array()?.last()?["inputs"]["runCommand"].as_array()?;
+        let made_from = lines.iter().find_map(|line| line.as_str()?.strip_prefix(script::MADE_FROM))?;
+        let source: DocumentSource = serde_json::from_str(made_from).ok()?;
+        (source.render().text == text).then_some(source)
+    }
+
     /// The agent has no checksum for what it downloads (`A§1.8`): the script's `sha256sum -c` is what counts. Its S3
     /// source also goes by the key alone, so that the key, too, holds the digest.
     fn download(&self, name: &str, artefact: &Artefact, directory: &str, only_for: Option<Fetch>) -> Value {

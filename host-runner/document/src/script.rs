@@ -8,6 +8,8 @@ use crate::{Artefact, CLIENT_DIR, DocumentSource, RUNNER_DIR};
 
 pub(crate) fn lines(source: &DocumentSource) -> Vec<String> {
     let mut out: Vec<String> = PROLOGUE.lines().map(str::to_owned).collect();
+    let made_from = serde_json::to_string(source).expect("a document's source is plain data");
+    out.push(format!("{MADE_FROM}{made_from}"));
     out.push(install(RUNNER_DIR, &source.runner, "/opt/tde2hsm/host-runner", "0755"));
     // The directory is there only when the client's download steps ran. Were a file of it missing, `put` would fail.
     out.push(format!("if [ -d {CLIENT_DIR} ]; then"));
@@ -24,6 +26,9 @@ pub(crate) fn lines(source: &DocumentSource) -> Vec<String> {
     out.push("exec /opt/tde2hsm/host-runner run".to_owned());
     out
 }
+
+/// The comment from which a document's source is read back.
+pub(crate) const MADE_FROM: &str = "# made from ";
 
 fn install(from: &str, artefact: &Artefact, to: &str, mode: &str) -> String {
     format!("put {from}/{} {} {to} {mode}", artefact.file, artefact.sha256)

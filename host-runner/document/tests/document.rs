@@ -77,6 +77,14 @@ fn h34_every_digest_stands_in_the_text() {
     }
 }
 
+#[test]
+fn a_document_is_read_back_and_a_changed_one_is_not_ours() {
+    let text = source().render().text;
+    assert_eq!(DocumentSource::of_document(&text), Some(source()));
+    assert_eq!(DocumentSource::of_document(&text.replace("umask 022", "umask 000")), None);
+    assert_eq!(DocumentSource::of_document("{}"), None);
+}
+
 /// Runs the script in `root` as its file system would be: absolute places moved below it, ownership left alone
 /// where the test does not run as root.
 fn run(root: &Path, order: &str) -> Output {
