@@ -21,7 +21,7 @@ lint:
 	@./tests/tools.sh lint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) deny --offline check bans licenses sources
+	$(CARGO) deny check bans licenses sources
 
 dist: tools
 	@./tests/tools.sh dist
