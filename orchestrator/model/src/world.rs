@@ -2,7 +2,7 @@ use crate::cloudhsm::{self, CloudHsm};
 use crate::ec2::Ec2;
 use crate::faults::{self, CallFault, Faults, Fate};
 use crate::secrets::Secrets;
-use crate::ssm::Ssm;
+use crate::ssm::{Ssm, StepOutcome};
 use crate::{AccountId, ApiError, CommandId, Ids, InstanceId, Millis, Region};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -296,6 +296,32 @@ impl World {
                 self.effects.push(Effect::HsmsChanged { region: region.clone(), cluster });
             }
         }
+    }
+
+    /// The agent says that it has begun.
+    pub fn agent_started(&mut self, region: &Region, command: &CommandId, instance: &InstanceId) {
+        if let Some(state) = self.regions.get_mut(region) {
+            state.ssm.agent_started(command, instance);
+        }
+    }
+
+    /// The agent says how far it is.
+    pub fn agent_progress(&mut self, region: &Region, command: &CommandId, instance: &InstanceId, steps: Vec<StepOutcome>) {
+        if let Some(state) = self.regions.get_mut(region) {
+            state.ssm.agent_progress(command, instance, steps);
+        }
+    }
+
+    /// The agent's terminal reply, unless a fault loses it.
+    pub fn agent_finished(&mut self, region: &Region, command: &CommandId, instance: &InstanceId, steps: Vec<StepOutcome>) {
+        if let Some(state) = self.regions.get_mut(region) {
+            state.ssm.agent_finished(command, instance, steps, &mut self.faults);
+        }
+    }
+
+    /// Whether the agent of an instance can be heard.
+    pub fn agent_online(&self, region: &Region, instance: &InstanceId) -> bool {
+        self.regions.get(region).and_then(|state| state.ssm.node(instance)).is_some_and(|node| node.online)
     }
 
     /// The effects since the last call, oldest first.

@@ -42,6 +42,10 @@ impl Ssm {
         self.nodes.insert(node.instance.clone(), node);
     }
 
+    pub fn node(&self, instance: &InstanceId) -> Option<&Node> {
+        self.nodes.get(instance)
+    }
+
     pub fn node_mut(&mut self, instance: &InstanceId) -> Option<&mut Node> {
         self.nodes.get_mut(instance)
     }

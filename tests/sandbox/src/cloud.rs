@@ -1,0 +1,220 @@
+//! The cloud of a sandbox: one world, the keys that may sign, the services on one loopback port.
+//!
+//! A request says itself which service and region it means, in the scope of its signature; `AWS_ENDPOINT_URL` is
+//! therefore all a client needs. Replies that a fault loses are carried out first and then end in a closed connection.
+
+use crate::auth::{AuthError, Key, KeyRing, Scope, http_date};
+use crate::clock::Clock;
+use crate::{s3, wire};
+use futures::StreamExt as _;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use s3s::Body;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use serde_json::{Value, json};
+use std::cell::Cell;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tde2hsm_model::{AccountId, ApiError, Fate, Region, Service, World};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+/// More than any request of these services may be long, an object of S3 aside.
+const MAX_BODY: usize = 512 * 1024 * 1024;
+
+#[derive(Debug)]
+pub struct Cloud {
+    world: Mutex<World>,
+    keys: Mutex<KeyRing>,
+    pub clock: Clock,
+    pub s3: s3::Store,
+    pub account: AccountId,
+    recorder: Option<Mutex<std::fs::File>>,
+    /// Told after each call, because a call may have effects.
+    pub changed: Notify,
+}
+
+/// Why a connection ends without an answer.
+#[derive(Debug, Error)]
+pub enum Dropped {
+    #[error("a fault lost the reply")]
+    Lost,
+    #[error("the request could not be read")]
+    Unreadable,
+}
+
+impl Cloud {
+    pub fn new(world: World, seed: u64, s3_dir: &Path, record: Option<&Path>) -> std::io::Result<Arc<Self>> {
+        let recorder = record
+            .map(|path| std::fs::OpenOptions::new().create(true).append(true).open(path))
+            .transpose()?;
+        let account = world.account.clone();
+        Ok(Arc::new(Self {
+            keys: Mutex::new(KeyRing::new(&account, seed)),
+            account,
+            world: Mutex::new(world),
+            clock: Clock::default(),
+            s3: s3::Store::new(s3_dir, seed),
+            recorder: recorder.map(Mutex::new),
+            changed: Notify::new(),
+        }))
+    }
+
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn keys(&self) -> MutexGuard<'_, KeyRing> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn operator(&self) -> Key {
+        self.keys().operator().clone()
+    }
+
+    /// Serves every service on `listener` until the task is dropped.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let mut builder = S3ServiceBuilder::new(s3::Service3(self.clone()));
+        builder.set_auth(s3::Service3(self.clone()));
+        builder.set_access(s3::Service3(self.clone()));
+        let s3 = builder.build();
+        loop {
+            let Ok((stream, _)) = listener.accept().await else { continue };
+            let _ = stream.set_nodelay(true);
+            let (cloud, s3) = (self.clone(), s3.clone());
+            tokio::spawn(async move {
+                let service = hyper::service::service_fn(move |request| {
+                    let (cloud, s3) = (cloud.clone(), s3.clone());
+                    async move { cloud.answer(request, &s3).await }
+                });
+                // An error here is a client that went away, or a reply that was lost on purpose.
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, s3: &S3Service) -> Result<Response<Body>, Dropped> {
+        let (parts, body) = request.into_parts();
+        let scope = Scope::read(&parts);
+        let target = parts.headers.get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let service = match &scope {
+            Ok(scope) => Service::from_prefix(&scope.service),
+            Err(_) => Some(unsigned_service(&target)),
+        };
+        let Some(service) = service else {
+            let name = scope.map(|s| s.service).unwrap_or_default();
+            let refused = ApiError::new("UnknownOperationException", format!("The service {name} is not part of this world"));
+            return Ok(wire::respond(Service::Ssm, "", &Err(refused), &request_id()));
+        };
+        if service == Service::S3 {
+            return self.answer_s3(Request::from_parts(parts, Body::from(body)), s3).await;
+        }
+        let body = collect(body).await?;
+        let form = matches!(service, Service::Ec2 | Service::Sts).then(|| wire::form(&body));
+        let operation = match &form {
+            Some(form) => form["Action"].as_str().unwrap_or_default().to_owned(),
+            None => target.rsplit('.').next().unwrap_or_default().to_owned(),
+        };
+        let id = request_id();
+        let (result, fate) = match self.caller(scope, &parts, &body) {
+            Err(refused) => (Err(refused.for_service(service)), Fate::Delivered),
+            Ok((key, region)) => match form.map_or_else(|| parse_json(&body), Ok) {
+                Err(refused) => (Err(refused), Fate::Delivered),
+                Ok(value) => {
+                    let call = tde2hsm_model::Request { caller: &key.caller, region: &region, service, operation: &operation, body: &value };
+                    let reply = self.world().call(&call, self.clock.now());
+                    self.changed.notify_one();
+                    (reply.result, reply.fate)
+                }
+            },
+        };
+        tracing::debug!(service = service.prefix(), operation, error = result.as_ref().err().map(|e| e.code.as_str()), ?fate, "call");
+        if fate == Fate::Lost {
+            return Err(Dropped::Lost);
+        }
+        let response = wire::respond(service, &operation, &result, &id);
+        self.finish(service, &operation, response).await
+    }
+
+    async fn answer_s3(&self, request: Request<Body>, s3: &S3Service) -> Result<Response<Body>, Dropped> {
+        let operation = Mutex::new(String::new());
+        let fate = Cell::new(None);
+        let (response, fate) = s3::FATE
+            .scope(fate, async {
+                let response = s3.call(request).await;
+                (response, s3::FATE.with(Cell::get))
+            })
+            .await;
+        self.changed.notify_one();
+        if fate == Some(Fate::Lost) {
+            return Err(Dropped::Lost);
+        }
+        let response = response.map_err(|_| Dropped::Unreadable)?;
+        let operation = operation.into_inner().unwrap_or_default();
+        self.finish(Service::S3, &operation, response).await
+    }
+
+    /// Adds the date and writes the reply down, if it is to be recorded.
+    async fn finish(&self, service: Service, operation: &str, response: Response<Body>) -> Result<Response<Body>, Dropped> {
+        let (mut parts, body) = response.into_parts();
+        if let Ok(date) = http_date(self.clock.system()).parse() {
+            parts.headers.insert(http::header::DATE, date);
+        }
+        let Some(recorder) = self.recorder.as_ref().filter(|_| service != Service::S3) else {
+            return Ok(Response::from_parts(parts, body));
+        };
+        let bytes = collect(body).await?;
+        let headers: Value = parts.headers.iter().map(|(n, v)| (n.as_str().to_owned(), String::from_utf8_lossy(v.as_bytes()).into_owned().into())).collect::<serde_json::Map<_, _>>().into();
+        let line = json!({
+            "service": service.prefix(),
+            "operation": operation,
+            "status": parts.status.as_u16(),
+            "headers": headers,
+            "body": String::from_utf8_lossy(&bytes),
+        });
+        let mut file = recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = writeln!(file, "{line}");
+        Ok(Response::from_parts(parts, Body::from(bytes)))
+    }
+
+    fn caller(&self, scope: Result<Scope, AuthError>, parts: &http::request::Parts, body: &[u8]) -> Result<(Key, Region), AuthError> {
+        let scope = scope?;
+        let key = self.keys().verify(&scope, parts, body, [Clock::real(), self.clock.now()])?.clone();
+        Ok((key, scope.region))
+    }
+}
+
+fn request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// The service whose refusal an unsigned request gets.
+fn unsigned_service(target: &str) -> Service {
+    match target.split('.').next().unwrap_or_default() {
+        "AmazonSSM" => Service::Ssm,
+        "BaldrApiService" => Service::CloudHsm,
+        "secretsmanager" => Service::Secrets,
+        _ => Service::S3,
+    }
+}
+
+fn parse_json(body: &[u8]) -> Result<Value, ApiError> {
+    let value: Value = if body.is_empty() { Ok(json!({})) } else { serde_json::from_slice(body) }
+        .map_err(|e| ApiError::new("SerializationException", e.to_string()))?;
+    if value.is_object() { Ok(value) } else { Err(ApiError::new("SerializationException", "the body is no object")) }
+}
+
+async fn collect(body: impl Into<Body>) -> Result<Vec<u8>, Dropped> {
+    let mut body = body.into();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = body.next().await {
+        bytes.extend_from_slice(&chunk.map_err(|_| Dropped::Unreadable)?);
+        if bytes.len() > MAX_BODY {
+            return Err(Dropped::Unreadable);
+        }
+    }
+    Ok(bytes)
+}
