@@ -129,9 +129,7 @@ impl CloudHsm {
     /// Addresses of the HSMs that are ACTIVE.
     pub fn active_hsms(&self, cluster: &str) -> Vec<String> {
         let cluster = self.clusters.iter().find(|c| c.id == cluster);
-        cluster
-            .map(|c| c.hsms.iter().filter(|h| h.state == HsmState::Active).map(|h| h.ip.clone()).collect())
-            .unwrap_or_default()
+        cluster.map(|c| c.hsms.iter().filter(|h| h.state == HsmState::Active).map(|h| h.ip.clone()).collect()).unwrap_or_default()
     }
 
     pub(crate) fn backup(&self, id: &str, now: Millis) -> Option<Backup> {
@@ -186,7 +184,12 @@ impl CloudHsm {
             // At least one backup every 24 hours.
             while now.since(cluster.last_backup) >= DAY_MS {
                 cluster.last_backup = cluster.last_backup.plus_ms(DAY_MS);
-                self.backups.push(backup_of(&cluster.id, cluster.last_backup, cluster.last_backup.plus_ms(options.backup_ms), ids));
+                self.backups.push(backup_of(
+                    &cluster.id,
+                    cluster.last_backup,
+                    cluster.last_backup.plus_ms(options.backup_ms),
+                    ids,
+                ));
             }
         }
         changed
@@ -224,13 +227,16 @@ impl CloudHsm {
         let rows: Vec<Value> = self
             .clusters
             .iter()
-            .filter(|c| {
-                wants(body, "clusterIds", &c.id) && wants(body, "vpcIds", &c.vpc) && wants(body, "states", &c.state)
-            })
+            .filter(|c| wants(body, "clusterIds", &c.id) && wants(body, "vpcIds", &c.vpc) && wants(body, "states", &c.state))
             .map(describe_cluster)
             .collect();
-        let (rows, next) =
-            page(&rows, &format!("clusters{}", body["Filters"]), max, body["NextToken"].as_str(), "CloudHsmInvalidRequestException")?;
+        let (rows, next) = page(
+            &rows,
+            &format!("clusters{}", body["Filters"]),
+            max,
+            body["NextToken"].as_str(),
+            "CloudHsmInvalidRequestException",
+        )?;
         let mut reply = json!({"Clusters": rows});
         crate::ssm::put(&mut reply, "NextToken", next.map(Value::from));
         Ok(reply)
@@ -327,7 +333,13 @@ impl CloudHsm {
         self.clusters.iter_mut().find(|c| c.id == id).ok_or_else(|| not_found(format!("Cluster {id} was not found")))
     }
 
-    fn create_hsm(&mut self, body: &Value, now: Millis, ids: &mut Ids, options: &WorldOptions) -> Result<(Value, Option<String>), ApiError> {
+    fn create_hsm(
+        &mut self,
+        body: &Value,
+        now: Millis,
+        ids: &mut Ids,
+        options: &WorldOptions,
+    ) -> Result<(Value, Option<String>), ApiError> {
         let cluster = self.cluster_mut(body)?;
         if cluster.state != "ACTIVE" {
             return Err(invalid(format!("Cluster {} is in state {}", cluster.id, cluster.state)));
@@ -354,7 +366,13 @@ impl CloudHsm {
         Ok((reply, Some(id)))
     }
 
-    fn delete_hsm(&mut self, body: &Value, now: Millis, ids: &mut Ids, options: &WorldOptions) -> Result<(Value, Option<String>), ApiError> {
+    fn delete_hsm(
+        &mut self,
+        body: &Value,
+        now: Millis,
+        ids: &mut Ids,
+        options: &WorldOptions,
+    ) -> Result<(Value, Option<String>), ApiError> {
         let cluster = self.cluster_mut(body)?;
         let by = |member: &str, value: &str| body[member].as_str().is_some_and(|wanted| wanted == value);
         let hsm = cluster
@@ -516,6 +534,9 @@ mod tests {
         let (mut hsm, mut ids, options) = world();
         hsm.set_state("cluster-abcdefghijk", "MODIFY_IN_PROGRESS");
         let body = json!({"ClusterId": "cluster-abcdefghijk", "AvailabilityZone": "us-east-1a"});
-        assert_eq!(hsm.call("CreateHsm", &body, Millis(0), &mut ids, &options).unwrap_err().code, "CloudHsmInvalidRequestException");
+        assert_eq!(
+            hsm.call("CreateHsm", &body, Millis(0), &mut ids, &options).unwrap_err().code,
+            "CloudHsmInvalidRequestException"
+        );
     }
 }

@@ -156,7 +156,8 @@ impl Ec2 {
             .groups
             .iter()
             .map(|id| {
-                let name = self.groups.iter().find(|g| g["groupId"] == id.as_str()).map_or(Value::Null, |g| g["groupName"].clone());
+                let name =
+                    self.groups.iter().find(|g| g["groupId"] == id.as_str()).map_or(Value::Null, |g| g["groupName"].clone());
                 json!({"groupId": id, "groupName": name})
             })
             .collect();
@@ -254,20 +255,38 @@ impl Ec2 {
     pub(crate) fn call(&self, operation: &str, query: &Value) -> Result<Value, ApiError> {
         match operation {
             "DescribeInstances" => self.describe_instances(query),
-            "DescribeSubnets" => describe(&self.subnets, query, "SubnetId", "subnetId", "subnetSet", SUBNET_FILTERS, "InvalidSubnetID.NotFound"),
+            "DescribeSubnets" => {
+                describe(&self.subnets, query, "SubnetId", "subnetId", "subnetSet", SUBNET_FILTERS, "InvalidSubnetID.NotFound")
+            }
             "DescribeSecurityGroups" => {
                 describe(&self.groups, query, "GroupId", "groupId", "securityGroupInfo", GROUP_FILTERS, "InvalidGroup.NotFound")
             }
-            "DescribeRouteTables" => {
-                describe(&self.route_tables, query, "RouteTableId", "routeTableId", "routeTableSet", ROUTE_TABLE_FILTERS, "InvalidRouteTableID.NotFound")
+            "DescribeRouteTables" => describe(
+                &self.route_tables,
+                query,
+                "RouteTableId",
+                "routeTableId",
+                "routeTableSet",
+                ROUTE_TABLE_FILTERS,
+                "InvalidRouteTableID.NotFound",
+            ),
+            "DescribeVolumes" => {
+                describe(&self.volumes, query, "VolumeId", "volumeId", "volumeSet", VOLUME_FILTERS, "InvalidVolume.NotFound")
             }
-            "DescribeVolumes" => describe(&self.volumes, query, "VolumeId", "volumeId", "volumeSet", VOLUME_FILTERS, "InvalidVolume.NotFound"),
             other => Err(unknown(Service::Ec2, other)),
         }
     }
 
     fn describe_instances(&self, query: &Value) -> Result<Value, ApiError> {
-        let reply = describe(&self.instances, query, "InstanceId", "instanceId", "instances", INSTANCE_FILTERS, "InvalidInstanceID.NotFound")?;
+        let reply = describe(
+            &self.instances,
+            query,
+            "InstanceId",
+            "instanceId",
+            "instances",
+            INSTANCE_FILTERS,
+            "InvalidInstanceID.NotFound",
+        )?;
         let reservations: Vec<Value> = reply["instances"]
             .as_array()
             .into_iter()
@@ -313,10 +332,18 @@ fn describe(
     let max = match query.get("MaxResults").and_then(Value::as_str).map(str::parse::<usize>) {
         None => 1000,
         Some(_) if !ids.is_empty() => {
-            return Err(ApiError::new("InvalidParameterCombination", format!("The parameter {id_param}s cannot be used with the parameter maxResults")));
+            return Err(ApiError::new(
+                "InvalidParameterCombination",
+                format!("The parameter {id_param}s cannot be used with the parameter maxResults"),
+            ));
         }
         Some(Ok(n)) if (5..=1000).contains(&n) => n,
-        Some(_) => return Err(ApiError::new("InvalidParameterValue", "Value for parameter maxResults is invalid. Expecting a value between 5 and 1000.")),
+        Some(_) => {
+            return Err(ApiError::new(
+                "InvalidParameterValue",
+                "Value for parameter maxResults is invalid. Expecting a value between 5 and 1000.",
+            ));
+        }
     };
     let mut filters = Vec::new();
     for n in (1..).take_while(|n| query.contains_key(&format!("Filter.{n}.Name"))) {

@@ -105,9 +105,13 @@ pub(crate) fn server_error(service: Service) -> ApiError {
 
 pub(crate) fn denied(service: Service, who: &str, operation: &str) -> ApiError {
     let action = format!("{}:{operation}", service.prefix());
-    let text = format!("User: {who} is not authorized to perform: {action} because no identity-based policy allows the {action} action");
+    let text =
+        format!("User: {who} is not authorized to perform: {action} because no identity-based policy allows the {action} action");
     match service {
-        Service::Ec2 => ApiError::new("UnauthorizedOperation", format!("You are not authorized to perform this operation. {text}")).with_status(403),
+        Service::Ec2 => {
+            ApiError::new("UnauthorizedOperation", format!("You are not authorized to perform this operation. {text}"))
+                .with_status(403)
+        }
         Service::S3 | Service::Sts => ApiError::new("AccessDenied", text).with_status(403),
         Service::CloudHsm => ApiError::new("CloudHsmAccessDeniedException", text),
         Service::Ssm | Service::Secrets => ApiError::new("AccessDeniedException", text),

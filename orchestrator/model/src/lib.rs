@@ -21,7 +21,7 @@ mod time;
 mod world;
 
 pub use error::ApiError;
-pub use faults::{CallFault, Faults, Fate};
+pub use faults::{CallFault, Fate, Faults};
 pub use ids::{AccountId, CommandId, Ids, InstanceId, Region};
 pub use time::Millis;
 pub use world::{Caller, Effect, Principal, RegionState, Reply, Request, Service, World, WorldOptions};

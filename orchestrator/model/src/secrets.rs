@@ -96,7 +96,9 @@ impl Secrets {
         let name = body["Name"].as_str().unwrap_or_default();
         let good = |c: char| c.is_ascii_alphanumeric() || "/_+=.@-".contains(c);
         if name.is_empty() || name.len() > 512 || !name.chars().all(good) {
-            return Err(ApiError::validation("Invalid name. Must be a valid name containing alphanumeric characters, or any of the following: -/_+=.@!"));
+            return Err(ApiError::validation(
+                "Invalid name. Must be a valid name containing alphanumeric characters, or any of the following: -/_+=.@!",
+            ));
         }
         let mut replicas = Vec::new();
         for replica in body["AddReplicaRegions"].as_array().into_iter().flatten() {
@@ -111,7 +113,10 @@ impl Secrets {
             // The same request twice is one request.
             let same = old.versions.iter().any(|v| v.id == token && same_value(v, body));
             if !same {
-                return Err(ApiError::new("ResourceExistsException", format!("The operation failed because the secret {name} already exists.")));
+                return Err(ApiError::new(
+                    "ResourceExistsException",
+                    format!("The operation failed because the secret {name} already exists."),
+                ));
             }
             let reply = json!({"ARN": self.arn(old), "Name": name, "VersionId": token});
             return Ok((reply, Vec::new()));
@@ -188,18 +193,22 @@ impl Secrets {
         let secret = self.find(body)?;
         let stage = body["VersionStage"].as_str();
         let version = match body["VersionId"].as_str() {
-            Some(id) => secret.versions.iter().find(|v| v.id == id && stage.is_none_or(|s| v.stages.iter().any(|have| have == s))),
+            Some(id) => {
+                secret.versions.iter().find(|v| v.id == id && stage.is_none_or(|s| v.stages.iter().any(|have| have == s)))
+            }
             None => {
                 let stage = stage.unwrap_or("AWSCURRENT");
                 secret.versions.iter().find(|v| v.stages.iter().any(|have| have == stage))
             }
         };
         let version = version.ok_or_else(|| {
-            let wanted = body["VersionId"].as_str().map_or_else(
-                || format!("staging label: {}", stage.unwrap_or("AWSCURRENT")),
-                |id| format!("VersionId: {id}"),
-            );
-            ApiError::new("ResourceNotFoundException", format!("Secrets Manager can't find the specified secret value for {wanted}"))
+            let wanted = body["VersionId"]
+                .as_str()
+                .map_or_else(|| format!("staging label: {}", stage.unwrap_or("AWSCURRENT")), |id| format!("VersionId: {id}"));
+            ApiError::new(
+                "ResourceNotFoundException",
+                format!("Secrets Manager can't find the specified secret value for {wanted}"),
+            )
         })?;
         let mut reply = json!({
             "ARN": self.arn(secret),
@@ -298,7 +307,8 @@ impl Secrets {
                 row
             })
             .collect();
-        let (rows, next) = page(&rows, &format!("versions{}{all}", secret.name), max, body["NextToken"].as_str(), "InvalidNextTokenException")?;
+        let (rows, next) =
+            page(&rows, &format!("versions{}{all}", secret.name), max, body["NextToken"].as_str(), "InvalidNextTokenException")?;
         let mut reply = json!({"Versions": rows, "ARN": self.arn(secret), "Name": secret.name});
         crate::ssm::put(&mut reply, "NextToken", next.map(Value::from));
         Ok(reply)

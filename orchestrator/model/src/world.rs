@@ -1,6 +1,6 @@
 use crate::cloudhsm::{self, CloudHsm};
 use crate::ec2::Ec2;
-use crate::faults::{self, CallFault, Faults, Fate};
+use crate::faults::{self, CallFault, Fate, Faults};
 use crate::secrets::Secrets;
 use crate::ssm::{Ssm, StepOutcome};
 use crate::{AccountId, ApiError, CommandId, Ids, InstanceId, Millis, Region};
@@ -217,9 +217,7 @@ impl World {
         let Request { caller, region, service, operation, body } = *request;
         if service == Service::Sts {
             return match operation {
-                "GetCallerIdentity" => {
-                    Ok(json!({"UserId": caller.user_id, "Account": self.account.as_str(), "Arn": caller.arn}))
-                }
+                "GetCallerIdentity" => Ok(json!({"UserId": caller.user_id, "Account": self.account.as_str(), "Arn": caller.arn})),
                 other => Err(unknown(Service::Sts, other)),
             };
         }
@@ -266,6 +264,12 @@ impl World {
         Ok(value)
     }
 
+    /// Makes a secret as its owner would have, long before anyone calls, and returns its ARN.
+    pub fn add_secret(&mut self, region: &Region, name: &str, value: &str, now: Millis) -> Result<String, ApiError> {
+        let reply = self.create_secret(region, &json!({"Name": name, "SecretString": value}), now)?;
+        Ok(reply["ARN"].as_str().unwrap_or_default().to_owned())
+    }
+
     fn replicate(&mut self, region: &Region, put: &Value, _now: Millis) {
         let name = put["Name"].as_str().unwrap_or_default();
         let copies = self.regions.get(region).map(|state| state.secrets.replicas(name)).unwrap_or_default();
@@ -281,9 +285,13 @@ impl World {
         if !self.regions.contains_key(&target) || target == *region {
             return Err(cloudhsm::invalid(format!("Invalid destination region {target}")));
         }
-        let source = self.regions.get(region).and_then(|state| state.hsm.backup(body["BackupId"].as_str().unwrap_or_default(), now));
+        let source =
+            self.regions.get(region).and_then(|state| state.hsm.backup(body["BackupId"].as_str().unwrap_or_default(), now));
         let source = source.ok_or_else(|| cloudhsm::not_found(format!("Backup {} was not found", body["BackupId"])))?;
-        let copy = self.regions.get_mut(&target).map(|state| state.hsm.adopt_copy(region, &source, body, now, &mut self.ids, &self.options));
+        let copy = self
+            .regions
+            .get_mut(&target)
+            .map(|state| state.hsm.adopt_copy(region, &source, body, now, &mut self.ids, &self.options));
         copy.unwrap_or_else(|| Err(cloudhsm::invalid("Invalid destination region")))
     }
 

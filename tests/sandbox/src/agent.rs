@@ -85,12 +85,8 @@ impl Agent {
     /// Kills what the agent is running for every command right now, as an impatient person would; the scripts' exit
     /// status is 137. Returns how many there were.
     pub fn kill_scripts(&self) -> usize {
-        let pids: Vec<u32> = self
-            .running()
-            .values()
-            .flatten()
-            .filter_map(|run| *run.pid.lock().unwrap_or_else(PoisonError::into_inner))
-            .collect();
+        let pids: Vec<u32> =
+            self.running().values().flatten().filter_map(|run| *run.pid.lock().unwrap_or_else(PoisonError::into_inner)).collect();
         for pid in &pids {
             terminate(*pid);
         }
@@ -124,7 +120,13 @@ impl Agent {
         out
     }
 
-    async fn run_document(&self, command: &CommandId, document: &Value, values: BTreeMap<String, Value>, run: &Run) -> Vec<StepOutcome> {
+    async fn run_document(
+        &self,
+        command: &CommandId,
+        document: &Value,
+        values: BTreeMap<String, Value>,
+        run: &Run,
+    ) -> Vec<StepOutcome> {
         let steps = read_steps(document);
         let declared = document["parameters"].as_object().cloned().unwrap_or_default();
         let as_env = if self.version() >= ENV_VAR_SINCE { env_parameters(&declared) } else { Vec::new() };
@@ -133,7 +135,15 @@ impl Agent {
         if let Err(why) = check_values(&declared, &bindings.values) {
             let now = self.cloud.clock.now();
             let name = steps.first().map_or_else(String::new, |s| s.name.clone());
-            return vec![StepOutcome { name, state: StepState::Failed, code: 1, stdout: String::new(), stderr: why, started: now, finished: Some(now) }];
+            return vec![StepOutcome {
+                name,
+                state: StepState::Failed,
+                code: 1,
+                stdout: String::new(),
+                stderr: why,
+                started: now,
+                finished: Some(now),
+            }];
         }
         let last = steps.len().saturating_sub(1);
         let (mut skip_rest, mut cancelled) = (false, false);
@@ -144,7 +154,15 @@ impl Agent {
             }
             let started = self.cloud.clock.now();
             let mut so_far = done.clone();
-            so_far.push(StepOutcome { name: step.name.clone(), state: StepState::InProgress, code: -1, stdout: String::new(), stderr: String::new(), started, finished: None });
+            so_far.push(StepOutcome {
+                name: step.name.clone(),
+                state: StepState::InProgress,
+                code: -1,
+                stdout: String::new(),
+                stderr: String::new(),
+                started,
+                finished: None,
+            });
             self.cloud.world().agent_progress(&self.region, command, &self.instance, so_far);
             let outcome = self.run_step(command, step, &bindings, run, started).await;
             let failed = !matches!(outcome.state, StepState::Success | StepState::Skipped);
@@ -181,7 +199,10 @@ impl Agent {
             finished: Some(self.cloud.clock.now()),
         };
         if !precondition_holds(&step.precondition, bindings) {
-            let text = format!("Step execution skipped due to unsatisfied preconditions: '{}'. Step name: {}", step.precondition, step.name);
+            let text = format!(
+                "Step execution skipped due to unsatisfied preconditions: '{}'. Step name: {}",
+                step.precondition, step.name
+            );
             return outcome(StepState::Skipped, 0, text, String::new());
         }
         match step.action.as_str() {
@@ -228,7 +249,8 @@ impl Agent {
         let limit = Duration::from_secs(secs.filter(|s| (5..=172_800).contains(s)).unwrap_or(3600));
         let working_dir = as_text(&bindings.resolve(&step.inputs["workingDirectory"]));
         let working_dir = match working_dir.as_str() {
-            "" => "/usr/bin".to_owned(),
+            // An empty or relative directory lies below the command's downloads, where that exists.
+            "" if !self.host.outside(&format!("{}/downloads", self.orchestration(command))).is_dir() => "/usr/bin".to_owned(),
             absolute if absolute.starts_with('/') => absolute.to_owned(),
             relative => format!("{}/downloads/{relative}", self.orchestration(command)),
         };
@@ -250,7 +272,15 @@ impl Agent {
         }
     }
 
-    async fn run_once(&self, command: &CommandId, script: &str, dir: &str, bindings: &Bindings, limit: Duration, run: &Run) -> (Ended, Vec<u8>, Vec<u8>) {
+    async fn run_once(
+        &self,
+        command: &CommandId,
+        script: &str,
+        dir: &str,
+        bindings: &Bindings,
+        limit: Duration,
+        run: &Run,
+    ) -> (Ended, Vec<u8>, Vec<u8>) {
         let argv = ["sh".to_owned(), "-c".to_owned(), script.to_owned()];
         let args = match self.host.exec_args(&argv, Some(dir)) {
             Ok(args) => args,
@@ -322,7 +352,9 @@ impl Agent {
             return Err(format!("source type {kind} is not known here"));
         }
         let info = match bindings.resolve(&step.inputs["sourceInfo"]) {
-            Value::String(text) => serde_json::from_str::<Value>(&text).map_err(|e| format!("sourceInfo could not be read: {e}"))?,
+            Value::String(text) => {
+                serde_json::from_str::<Value>(&text).map_err(|e| format!("sourceInfo could not be read: {e}"))?
+            }
             other => other,
         };
         let object = S3Path::parse(info["path"].as_str().unwrap_or_default())?;
@@ -366,9 +398,18 @@ impl S3Path {
             let at = host.find(".s3").filter(|at| is_s3(&host[at + 1..])).ok_or_else(wrong)?;
             (&host[..at], path)
         };
-        let decode = |text: &str| url::form_urlencoded::parse(text.replace('+', "%2B").as_bytes()).next().map(|(k, _)| k.into_owned()).unwrap_or_default();
+        let decode = |text: &str| {
+            url::form_urlencoded::parse(text.replace('+', "%2B").as_bytes())
+                .next()
+                .map(|(k, _)| k.into_owned())
+                .unwrap_or_default()
+        };
         let version = url.query_pairs().find(|(name, _)| name == "versionId").map(|(_, id)| id.into_owned());
-        if bucket.is_empty() || key.is_empty() { Err(wrong()) } else { Ok(Self { bucket: bucket.to_owned(), key: decode(key), version }) }
+        if bucket.is_empty() || key.is_empty() {
+            Err(wrong())
+        } else {
+            Ok(Self { bucket: bucket.to_owned(), key: decode(key), version })
+        }
     }
 }
 
@@ -443,6 +484,11 @@ fn env_parameters(declared: &Map<String, Value>) -> Vec<String> {
 fn check_values(declared: &Map<String, Value>, values: &BTreeMap<String, Value>) -> Result<(), String> {
     for (name, parameter) in declared {
         let Some(pattern) = parameter["allowedPattern"].as_str() else { continue };
+        if let Some(count) = beyond_go(pattern) {
+            return Err(format!(
+                "encountered error while compiling allowed pattern - internal error: error parsing regexp: invalid repeat count: `{count}`"
+            ));
+        }
         let regex = regex::Regex::new(pattern).map_err(|e| e.to_string())?;
         let texts: Vec<String> = match values.get(name) {
             Some(Value::Array(items)) => items.iter().map(as_text).collect(),
@@ -454,6 +500,16 @@ fn check_values(declared: &Map<String, Value>, values: &BTreeMap<String, Value>)
         }
     }
     Ok(())
+}
+
+/// The agent is written in Go, whose regular expressions repeat at most 1000 times: a document whose pattern says
+/// more fails on every host, though the service takes it.
+fn beyond_go(pattern: &str) -> Option<&str> {
+    let repeat = regex::Regex::new(r"\{(\d+)(?:,(\d*))?\}").expect("the pattern is a constant");
+    repeat.captures_iter(pattern).find_map(|found| {
+        let over = |n: usize| found.get(n).and_then(|m| m.as_str().parse::<u64>().ok()).is_some_and(|n| n > 1000);
+        (over(1) || over(2)).then(|| found.get(0).map_or("", |m| m.as_str()))
+    })
 }
 
 fn precondition_holds(precondition: &Value, bindings: &Bindings) -> bool {
@@ -505,13 +561,12 @@ fn write_0700(path: &PathBuf, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&beside, path)
 }
 
-fn terminate(pid: u32) {
+pub fn terminate(pid: u32) {
     if let Ok(pid) = i32::try_from(pid) {
         // SAFETY: a plain system call on a child of ours that has not been waited for.
         unsafe { libc::kill(pid, libc::SIGTERM) };
     }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -520,7 +575,8 @@ mod tests {
 
     #[test]
     fn objects_are_named_by_path_or_by_host() {
-        let object = |version: Option<&str>| S3Path { bucket: "b-1".into(), key: "dir/x y".into(), version: version.map(str::to_owned) };
+        let object =
+            |version: Option<&str>| S3Path { bucket: "b-1".into(), key: "dir/x y".into(), version: version.map(str::to_owned) };
         for (text, version) in [
             ("https://s3.us-east-1.amazonaws.com/b-1/dir/x%20y?versionId=a.b_c", Some("a.b_c")),
             ("https://s3.amazonaws.com/b-1/dir/x%20y", None),
@@ -542,6 +598,13 @@ mod tests {
         assert_eq!(bindings.resolve(&json!("echo {{ a }}")), json!("echo $SSM_a"));
         assert_eq!(bindings.resolve(&json!(["{{l}}", "3"])), json!(["1", "2", "3"]));
         assert_eq!(bindings.resolve(&json!("v={{ unknown }}")), json!("v={{ unknown }}"));
+    }
+
+    #[test]
+    fn a_pattern_that_go_cannot_compile_fails_the_document() {
+        assert_eq!(beyond_go("^[a-z]{1,24576}$"), Some("{1,24576}"));
+        assert_eq!(beyond_go("^[a-z]{1,1000}$"), None);
+        assert_eq!(beyond_go("^[a-z]{8}{9999,}$"), Some("{9999,}"));
     }
 
     #[test]

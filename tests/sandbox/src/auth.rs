@@ -60,10 +60,14 @@ impl AuthError {
             Service::Ec2 => match self {
                 Self::Missing => ApiError::new("MissingParameter", "The request must contain the parameter AWSAccessKeyId"),
                 Self::Expired | Self::Skewed => ApiError::new("RequestExpired", "Request has expired."),
-                _ => ApiError::new("AuthFailure", "AWS was not able to validate the provided access credentials").with_status(401),
+                _ => {
+                    ApiError::new("AuthFailure", "AWS was not able to validate the provided access credentials").with_status(401)
+                }
             },
             Service::Sts => match self {
-                Self::Missing => ApiError::new("MissingAuthenticationToken", "Request is missing Authentication Token").with_status(403),
+                Self::Missing => {
+                    ApiError::new("MissingAuthenticationToken", "Request is missing Authentication Token").with_status(403)
+                }
                 Self::Malformed(why) => ApiError::new("IncompleteSignature", *why),
                 Self::UnknownKey(_) | Self::WrongToken => ApiError::new("InvalidClientTokenId", INVALID).with_status(403),
                 Self::Expired => ApiError::new("ExpiredToken", EXPIRED).with_status(403),
@@ -72,11 +76,16 @@ impl AuthError {
             Service::S3 => match self {
                 Self::Missing => ApiError::new("AccessDenied", "Access Denied").with_status(403),
                 Self::UnknownKey(_) => {
-                    ApiError::new("InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.").with_status(403)
+                    ApiError::new("InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.")
+                        .with_status(403)
                 }
                 Self::Expired => ApiError::new("ExpiredToken", "The provided token has expired."),
                 Self::WrongToken => ApiError::new("InvalidToken", "The provided token is malformed or otherwise invalid."),
-                Self::Skewed => ApiError::new("RequestTimeTooSkewed", "The difference between the request time and the server's time is too large.").with_status(403),
+                Self::Skewed => ApiError::new(
+                    "RequestTimeTooSkewed",
+                    "The difference between the request time and the server's time is too large.",
+                )
+                .with_status(403),
                 Self::Malformed(_) | Self::Mismatch => ApiError::new("SignatureDoesNotMatch", MISMATCH).with_status(403),
             },
         }
@@ -252,7 +261,8 @@ fn canonical_request(scope: &Scope, parts: &Parts, body: &[u8]) -> Result<String
 
 /// `20261124T035128Z`.
 fn parse_amz_date(text: &str) -> Option<Millis> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T').filter(|(d, t)| d.len() == 8 && t.len() == 6 && text.is_ascii())?;
+    let (date, time) =
+        text.strip_suffix('Z')?.split_once('T').filter(|(d, t)| d.len() == 8 && t.len() == 6 && text.is_ascii())?;
     let iso = format!("{}-{}-{}T{}:{}:{}Z", &date[..4], &date[4..6], &date[6..], &time[..2], &time[2..4], &time[4..]);
     Millis::parse_iso(&iso)
 }
@@ -290,7 +300,8 @@ mod tests {
             .build()
             .unwrap();
         let headers = [("host", "127.0.0.1:4566"), ("x-amz-target", "AmazonSSM.ListCommands")];
-        let signable = SignableRequest::new("POST", "http://127.0.0.1:4566/", headers.into_iter(), SignableBody::Bytes(body)).unwrap();
+        let signable =
+            SignableRequest::new("POST", "http://127.0.0.1:4566/", headers.into_iter(), SignableBody::Bytes(body)).unwrap();
         let (instructions, _) = sign(signable, &params.into()).unwrap().into_parts();
         let mut request = http::Request::builder().method("POST").uri("/");
         for (name, value) in headers {
@@ -314,7 +325,10 @@ mod tests {
     fn what_the_crate_signs_is_accepted() {
         let (mut ring, account) = ring();
         let operator = ring.operator().clone();
-        assert_eq!(check(&ring, &signed(&operator, b"{}", &operator.secret), b"{}").unwrap().caller.principal, Principal::Operator);
+        assert_eq!(
+            check(&ring, &signed(&operator, b"{}", &operator.secret), b"{}").unwrap().caller.principal,
+            Principal::Operator
+        );
         let until = parse_amz_date(NOW).unwrap().plus_secs(60);
         let host = ring.issue(&account, "role", &InstanceId::new("i-0123456789abcdef0"), until);
         assert!(check(&ring, &signed(&host, b"{}", &host.secret), b"{}").is_ok());

@@ -48,9 +48,7 @@ pub enum Dropped {
 
 impl Cloud {
     pub fn new(world: World, seed: u64, s3_dir: &Path, record: Option<&Path>) -> std::io::Result<Arc<Self>> {
-        let recorder = record
-            .map(|path| std::fs::OpenOptions::new().create(true).append(true).open(path))
-            .transpose()?;
+        let recorder = record.map(|path| std::fs::OpenOptions::new().create(true).append(true).open(path)).transpose()?;
         let account = world.account.clone();
         Ok(Arc::new(Self {
             keys: Mutex::new(KeyRing::new(&account, seed)),
@@ -124,14 +122,26 @@ impl Cloud {
             Ok((key, region)) => match form.map_or_else(|| parse_json(&body), Ok) {
                 Err(refused) => (Err(refused), Fate::Delivered),
                 Ok(value) => {
-                    let call = tde2hsm_model::Request { caller: &key.caller, region: &region, service, operation: &operation, body: &value };
+                    let call = tde2hsm_model::Request {
+                        caller: &key.caller,
+                        region: &region,
+                        service,
+                        operation: &operation,
+                        body: &value,
+                    };
                     let reply = self.world().call(&call, self.clock.now());
                     self.changed.notify_one();
                     (reply.result, reply.fate)
                 }
             },
         };
-        tracing::debug!(service = service.prefix(), operation, error = result.as_ref().err().map(|e| e.code.as_str()), ?fate, "call");
+        tracing::debug!(
+            service = service.prefix(),
+            operation,
+            error = result.as_ref().err().map(|e| e.code.as_str()),
+            ?fate,
+            "call"
+        );
         if fate == Fate::Lost {
             return Err(Dropped::Lost);
         }
@@ -167,7 +177,12 @@ impl Cloud {
             return Ok(Response::from_parts(parts, body));
         };
         let bytes = collect(body).await?;
-        let headers: Value = parts.headers.iter().map(|(n, v)| (n.as_str().to_owned(), String::from_utf8_lossy(v.as_bytes()).into_owned().into())).collect::<serde_json::Map<_, _>>().into();
+        let headers: Value = parts
+            .headers
+            .iter()
+            .map(|(n, v)| (n.as_str().to_owned(), String::from_utf8_lossy(v.as_bytes()).into_owned().into()))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
         let line = json!({
             "service": service.prefix(),
             "operation": operation,
@@ -180,7 +195,12 @@ impl Cloud {
         Ok(Response::from_parts(parts, Body::from(bytes)))
     }
 
-    fn caller(&self, scope: Result<Scope, AuthError>, parts: &http::request::Parts, body: &[u8]) -> Result<(Key, Region), AuthError> {
+    fn caller(
+        &self,
+        scope: Result<Scope, AuthError>,
+        parts: &http::request::Parts,
+        body: &[u8],
+    ) -> Result<(Key, Region), AuthError> {
         let scope = scope?;
         let key = self.keys().verify(&scope, parts, body, [Clock::real(), self.clock.now()])?.clone();
         Ok((key, scope.region))

@@ -1,8 +1,19 @@
 //! A cloud on one Linux machine: the wire protocols of the AWS services the product calls, on loopback, and hosts that
 //! are namespaces with real paths, real users and real programs in them.
 
+pub mod agent;
 pub mod auth;
 pub mod clock;
 pub mod cloud;
+pub mod control;
+pub mod fault;
+pub mod fleet;
+pub mod host;
+pub mod imds;
+pub mod inspect;
+pub mod layout;
 pub mod s3;
+pub mod sandbox;
+pub mod userns;
+pub mod verify;
 pub mod wire;

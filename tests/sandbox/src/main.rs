@@ -1,1 +1,235 @@
-fn main() {}
+//! The `sandbox` program.
+
+use clap::{Parser, Subcommand};
+use sandbox::clock::parse_duration;
+use sandbox::control::{self, Ask};
+use sandbox::fleet::Size;
+use sandbox::host::{ExecArgs, InitArgs, Overlay, run_exec, run_init};
+use sandbox::layout::Layout;
+use sandbox::sandbox::{Sandbox, UpOptions};
+use sandbox::userns::become_root;
+use serde_json::Value;
+use std::io::Write as _;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// A cloud on one machine: AWS on loopback, hosts as namespaces, Oracle as a simulator that really encrypts.
+#[derive(Debug, Parser)]
+#[command(name = "sandbox", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Cmd,
+}
+
+#[derive(Debug, Subcommand)]
+enum Cmd {
+    /// Build a world and serve it until stopped; prints export lines, then `ready`.
+    Up {
+        #[arg(long)]
+        dir: PathBuf,
+        /// small (1 host), mixed (8 hosts, 11 databases) or a number of small hosts.
+        #[arg(long, default_value = "small")]
+        fleet: Size,
+        /// Everything random is drawn from it.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Append every raw response to this file, one JSON line each.
+        #[arg(long)]
+        record: Option<PathBuf>,
+        /// Port of the services; 0 takes a free one.
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+    },
+    /// Start fresh instances over throw-away copies and read every seeded row; JSON per database.
+    Verify {
+        #[arg(long)]
+        dir: PathBuf,
+        /// Key stores that are gone: old-hsm, software, target.
+        #[arg(long, value_delimiter = ',')]
+        cut_off: Vec<String>,
+    },
+    /// Print what is: keys, starts, logins, calls.
+    Inspect {
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Make something go wrong.
+    #[command(after_help = fault_help())]
+    Fault {
+        #[arg(long)]
+        dir: PathBuf,
+        name: String,
+        #[arg(allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Move the world's clock ahead.
+    Clock {
+        #[arg(long)]
+        dir: PathBuf,
+        /// Such as 3d, 12h, 1d12h.
+        #[arg(long, value_parser = parse_duration)]
+        advance: Duration,
+    },
+    /// Run a command inside a host, as root.
+    Exec {
+        #[arg(long)]
+        dir: PathBuf,
+        host: String,
+        #[arg(last = true, required = true)]
+        argv: Vec<String>,
+    },
+    /// Remove the directory of a sandbox that was stopped, also what other users of its hosts own.
+    Clean {
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Process 1 of a host.
+    #[command(hide = true)]
+    HostInit {
+        #[arg(long)]
+        root: PathBuf,
+        #[arg(long)]
+        hostname: String,
+        #[arg(long)]
+        bind: Vec<String>,
+        #[arg(long)]
+        lower: Option<PathBuf>,
+        #[arg(long)]
+        scratch: Option<PathBuf>,
+    },
+    /// Enter a host.
+    #[command(hide = true)]
+    HostExec {
+        #[arg(long)]
+        pid: i32,
+        #[arg(long)]
+        cd: Option<String>,
+        #[arg(last = true)]
+        argv: Vec<String>,
+    },
+}
+
+fn fault_help() -> String {
+    format!("Faults:\n{}", sandbox::fault::table())
+}
+
+/// The exit status for "this machine cannot do it".
+const UNAVAILABLE: u8 = 69;
+
+fn main() -> ExitCode {
+    match Args::parse().command {
+        Cmd::HostInit { root, hostname, bind, lower, scratch } => {
+            let binds =
+                bind.iter().filter_map(|b| b.split_once('=')).map(|(from, to)| (PathBuf::from(from), to.to_owned())).collect();
+            let overlay = lower.zip(scratch).map(|(lower, scratch)| Overlay { lower, scratch });
+            code(run_init(&InitArgs { root, hostname, binds, overlay }))
+        }
+        Cmd::HostExec { pid, cd, argv } => code(run_exec(&ExecArgs { pid, dir: cd, argv })),
+        Cmd::Up { dir, fleet, seed, record, port } => {
+            let rights = match become_root() {
+                Ok(rights) => rights,
+                Err(why) => return fail(UNAVAILABLE, &why),
+            };
+            up(&UpOptions { dir, fleet, seed, record, rights, port })
+        }
+        Cmd::Clean { dir } => {
+            if let Err(why) = become_root() {
+                return fail(UNAVAILABLE, &why);
+            }
+            clean(&dir)
+        }
+        Cmd::Inspect { dir } => print(control::ask(&Layout::new(&dir).control(), &Ask::Inspect)),
+        Cmd::Verify { dir, cut_off } => print(control::ask(&Layout::new(&dir).control(), &Ask::Verify { cut_off })),
+        Cmd::Fault { dir, name, args } => print(control::ask(&Layout::new(&dir).control(), &Ask::Fault { name, args })),
+        Cmd::Clock { dir, advance } => {
+            print(control::ask(&Layout::new(&dir).control(), &Ask::Clock { advance_secs: advance.as_secs() }))
+        }
+        Cmd::Exec { dir, host, argv } => match control::ask(&Layout::new(&dir).control(), &Ask::Exec { host, argv }) {
+            Ok(value) => code(i32::try_from(value["code"].as_i64().unwrap_or(1)).unwrap_or(1)),
+            Err(why) => fail(1, &why),
+        },
+    }
+}
+
+fn code(status: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(status).unwrap_or(1))
+}
+
+fn fail(status: u8, why: &str) -> ExitCode {
+    eprintln!("sandbox: {why}");
+    ExitCode::from(status)
+}
+
+fn print(answer: Result<Value, String>) -> ExitCode {
+    match answer {
+        Ok(Value::String(text)) => {
+            eprintln!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(value) => {
+            let text = serde_json::to_string_pretty(&value).unwrap_or_default();
+            // A reader that has seen enough is no error.
+            let _ = writeln!(std::io::stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => fail(1, &why),
+    }
+}
+
+fn up(options: &UpOptions) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(1, &e.to_string()),
+    };
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("SANDBOX_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    runtime.block_on(async {
+        let sandbox = match Sandbox::up(options).await {
+            Ok(sandbox) => sandbox,
+            Err(e) => return fail(1, &format!("{e:#}")),
+        };
+        match UnixListener::bind(sandbox.layout.control()) {
+            Ok(listener) => control::serve(sandbox.clone(), listener),
+            Err(e) => {
+                sandbox.down();
+                return fail(1, &format!("the control socket could not be made: {e}"));
+            }
+        }
+        let mut stdout = std::io::stdout();
+        let _ = write!(stdout, "{}ready\n", sandbox.exports()).and_then(|()| stdout.flush());
+        stopped().await;
+        sandbox.down();
+        ExitCode::SUCCESS
+    })
+}
+
+/// Returns at SIGINT or SIGTERM.
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+fn clean(dir: &std::path::Path) -> ExitCode {
+    let layout = Layout::new(dir);
+    if !layout.hosts().exists() {
+        return fail(1, &format!("{} holds no sandbox", dir.display()));
+    }
+    if std::os::unix::net::UnixStream::connect(layout.control()).is_ok() {
+        return fail(1, "the sandbox still serves; stop it first");
+    }
+    match std::fs::remove_dir_all(dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => fail(1, &format!("{}: {e}", dir.display())),
+    }
+}

@@ -97,13 +97,23 @@ impl Store {
         }
     }
 
-    fn put(&self, bucket: &str, key: &str, bytes: &[u8], kind: Option<String>, metadata: Option<Metadata>, now: SystemTime) -> S3Result<Stored> {
+    fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        bytes: &[u8],
+        kind: Option<String>,
+        metadata: Option<Metadata>,
+        now: SystemTime,
+    ) -> S3Result<Stored> {
         let sha256: [u8; 32] = Sha256::digest(bytes).into();
         let mut inner = self.lock();
         let Inner { ids, buckets } = &mut *inner;
         let bucket = buckets.get_mut(bucket).ok_or_else(|| s3_error!(NoSuchBucket, "The specified bucket does not exist"))?;
         let file = self.dir.join(hex::encode(sha256));
-        std::fs::create_dir_all(&self.dir).and_then(|()| std::fs::write(&file, bytes)).map_err(|e| s3_error!(e, InternalError))?;
+        std::fs::create_dir_all(&self.dir)
+            .and_then(|()| std::fs::write(&file, bytes))
+            .map_err(|e| s3_error!(e, InternalError))?;
         let version = bucket.versioned.then(|| ids.text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._", 32));
         let stored = Stored {
             version,
@@ -191,13 +201,24 @@ fn no_bucket() -> S3Error {
 impl S3 for Service3 {
     async fn create_bucket(&self, req: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
         let region = req.region.as_ref().map_or_else(|| "us-east-1".to_owned(), |r| r.as_str().to_owned());
-        let wanted = req.input.create_bucket_configuration.as_ref().and_then(|c| c.location_constraint.as_ref()).map(|l| l.as_str().to_owned());
+        let wanted = req
+            .input
+            .create_bucket_configuration
+            .as_ref()
+            .and_then(|c| c.location_constraint.as_ref())
+            .map(|l| l.as_str().to_owned());
         match wanted.as_deref() {
             None if region != "us-east-1" => {
-                return Err(s3_error!(IllegalLocationConstraintException, "The unspecified location constraint is incompatible for the region specific endpoint this request was sent to."));
+                return Err(s3_error!(
+                    IllegalLocationConstraintException,
+                    "The unspecified location constraint is incompatible for the region specific endpoint this request was sent to."
+                ));
             }
             Some(place) if place != region => {
-                return Err(s3_error!(IllegalLocationConstraintException, "The {place} location constraint is incompatible for the region specific endpoint this request was sent to."));
+                return Err(s3_error!(
+                    IllegalLocationConstraintException,
+                    "The {place} location constraint is incompatible for the region specific endpoint this request was sent to."
+                ));
             }
             _ => {}
         }
@@ -206,7 +227,10 @@ impl S3 for Service3 {
         if let Some(old) = inner.buckets.get(&name) {
             // The region of old answers a repeated request with success.
             if old.region != "us-east-1" || region != "us-east-1" {
-                return Err(s3_error!(BucketAlreadyOwnedByYou, "Your previous request to create the named bucket succeeded and you already own it."));
+                return Err(s3_error!(
+                    BucketAlreadyOwnedByYou,
+                    "Your previous request to create the named bucket succeeded and you already own it."
+                ));
             }
         } else {
             inner.buckets.insert(name.clone(), Bucket { region, versioned: false, objects: BTreeMap::new() });
@@ -222,7 +246,11 @@ impl S3 for Service3 {
 
     async fn list_buckets(&self, _req: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
         let inner = self.store().lock();
-        let buckets = inner.buckets.iter().map(|(name, b)| s3s::dto::Bucket { name: Some(name.clone()), bucket_region: Some(b.region.clone()), ..Default::default() });
+        let buckets = inner.buckets.iter().map(|(name, b)| s3s::dto::Bucket {
+            name: Some(name.clone()),
+            bucket_region: Some(b.region.clone()),
+            ..Default::default()
+        });
         Ok(S3Response::new(ListBucketsOutput { buckets: Some(buckets.collect()), ..Default::default() }))
     }
 
@@ -233,7 +261,10 @@ impl S3 for Service3 {
         Ok(S3Response::new(GetBucketLocationOutput { location_constraint: place }))
     }
 
-    async fn put_bucket_versioning(&self, req: S3Request<PutBucketVersioningInput>) -> S3Result<S3Response<PutBucketVersioningOutput>> {
+    async fn put_bucket_versioning(
+        &self,
+        req: S3Request<PutBucketVersioningInput>,
+    ) -> S3Result<S3Response<PutBucketVersioningOutput>> {
         let mut inner = self.store().lock();
         let bucket = inner.buckets.get_mut(&req.input.bucket).ok_or_else(no_bucket)?;
         let status = req.input.versioning_configuration.status;
@@ -241,19 +272,28 @@ impl S3 for Service3 {
         Ok(S3Response::new(PutBucketVersioningOutput::default()))
     }
 
-    async fn get_bucket_versioning(&self, req: S3Request<GetBucketVersioningInput>) -> S3Result<S3Response<GetBucketVersioningOutput>> {
+    async fn get_bucket_versioning(
+        &self,
+        req: S3Request<GetBucketVersioningInput>,
+    ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
         let inner = self.store().lock();
         let bucket = inner.buckets.get(&req.input.bucket).ok_or_else(no_bucket)?;
         let status = bucket.versioned.then(|| BucketVersioningStatus::from_static(BucketVersioningStatus::ENABLED));
         Ok(S3Response::new(GetBucketVersioningOutput { status, ..Default::default() }))
     }
 
-    async fn put_public_access_block(&self, req: S3Request<PutPublicAccessBlockInput>) -> S3Result<S3Response<PutPublicAccessBlockOutput>> {
+    async fn put_public_access_block(
+        &self,
+        req: S3Request<PutPublicAccessBlockInput>,
+    ) -> S3Result<S3Response<PutPublicAccessBlockOutput>> {
         self.store().lock().buckets.get(&req.input.bucket).ok_or_else(no_bucket)?;
         Ok(S3Response::new(PutPublicAccessBlockOutput::default()))
     }
 
-    async fn put_bucket_encryption(&self, req: S3Request<PutBucketEncryptionInput>) -> S3Result<S3Response<PutBucketEncryptionOutput>> {
+    async fn put_bucket_encryption(
+        &self,
+        req: S3Request<PutBucketEncryptionInput>,
+    ) -> S3Result<S3Response<PutBucketEncryptionOutput>> {
         self.store().lock().buckets.get(&req.input.bucket).ok_or_else(no_bucket)?;
         Ok(S3Response::new(PutBucketEncryptionOutput::default()))
     }
@@ -278,7 +318,9 @@ impl S3 for Service3 {
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let input = req.input;
         let stored = self.store().find(&input.bucket, &input.key, input.version_id.as_deref())?;
-        let blob = stored.blob.ok_or_else(|| s3_error!(MethodNotAllowed, "The specified method is not allowed against this resource."))?;
+        let blob = stored
+            .blob
+            .ok_or_else(|| s3_error!(MethodNotAllowed, "The specified method is not allowed against this resource."))?;
         let mut bytes = std::fs::read(&blob.file).map_err(|e| s3_error!(e, InternalError))?;
         let mut content_range = None;
         if let Some(range) = input.range {
@@ -304,7 +346,9 @@ impl S3 for Service3 {
     async fn head_object(&self, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         let input = req.input;
         let stored = self.store().find(&input.bucket, &input.key, input.version_id.as_deref())?;
-        let blob = stored.blob.ok_or_else(|| s3_error!(MethodNotAllowed, "The specified method is not allowed against this resource."))?;
+        let blob = stored
+            .blob
+            .ok_or_else(|| s3_error!(MethodNotAllowed, "The specified method is not allowed against this resource."))?;
         Ok(S3Response::new(HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(blob.size),
@@ -394,7 +438,10 @@ impl S3 for Service3 {
         }))
     }
 
-    async fn list_object_versions(&self, req: S3Request<ListObjectVersionsInput>) -> S3Result<S3Response<ListObjectVersionsOutput>> {
+    async fn list_object_versions(
+        &self,
+        req: S3Request<ListObjectVersionsInput>,
+    ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
         let input = req.input;
         let inner = self.store().lock();
         let bucket = inner.buckets.get(&input.bucket).ok_or_else(no_bucket)?;
@@ -402,7 +449,8 @@ impl S3 for Service3 {
         let (mut versions, mut markers) = (Vec::new(), Vec::new());
         for (key, all) in bucket.objects.iter().filter(|(key, _)| key.starts_with(&prefix)) {
             for (at, stored) in all.iter().enumerate().rev() {
-                let (is_latest, version_id) = (Some(at + 1 == all.len()), Some(stored.version.clone().unwrap_or_else(|| "null".to_owned())));
+                let (is_latest, version_id) =
+                    (Some(at + 1 == all.len()), Some(stored.version.clone().unwrap_or_else(|| "null".to_owned())));
                 match &stored.blob {
                     Some(blob) => versions.push(ObjectVersion {
                         key: Some(key.clone()),

@@ -64,7 +64,8 @@ fn ec2(operation: &str, result: &Result<Value, ApiError>, request_id: &str) -> S
             out.push_str(&format!("</{operation}Response>"));
         }
         Err(error) => {
-            let error = serde_json::json!({"Errors": {"Error": {"Code": error.code, "Message": error.message}}, "RequestID": request_id});
+            let error =
+                serde_json::json!({"Errors": {"Error": {"Code": error.code, "Message": error.message}}, "RequestID": request_id});
             out.push_str("<Response>");
             members(&mut out, &error);
             out.push_str("</Response>");
@@ -157,6 +158,9 @@ mod tests {
     fn lists_become_items_and_text_is_escaped() {
         let mut out = String::new();
         members(&mut out, &json!({"a": [{"b": "<x & \"y\">"}, {"b": 1}], "none": null, "t": true, "empty": []}));
-        assert_eq!(out, "<a><item><b>&lt;x &amp; &quot;y&quot;&gt;</b></item><item><b>1</b></item></a><t>true</t><empty></empty>");
+        assert_eq!(
+            out,
+            "<a><item><b>&lt;x &amp; &quot;y&quot;&gt;</b></item><item><b>1</b></item></a><t>true</t><empty></empty>"
+        );
     }
 }

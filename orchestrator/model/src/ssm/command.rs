@@ -179,7 +179,9 @@ impl Command {
         if states.iter().any(|state| !state.is_terminal()) {
             return match () {
                 () if self.cancelling => ("Cancelling", "Cancelling"),
-                () if states.iter().all(|s| matches!(s, InvocationState::Pending | InvocationState::Delayed)) => ("Pending", "Pending"),
+                () if states.iter().all(|s| matches!(s, InvocationState::Pending | InvocationState::Delayed)) => {
+                    ("Pending", "Pending")
+                }
                 () => ("InProgress", "InProgress"),
             };
         }
@@ -333,7 +335,14 @@ impl Ssm {
     }
 
     /// Lets time pass over every command that is not finished.
-    pub(crate) fn tick(&mut self, now: Millis, ids: &mut Ids, options: &WorldOptions, faults: &mut Faults, ec2: &Ec2) -> Vec<Delivery> {
+    pub(crate) fn tick(
+        &mut self,
+        now: Millis,
+        ids: &mut Ids,
+        options: &WorldOptions,
+        faults: &mut Faults,
+        ec2: &Ec2,
+    ) -> Vec<Delivery> {
         let mut out = std::mem::take(&mut self.cancels);
         let nodes = &self.nodes;
         for command in &mut self.commands {
@@ -346,8 +355,7 @@ impl Ssm {
             }
             let stopped = command.errors() > Command::limit(&command.max_errors, command.invocations.len());
             let width = Command::limit(&command.max_concurrency, command.invocations.len()).max(1);
-            let mut in_flight =
-                command.invocations.values().filter(|i| i.delivered && !i.state.is_terminal()).count();
+            let mut in_flight = command.invocations.values().filter(|i| i.delivered && !i.state.is_terminal()).count();
             let mut deliver = Vec::new();
             for (id, invocation) in &mut command.invocations {
                 if invocation.state.is_terminal() {
@@ -573,7 +581,8 @@ fn filters(body: &Value, matches: &dyn Fn(&str, &str) -> Option<bool>) -> Result
     let mut all = true;
     for filter in body["Filters"].as_array().into_iter().flatten() {
         let (key, value) = (filter["key"].as_str().unwrap_or_default(), filter["value"].as_str().unwrap_or_default());
-        all &= matches(key, value).ok_or_else(|| ApiError::new("InvalidFilterKey", format!("The filter key {key} is not valid here")))?;
+        all &= matches(key, value)
+            .ok_or_else(|| ApiError::new("InvalidFilterKey", format!("The filter key {key} is not valid here")))?;
     }
     Ok(all)
 }
@@ -604,7 +613,11 @@ fn execution_timeout(content: &Value, parameters: &BTreeMap<String, Value>) -> i
         text.parse().ok().filter(|secs| (5..=172_800).contains(secs))
     };
     let steps = content["mainSteps"].as_array().into_iter().flatten().map(|step| &step["inputs"]);
-    let old = content["runtimeConfig"].as_object().into_iter().flatten().flat_map(|(_, p)| p["properties"].as_array().into_iter().flatten());
+    let old = content["runtimeConfig"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .flat_map(|(_, p)| p["properties"].as_array().into_iter().flatten());
     let sum: i64 = steps.chain(old).map(|inputs| resolve(&inputs["timeoutSeconds"]).unwrap_or(3600)).sum();
     if sum == 0 { 3600 } else { sum }
 }
@@ -612,10 +625,7 @@ fn execution_timeout(content: &Value, parameters: &BTreeMap<String, Value>) -> i
 fn describe_invocation(command: &Command, instance: &InstanceId, invocation: &Invocation, details: bool) -> Value {
     let (status, status_details) = invocation.state.names();
     let plugins: Vec<Value> = if details {
-        plugin_names(&command.content)
-            .iter()
-            .map(|name| plugin(command, invocation, name))
-            .collect()
+        plugin_names(&command.content).iter().map(|name| plugin(command, invocation, name)).collect()
     } else {
         Vec::new()
     };
@@ -648,7 +658,9 @@ fn plugin(command: &Command, invocation: &Invocation, name: &str) -> Value {
         Some(StepState::TimedOut) => ("TimedOut", "ExecutionTimedOut"),
         Some(StepState::Cancelled) => ("Cancelled", "Cancelled"),
         None if invocation.state == InvocationState::DeliveryTimedOut => ("TimedOut", "DeliveryTimedOut"),
-        None if matches!(invocation.state, InvocationState::Cancelled | InvocationState::Terminated) => ("Cancelled", "Cancelled"),
+        None if matches!(invocation.state, InvocationState::Cancelled | InvocationState::Terminated) => {
+            ("Cancelled", "Cancelled")
+        }
         None if invocation.state.is_terminal() => ("Failed", invocation.state.names().1),
         None => ("Pending", "Pending"),
     };

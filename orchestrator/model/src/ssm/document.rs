@@ -61,7 +61,10 @@ impl Document {
             number => number.parse().ok().and_then(|n: u32| self.versions.iter().find(|v| v.number == n)),
         };
         found.ok_or_else(|| {
-            ApiError::new("InvalidDocumentVersion", format!("The document version {} is not valid or does not exist", wanted.unwrap_or("")))
+            ApiError::new(
+                "InvalidDocumentVersion",
+                format!("The document version {} is not valid or does not exist", wanted.unwrap_or("")),
+            )
         })
     }
 }
@@ -101,33 +104,43 @@ pub(super) fn owned_by_amazon() -> Vec<Document> {
             }
         }
     });
-    let version = DocumentVersion {
-        number: 1,
-        name: None,
-        text: content.to_string(),
-        content,
-        format: "JSON",
-        created: Millis(0),
-    };
-    vec![Document { name: RUN_SHELL_SCRIPT.to_owned(), owner: "Amazon".to_owned(), versions: vec![version], default: 1, tags: json!([]) }]
+    let version =
+        DocumentVersion { number: 1, name: None, text: content.to_string(), content, format: "JSON", created: Millis(0) };
+    vec![Document {
+        name: RUN_SHELL_SCRIPT.to_owned(),
+        owner: "Amazon".to_owned(),
+        versions: vec![version],
+        default: 1,
+        tags: json!([]),
+    }]
 }
 
 impl Ssm {
     /// A document by name or by ARN.
     pub(super) fn document(&self, name: &str) -> Result<&Document, ApiError> {
         let short = match name.rsplit_once(":document/") {
-            Some((arn, short)) if arn == format!("arn:aws:ssm:{}:{}", self.region, self.account) || arn == format!("arn:aws:ssm:{}:", self.region) => short,
+            Some((arn, short))
+                if arn == format!("arn:aws:ssm:{}:{}", self.region, self.account)
+                    || arn == format!("arn:aws:ssm:{}:", self.region) =>
+            {
+                short
+            }
             Some(_) => "",
             None => name,
         };
-        self.documents.get(short).ok_or_else(|| ApiError::new("InvalidDocument", format!("Document with name {name} does not exist.")))
+        self.documents
+            .get(short)
+            .ok_or_else(|| ApiError::new("InvalidDocument", format!("Document with name {name} does not exist.")))
     }
 
     fn own_document(&mut self, name: &str) -> Result<&mut Document, ApiError> {
         let short = self.document(name)?.name.clone();
         match self.documents.get_mut(&short) {
             Some(document) if document.owner != "Amazon" => Ok(document),
-            _ => Err(ApiError::new("InvalidDocumentOperation", format!("You cannot change the document {name}: it is owned by Amazon."))),
+            _ => Err(ApiError::new(
+                "InvalidDocumentOperation",
+                format!("You cannot change the document {name}: it is owned by Amazon."),
+            )),
         }
     }
 
@@ -147,7 +160,8 @@ impl Ssm {
         }
         let version = read_content(body, 1, now)?;
         let tags = if body["Tags"].is_array() { body["Tags"].clone() } else { json!([]) };
-        let document = Document { name: name.to_owned(), owner: self.account.to_string(), versions: vec![version], default: 1, tags };
+        let document =
+            Document { name: name.to_owned(), owner: self.account.to_string(), versions: vec![version], default: 1, tags };
         let described = describe(&document, document.latest(), "Creating");
         self.documents.insert(name.to_owned(), document);
         Ok(json!({"DocumentDescription": described}))
@@ -240,7 +254,10 @@ fn read_content(body: &Value, number: u32, now: Millis) -> Result<DocumentVersio
         _ => invalid(format!("JSON not well-formed. {e}")),
     })?;
     if content["schemaVersion"] != "2.2" {
-        return Err(invalid(format!("Document schema version, {}, is not supported by documents of this kind", content["schemaVersion"])));
+        return Err(invalid(format!(
+            "Document schema version, {}, is not supported by documents of this kind",
+            content["schemaVersion"]
+        )));
     }
     let Some(steps) = content["mainSteps"].as_array().filter(|steps| !steps.is_empty()) else {
         return Err(invalid("The document has no mainSteps".to_owned()));

@@ -34,7 +34,14 @@ pub struct Ssm {
 impl Ssm {
     pub(crate) fn new(account: &AccountId, region: &Region) -> Self {
         let documents = document::owned_by_amazon().into_iter().map(|d| (d.name.clone(), d)).collect();
-        Self { account: account.clone(), region: region.clone(), documents, nodes: BTreeMap::new(), commands: Vec::new(), cancels: Vec::new() }
+        Self {
+            account: account.clone(),
+            region: region.clone(),
+            documents,
+            nodes: BTreeMap::new(),
+            commands: Vec::new(),
+            cancels: Vec::new(),
+        }
     }
 
     /// Registers the agent of an instance.

@@ -40,7 +40,10 @@ impl Ssm {
         }
         let tagged = wanted.iter().any(|(key, _)| key.starts_with("tag"));
         if tagged && wanted.iter().any(|(key, _)| !key.starts_with("tag")) {
-            return Err(ApiError::new("InvalidInstanceInformationFilterValue", "Tag filters cannot be combined with other filters"));
+            return Err(ApiError::new(
+                "InvalidInstanceInformationFilterValue",
+                "Tag filters cannot be combined with other filters",
+            ));
         }
         let mut nodes: Vec<&Node> = Vec::new();
         // Stopped and terminated nodes are not returned.

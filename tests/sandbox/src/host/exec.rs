@@ -15,8 +15,6 @@ pub struct ExecArgs {
     /// Process 1 of the host, as seen from outside.
     pub pid: i32,
     pub dir: Option<String>,
-    /// True for a person at a terminal: the command stays in the group of the terminal.
-    pub foreground: bool,
     pub argv: Vec<String>,
 }
 
@@ -50,7 +48,8 @@ fn enter_and_run(args: &ExecArgs) -> Result<i32, String> {
     }
     drop(files);
     chdir(args.dir.as_deref().unwrap_or("/")).map_err(|e| format!("{}: {e}", args.dir.as_deref().unwrap_or("/")))?;
-    let argv: Vec<CString> = args.argv.iter().map(|arg| CString::new(arg.as_str())).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+    let argv: Vec<CString> =
+        args.argv.iter().map(|arg| CString::new(arg.as_str())).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
     let program = argv.first().ok_or("no command")?;
 
     let mut signals = SigSet::empty();
@@ -61,25 +60,21 @@ fn enter_and_run(args: &ExecArgs) -> Result<i32, String> {
     match unsafe { fork() }.map_err(|e| e.to_string())? {
         ForkResult::Child => {
             let _ = signals.thread_unblock();
-            if !args.foreground {
-                let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-            }
+            let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
             let e = execvp(program, &argv).expect_err("execvp returns only when it failed");
             eprintln!("sandbox: {}: {e}", args.argv[0]);
             // SAFETY: ends this process at once, without running what belongs to the parent.
             unsafe { libc::_exit(if e == nix::Error::ENOENT { 127 } else { 126 }) }
         }
         ForkResult::Parent { child } => {
-            if !args.foreground {
-                // Both sides do it, so that neither has to wait for the other.
-                let _ = setpgid(child, child);
-            }
-            Ok(wait(child, &signals, args.foreground))
+            // Both sides do it, so that neither has to wait for the other.
+            let _ = setpgid(child, child);
+            Ok(wait(child, &signals))
         }
     }
 }
 
-fn wait(child: Pid, signals: &SigSet, foreground: bool) -> i32 {
+fn wait(child: Pid, signals: &SigSet) -> i32 {
     let mut killed = false;
     loop {
         match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
@@ -91,7 +86,7 @@ fn wait(child: Pid, signals: &SigSet, foreground: bool) -> i32 {
         }
         if let Ok(Signal::SIGTERM) = signals.wait() {
             killed = true;
-            let _ = if foreground { nix::sys::signal::kill(child, Signal::SIGKILL) } else { killpg(child, Signal::SIGKILL) };
+            let _ = killpg(child, Signal::SIGKILL);
         }
     }
 }

@@ -132,7 +132,8 @@ fn build(args: &InitArgs) -> Result<(), HostError> {
     let tmpfs = |at: &str, mode: &str| -> Result<PathBuf, HostError> {
         let target = root.join(at);
         fs::create_dir_all(&target).map_err(io(format!("making {at}")))?;
-        mount(Some("tmpfs"), &target, Some("tmpfs"), MsFlags::MS_NOSUID, Some(mode)).map_err(nix_io(format!("mounting /{at}")))?;
+        mount(Some("tmpfs"), &target, Some("tmpfs"), MsFlags::MS_NOSUID, Some(mode))
+            .map_err(nix_io(format!("mounting /{at}")))?;
         Ok(target)
     };
     let dev = tmpfs("dev", "mode=755,size=64k")?;
@@ -144,7 +145,9 @@ fn build(args: &InitArgs) -> Result<(), HostError> {
             bind(&source, &node, false)?;
         }
     }
-    for (name, to) in [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")] {
+    for (name, to) in
+        [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")]
+    {
         symlink(to, dev.join(name)).map_err(io(format!("linking /dev/{name}")))?;
     }
     tmpfs("dev/shm", "mode=1777")?;
@@ -168,7 +171,11 @@ fn build(args: &InitArgs) -> Result<(), HostError> {
 fn bind(source: &Path, target: &Path, read_only: bool) -> Result<(), HostError> {
     const NONE: Option<&str> = None;
     let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-    mount(Some(source), target, NONE, flags, NONE).map_err(nix_io(format!("showing {} at {}", source.display(), target.display())))?;
+    mount(Some(source), target, NONE, flags, NONE).map_err(nix_io(format!(
+        "showing {} at {}",
+        source.display(),
+        target.display()
+    )))?;
     if read_only {
         set_read_only(target)?;
     }

@@ -6,6 +6,7 @@
 
 mod exec;
 mod init;
+pub mod rootfs;
 
 pub use exec::{ExecArgs, run as run_exec};
 pub use init::{InitArgs, Overlay, run as run_init};

@@ -1,0 +1,358 @@
+//! A whole world in one directory: built, served, and taken down again.
+
+use crate::agent::Agent;
+use crate::cloud::Cloud;
+use crate::fleet::{HostPlan, Size};
+use crate::host::rootfs::{self, RootSpec, Users};
+use crate::host::{InitArgs, Namespace};
+use crate::imds::{Identity, Imds};
+use crate::layout::Layout;
+use crate::userns::Rights;
+use anyhow::{Context as _, Result, bail};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tde2hsm_model::cloudhsm::{ClusterSpec, base32};
+use tde2hsm_model::ec2::InstanceSpec;
+use tde2hsm_model::ssm::Node;
+use tde2hsm_model::{AccountId, Effect, InstanceId, Millis, Region, World, WorldOptions};
+use tokio::net::TcpListener;
+
+pub const ACCOUNT: &str = "123456789012";
+pub const PRIMARY: &str = "us-east-1";
+pub const SECOND: &str = "us-west-2";
+pub const ROLE: &str = "tde2hsm-host";
+/// The tag that makes an instance part of the fleet.
+pub const FLEET_TAG: (&str, &str) = ("tde2hsm:fleet", "demo");
+/// A version of the agent that interpolates parameters as environment variables.
+const AGENT_VERSION: &str = "3.3.3572.0";
+const CUSTOMER_CA: &str = include_str!("customerCA.crt");
+
+#[derive(Debug, Clone)]
+pub struct UpOptions {
+    pub dir: PathBuf,
+    pub fleet: Size,
+    pub seed: u64,
+    pub record: Option<PathBuf>,
+    pub rights: Rights,
+    pub port: u16,
+}
+
+#[derive(Debug)]
+pub struct SandboxHost {
+    pub id: InstanceId,
+    pub plan: HostPlan,
+    pub namespace: Arc<Namespace>,
+    pub agent: Arc<Agent>,
+}
+
+/// The names and passwords of a world, all drawn from its seed.
+#[derive(Debug, Clone)]
+pub struct Secrets {
+    pub old_hsm_user: String,
+    pub old_hsm_password: String,
+    pub cloudhsm_user: String,
+    pub cloudhsm_password: String,
+    pub software: String,
+}
+
+#[derive(Debug)]
+pub struct Sandbox {
+    pub layout: Layout,
+    pub cloud: Arc<Cloud>,
+    pub hosts: Vec<SandboxHost>,
+    pub region: Region,
+    pub cluster: String,
+    pub secrets: Secrets,
+    pub arns: BTreeMap<String, String>,
+    pub endpoint: String,
+    pub users: Users,
+    pub program: PathBuf,
+}
+
+impl Sandbox {
+    /// Builds the world and starts everything that serves.
+    pub async fn up(options: &UpOptions) -> Result<Arc<Self>> {
+        let dir = std::path::absolute(&options.dir)?;
+        let layout = Layout::new(&dir);
+        if layout.fleet_file().exists() || layout.hosts().exists() {
+            bail!(
+                "{} holds a sandbox already; give another directory or remove it with: sandbox clean --dir {}",
+                dir.display(),
+                dir.display()
+            );
+        }
+        for path in
+            [layout.hosts(), layout.s3(), layout.log(), layout.packages(), layout.scratch(), dir.join("truth"), dir.join("hsm")]
+        {
+            fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        }
+        let program = std::env::current_exe()?;
+        let users = if options.rights == Rights::Users { Users::FIELD } else { Users::SINGLE };
+
+        let account = AccountId::new(ACCOUNT);
+        let (region, second) = (Region::new(PRIMARY), Region::new(SECOND));
+        let world = World::new(account, &[region.clone(), second], options.seed, WorldOptions::default());
+        let cloud = Cloud::new(world, options.seed, &layout.s3(), options.record.as_deref())?;
+        let listener = TcpListener::bind(("127.0.0.1", options.port)).await.context("opening the services' port")?;
+        let endpoint = format!("http://{}", listener.local_addr()?);
+
+        let network = Network::draw(&cloud, &region);
+        let secrets = Secrets::draw(&cloud);
+        let arns = put_secrets(&cloud, &region, &secrets)?;
+        let mut hosts = Vec::new();
+        for (number, plan) in options.fleet.plan().into_iter().enumerate() {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("opening a metadata port")?;
+            let identity = network.launch(&cloud, &region, number, &plan);
+            let endpoints =
+                format!("imds = \"http://{}\"\nsecretsmanager = \"{endpoint}\"\ns3 = \"{endpoint}\"\n", listener.local_addr()?);
+            let root = layout.host_root(&identity.instance);
+            rootfs::make(&root, &RootSpec { hostname: &plan.name, ip: &identity.private_ip, users, endpoints: &endpoints })?;
+            let init = InitArgs { root, hostname: plan.name.clone(), binds: hsm_binds(&layout)?, overlay: None };
+            let namespace = Arc::new(Namespace::new(&program, &init));
+            let id = identity.instance.clone();
+            let agent = Agent::new(cloud.clone(), namespace.clone(), region.clone(), id.clone());
+            tokio::spawn(Imds::new(cloud.clone(), identity).serve(listener));
+            hosts.push(SandboxHost { id, plan, namespace, agent });
+        }
+        let sandbox =
+            Arc::new(Self { layout, cloud, hosts, region, cluster: network.cluster, secrets, arns, endpoint, users, program });
+        for host in &sandbox.hosts {
+            host.namespace.start().with_context(|| format!("host {}", host.plan.name))?;
+        }
+        fs::write(sandbox.layout.packages().join("customerCA.crt"), CUSTOMER_CA)?;
+        fs::write(sandbox.layout.env_file(), sandbox.exports())?;
+        fs::write(sandbox.layout.fleet_file(), sandbox.fleet_toml())?;
+        tokio::spawn(sandbox.cloud.clone().serve(listener));
+        tokio::spawn(sandbox.clone().carry_out());
+        Ok(sandbox)
+    }
+
+    /// What a shell has to know.
+    pub fn exports(&self) -> String {
+        let key = self.cloud.operator();
+        format!(
+            "export AWS_ACCESS_KEY_ID={}\nexport AWS_SECRET_ACCESS_KEY={}\nexport AWS_REGION={}\nexport AWS_DEFAULT_REGION={}\nexport AWS_ENDPOINT_URL={}\nexport AWS_EC2_METADATA_DISABLED=true\n",
+            key.access, key.secret, self.region, self.region, self.endpoint
+        )
+    }
+
+    /// The operator's fleet file.
+    fn fleet_toml(&self) -> String {
+        let arn = |name: &str| self.arns.get(name).cloned().unwrap_or_default();
+        format!(
+            r#"[fleet]
+name = "demo"
+account = "{ACCOUNT}"
+region = "{region}"
+
+[cluster]
+id = "{cluster}"
+
+[secrets]
+old-hsm = {{ arn = "{old}" }}
+cloudhsm = {{ arn = "{cu}" }}
+software = {{ arn = "{software}" }}
+
+[[targets]]
+tag = {{ key = "{key}", value = "{value}" }}
+"#,
+            region = self.region,
+            cluster = self.cluster,
+            old = arn("tde/old-hsm"),
+            cu = arn("tde/cloudhsm-cu"),
+            software = arn("tde/software"),
+            key = FLEET_TAG.0,
+            value = FLEET_TAG.1,
+        )
+    }
+
+    /// Lets time pass in the world and carries out what it says.
+    async fn carry_out(self: Arc<Self>) {
+        loop {
+            let effects = {
+                let mut world = self.cloud.world();
+                world.tick(self.cloud.clock.now());
+                world.take_effects()
+            };
+            for effect in effects {
+                self.effect(effect);
+            }
+            tokio::select! {
+                () = self.cloud.changed.notified() => {}
+                () = tokio::time::sleep(Duration::from_millis(15)) => {}
+            }
+        }
+    }
+
+    fn effect(&self, effect: Effect) {
+        match effect {
+            Effect::Deliver { instance, command, document, parameters, .. } => {
+                if let Some(host) = self.hosts.iter().find(|h| h.id == instance) {
+                    tokio::spawn(host.agent.clone().deliver(command, document, parameters));
+                }
+            }
+            Effect::Cancel { instance, command, .. } => {
+                if let Some(host) = self.hosts.iter().find(|h| h.id == instance) {
+                    host.agent.cancel(&command);
+                }
+            }
+            Effect::HsmsChanged { .. } => {}
+        }
+    }
+
+    /// A host by its name or its instance id.
+    pub fn host(&self, name: &str) -> Result<&SandboxHost> {
+        self.hosts.iter().find(|h| h.id.as_str() == name || h.plan.name == name).with_context(|| {
+            let known: Vec<String> = self.hosts.iter().map(|h| format!("{} ({})", h.plan.name, h.id)).collect();
+            format!("there is no host {name}; the hosts are {}", known.join(", "))
+        })
+    }
+
+    /// Ends every host.
+    pub fn down(&self) {
+        for host in &self.hosts {
+            host.namespace.kill();
+        }
+        let _ = fs::remove_file(self.layout.control());
+    }
+}
+
+/// The "network" to the HSMs.
+fn hsm_binds(layout: &Layout) -> Result<Vec<(PathBuf, String)>> {
+    ["old-hsm", "cloudhsm"]
+        .into_iter()
+        .map(|name| {
+            let path = layout.hsm(name);
+            fs::create_dir_all(&path)?;
+            Ok((path, format!("/run/hsm/{name}")))
+        })
+        .collect()
+}
+
+impl Secrets {
+    fn draw(cloud: &Cloud) -> Self {
+        let mut world = cloud.world();
+        let mut word = |len| world.ids.text(b"ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789", len);
+        Self {
+            old_hsm_user: "oracle_tde".to_owned(),
+            old_hsm_password: format!("Old-{}", word(16)),
+            cloudhsm_user: "tde_cu".to_owned(),
+            cloudhsm_password: format!("New-{}", word(16)),
+            software: format!("Soft-{}", word(16)),
+        }
+    }
+}
+
+fn put_secrets(cloud: &Cloud, region: &Region, secrets: &Secrets) -> Result<BTreeMap<String, String>> {
+    let values = [
+        ("tde/old-hsm", format!("{}:{}", secrets.old_hsm_user, secrets.old_hsm_password)),
+        ("tde/cloudhsm-cu", format!("{}:{}", secrets.cloudhsm_user, secrets.cloudhsm_password)),
+        ("tde/software", secrets.software.clone()),
+    ];
+    let now = cloud.clock.now();
+    let mut arns = BTreeMap::new();
+    for (name, value) in values {
+        let arn = cloud.world().add_secret(region, name, &value, now).map_err(|e| anyhow::anyhow!("{e}"))?;
+        arns.insert(name.to_owned(), arn);
+    }
+    Ok(arns)
+}
+
+/// The VPC of the fleet and its cluster.
+struct Network {
+    cluster: String,
+    subnets: Vec<(String, String)>,
+    groups: Vec<String>,
+    image: String,
+    launched: Millis,
+}
+
+impl Network {
+    fn draw(cloud: &Cloud, region: &Region) -> Self {
+        let now = cloud.clock.now();
+        let mut world = cloud.world();
+        let ids = &mut world.ids;
+        let vpc = format!("vpc-{}", ids.hex(17));
+        let subnets: Vec<(String, String)> =
+            ["a", "b"].iter().map(|zone| (format!("{region}{zone}"), format!("subnet-{}", ids.hex(17)))).collect();
+        let groups = vec![format!("sg-{}", ids.hex(17)), format!("sg-{}", ids.hex(17))];
+        let (table, cluster, image) =
+            (format!("rtb-{}", ids.hex(17)), format!("cluster-{}", base32(ids, 11)), format!("ami-{}", ids.hex(17)));
+        let mut cluster_ids = ids.clone();
+        if let Some(state) = world.region_mut(region) {
+            for (number, (zone, subnet)) in subnets.iter().enumerate() {
+                state.ec2.add_subnet(subnet, &vpc, zone, &format!("10.0.{}.0/24", number + 1));
+            }
+            let names: Vec<&str> = subnets.iter().map(|(_, id)| id.as_str()).collect();
+            state.ec2.add_route_table(&table, &vpc, "10.0.0.0/16", &names);
+            state.ec2.add_group(&groups[0], "oracle-hosts", &vpc, &[(1521, 1521)], &[&groups[0]]);
+            state.ec2.add_group(&groups[1], &format!("cloudhsm-{cluster}-sg"), &vpc, &[(2223, 2225)], &[&groups[1]]);
+            let spec = ClusterSpec {
+                id: cluster.clone(),
+                created: now.plus_secs(-40 * 86_400),
+                group: groups[1].clone(),
+                vpc,
+                subnets: subnets.clone(),
+                certificate: CUSTOMER_CA.to_owned(),
+                addresses: vec!["10.0.1.250".to_owned(), "10.0.2.250".to_owned()],
+            };
+            state.hsm.add_cluster(spec, &mut cluster_ids);
+        }
+        world.ids = cluster_ids;
+        Self { cluster, subnets, groups, image, launched: now.plus_secs(-30 * 86_400) }
+    }
+
+    /// Launches the instance of a host and registers its agent.
+    fn launch(&self, cloud: &Cloud, region: &Region, number: usize, plan: &HostPlan) -> Identity {
+        let mut world = cloud.world();
+        let id = InstanceId::new(format!("i-{}", world.ids.hex(17)));
+        let volumes = vec![
+            ("/dev/xvda".to_owned(), format!("vol-{}", world.ids.hex(17)), 50),
+            ("/dev/xvdf".to_owned(), format!("vol-{}", world.ids.hex(17)), 500),
+        ];
+        let at = number % self.subnets.len();
+        let (zone, subnet) = self.subnets[at].clone();
+        let private_ip = format!("10.0.{}.{}", at + 1, 10 + number / 2 % 200);
+        let spec = InstanceSpec {
+            id: id.clone(),
+            image: self.image.clone(),
+            kind: "r6i.xlarge".to_owned(),
+            subnet,
+            groups: self.groups.clone(),
+            private_ip: private_ip.clone(),
+            profile: format!("arn:aws:iam::{ACCOUNT}:instance-profile/{ROLE}"),
+            launched: self.launched,
+            tags: vec![("Name".to_owned(), plan.name.clone()), (FLEET_TAG.0.to_owned(), FLEET_TAG.1.to_owned())],
+            volumes,
+        };
+        if let Some(state) = world.region_mut(region) {
+            state.ec2.add_instance(&spec);
+            state.ssm.register(Node {
+                instance: id.clone(),
+                agent_version: AGENT_VERSION.to_owned(),
+                online: true,
+                undeliverable: false,
+                platform_name: "Red Hat Enterprise Linux".to_owned(),
+                platform_version: "8.10".to_owned(),
+                computer_name: plan.name.clone(),
+                ip: private_ip.clone(),
+                role: ROLE.to_owned(),
+                registered: self.launched,
+                last_ping: cloud.clock.now(),
+            });
+        }
+        Identity {
+            instance: id,
+            region: region.clone(),
+            zone,
+            kind: spec.kind,
+            image: spec.image,
+            private_ip,
+            role: ROLE.to_owned(),
+            launched: self.launched,
+        }
+    }
+}
