@@ -15,17 +15,30 @@ pub const INSTALLED: &str = "/opt/tde2hsm";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
     root: PathBuf,
+    runner: Option<PathBuf>,
 }
 
 impl Paths {
     /// The host itself.
     pub fn host() -> Paths {
-        Paths { root: PathBuf::from("/") }
+        Paths { root: PathBuf::from("/"), runner: None }
     }
 
     /// A host below a directory, for tests.
     pub fn below(root: impl Into<PathBuf>) -> Paths {
-        Paths { root: root.into() }
+        Paths { root: root.into(), runner: None }
+    }
+
+    /// Another program than the running one answers as the owner: a test's own is not the runner.
+    pub fn with_runner(mut self, runner: impl Into<PathBuf>) -> Paths {
+        self.runner = Some(runner.into());
+        self
+    }
+
+    /// The program that is started again as the database owner or as a worker.
+    pub fn runner(&self) -> PathBuf {
+        // Not `/proc/self/exe`: the owner may execute the installed file, but not look into root's process.
+        self.runner.clone().or_else(|| std::env::current_exe().ok()).unwrap_or_else(|| self.at(INSTALLED).join("host-runner"))
     }
 
     pub fn root(&self) -> &Path {
