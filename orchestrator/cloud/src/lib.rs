@@ -1,0 +1,82 @@
+//! AWS as the control plane needs it: one module a service, one error type, every call counted.
+//!
+//! Two rules make it safe. A call without a client token goes out once, with the SDK's retries off, and its failure
+//! says whether it may have had an effect ([`Effect`]): nothing here decides to send again. And no call here can
+//! read a secret's value: there is no function for it.
+
+#![forbid(unsafe_code)]
+
+mod bucket;
+mod cloudhsm;
+pub mod s3;
+mod secrets;
+pub mod ssm;
+mod sts;
+
+pub use bucket::TokenBucket;
+pub use cloudhsm::{Backup, CloudHsm};
+pub use s3::S3;
+pub use secrets::Secrets;
+pub use ssm::Ssm;
+pub use sts::{Caller, Sts};
+pub use tde2hsm_cloud_call::{Call, CloudError, Effect, Ledger};
+pub use tde2hsm_cloud_ec2::{Ec2, Owned};
+
+use aws_config::{BehaviorVersion, Region as AwsRegion, SdkConfig};
+use tde2hsm_protocol::{Code, Region};
+
+/// All services of one account and region, as one set of credentials sees them.
+#[derive(Debug, Clone)]
+pub struct Aws {
+    pub region: Region,
+    pub ssm: Ssm,
+    pub ec2: Ec2,
+    pub cloudhsm: CloudHsm,
+    pub secrets: Secrets,
+    pub sts: Sts,
+    pub s3: S3,
+    pub ledger: Ledger,
+}
+
+/// What the command line says of credentials and region; the rest comes from AWS's own environment and files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choice {
+    pub profile: Option<String>,
+    pub region: Option<String>,
+}
+
+impl Aws {
+    /// Reads AWS's environment and files. Asks the network nothing: credentials are looked for at the first call.
+    pub async fn connect(choice: &Choice, default_region: Option<&Region>) -> Result<Aws, CloudError> {
+        let config = load(choice, default_region).await;
+        let call = Call { service: "config", operation: "Region" };
+        let Some(region) = config.region() else {
+            let message = "no region is named; pass `--region` or set AWS_REGION";
+            return Err(CloudError::found(call, Code::AWS_INVALID, message));
+        };
+        let region = Region::new(region.to_string()).map_err(|e| CloudError::found(call, Code::AWS_INVALID, e.to_string()))?;
+        let ledger = Ledger::default();
+        Ok(Aws {
+            ssm: Ssm::new(&config, &ledger),
+            ec2: Ec2::new(&config, &ledger),
+            cloudhsm: CloudHsm::new(&config, &ledger),
+            secrets: Secrets::new(&config, &ledger),
+            sts: Sts::new(&config, &ledger),
+            s3: S3::new(&config, &ledger, region.clone()),
+            region,
+            ledger,
+        })
+    }
+}
+
+async fn load(choice: &Choice, default_region: Option<&Region>) -> SdkConfig {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).timeout_config(tde2hsm_cloud_call::timeouts());
+    if let Some(profile) = &choice.profile {
+        loader = loader.profile_name(profile);
+    }
+    // The command line first, then the file that names the fleet, then AWS's environment.
+    if let Some(region) = choice.region.clone().or_else(|| default_region.map(ToString::to_string)) {
+        loader = loader.region(AwsRegion::new(region));
+    }
+    loader.load().await
+}
