@@ -65,8 +65,9 @@ pub enum Work {
     Run { segment: Segment, direction: Direction },
     /// What became of an operation: joins it while it runs, else answers its recorded report.
     Status,
-    /// A piece of a detail too large for a report (survey, key inventory, journal).
-    Fetch { detail: Digest, chunk: u16 },
+    /// A piece of a detail too large for a report (survey, key inventory, journal): of the one that each host's
+    /// [`HostOrder::detail`] names, so that fifty hosts are asked with one command.
+    Fetch { chunk: u16 },
     /// The host's journal of this campaign, as a detail, from which a lost controller's is rebuilt (H32).
     Adopt,
     /// Ends this campaign's hold on the host.
@@ -104,6 +105,9 @@ pub struct HostOrder {
     pub prove_logins: Vec<u16>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub databases: Vec<DatabaseOrder>,
+    /// For `Fetch`: the digest in the [`crate::DetailRef`] of a report of this host. `None` for all other work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Digest>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -140,6 +140,7 @@ fn an_order_for_fifty_hosts_of_twelve_databases_fits() {
                     backup_hours: 24,
                 })
                 .collect(),
+            detail: None,
         });
     }
     let text = order.encode().expect("fits");
@@ -176,4 +177,34 @@ fn master_key_ids_are_read_in_all_three_spellings() {
     let id: MasterKeyId = "77D947203C1B4F84BF26F9CE81F32EDE".parse().expect("raw");
     assert_eq!("0677D947203C1B4F84BF26F9CE81F32EDE".parse::<MasterKeyId>().expect("hsm"), id);
     assert_eq!("AXfZRyA8G0+Evyb5zoHzLt4AAAAAAAAAAAAAAAAAAAAAAAAAAAAA".parse::<MasterKeyId>().expect("software"), id);
+}
+
+#[test]
+fn a_fetch_of_fifty_hosts_with_a_detail_each_fits_one_command() {
+    let hosts = (0..50u32).map(|h| HostOrder {
+        instance: InstanceId::new(format!("i-{:017x}", u64::from(h) * 0x9e37_79b9_7f4a)).expect("id"),
+        operation: OperationId::new(format!("op-{}", &Digest::of(&h.to_le_bytes()).to_string()[..24])).expect("id"),
+        saw: None,
+        prove_logins: vec![],
+        databases: vec![],
+        detail: Some(Digest::of(&h.to_be_bytes())),
+    });
+    let order = Order {
+        v: PROTOCOL_VERSION,
+        account: AccountId::new("123456789012").expect("id"),
+        region: Region::new("eu-central-1").expect("id"),
+        campaign: CampaignId::new("survey-0123456789ab").expect("id"),
+        plan: Digest::ZERO,
+        generation: Generation(0),
+        token: OrderToken::new("t-0123456789abcdef").expect("id"),
+        not_before: Timestamp(1_790_000_000),
+        not_after: Timestamp(1_790_014_400),
+        journal_head: Digest::ZERO,
+        work: Work::Fetch { chunk: 65_535 },
+        target: None,
+        secrets: vec![],
+        escrow: None,
+        hosts: hosts.collect(),
+    };
+    assert_eq!(Order::decode(&order.encode().expect("fits")).expect("reads back"), order);
 }
