@@ -29,6 +29,10 @@ CREATE TABLE entry (
     link       BLOB    NOT NULL CHECK (length(link) = 32),
     PRIMARY KEY (campaign, seq)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE kept (
+    digest BLOB NOT NULL PRIMARY KEY CHECK (length(digest) = 32),
+    text   TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 ";
 
 #[derive(Debug, Clone)]
@@ -171,6 +175,26 @@ impl Journal for SqliteJournal {
     async fn head(&self, campaign: &CampaignId) -> Result<Head, JournalError> {
         let campaign = campaign.clone();
         self.with(move |connection| head(connection, campaign.as_str())).await
+    }
+
+    async fn keep(&self, digest: Digest, text: &str) -> Result<(), JournalError> {
+        let text = text.to_owned();
+        self.with(move |connection| {
+            let insert = "INSERT INTO kept (digest, text) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+            connection.execute(insert, params![digest.as_bytes(), text]).map_err(storage("append"))?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn kept(&self, digest: Digest) -> Result<Option<String>, JournalError> {
+        self.with(move |connection| {
+            connection
+                .query_row("SELECT text FROM kept WHERE digest = ?1", [digest.as_bytes()], |row| row.get(0))
+                .optional()
+                .map_err(storage("be read"))
+        })
+        .await
     }
 
     async fn campaigns(&self) -> Result<Vec<Listed>, JournalError> {

@@ -4,7 +4,7 @@ use rusqlite::Connection;
 use std::os::unix::fs::PermissionsExt as _;
 use tde2hsm_journal::{Body, Head, Journal, JournalError, MemoryJournal};
 use tde2hsm_journal_sqlite::SqliteJournal;
-use tde2hsm_protocol::{CampaignId, Timestamp};
+use tde2hsm_protocol::{CampaignId, Digest, Timestamp};
 
 fn campaign(name: &str) -> CampaignId {
     CampaignId::new(name).unwrap()
@@ -99,6 +99,10 @@ async fn memory_and_file_answer_alike() {
     let one = campaign("one");
     for journal in [&file as &dyn Journal, &memory] {
         assert_eq!(journal.append(&one, 0, Timestamp(1), &bodies(&["a"])).await.unwrap().seq, 1);
+        journal.keep(Digest::of(b"plan"), "a plan").await.unwrap();
+        journal.keep(Digest::of(b"plan"), "a plan").await.unwrap();
+        assert_eq!(journal.kept(Digest::of(b"plan")).await.unwrap().as_deref(), Some("a plan"));
+        assert_eq!(journal.kept(Digest::ZERO).await.unwrap(), None);
         assert!(matches!(
             journal.append(&one, 0, Timestamp(1), &bodies(&["b"])).await,
             Err(JournalError::Conflict { expected: 0, found: 1, .. })

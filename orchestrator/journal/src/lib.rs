@@ -111,6 +111,12 @@ pub trait Journal: Send + Sync {
     /// Where the campaign ends; [`Head::START`] when there is none.
     async fn head(&self, campaign: &CampaignId) -> Result<Head, JournalError>;
 
+    /// Keeps a text under its digest, beside the campaigns: the plan that a campaign's first entry names. The digest is
+    /// the text's own word for itself; whoever reads it checks.
+    async fn keep(&self, digest: Digest, text: &str) -> Result<(), JournalError>;
+
+    async fn kept(&self, digest: Digest) -> Result<Option<String>, JournalError>;
+
     /// All campaigns, the one written to last first.
     async fn campaigns(&self) -> Result<Vec<Listed>, JournalError>;
 }

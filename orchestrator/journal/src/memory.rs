@@ -5,11 +5,12 @@ use crate::{Body, Entry, Head, Journal, JournalError, Listed, Seq, verify};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use tde2hsm_protocol::{CampaignId, Timestamp};
+use tde2hsm_protocol::{CampaignId, Digest, Timestamp};
 
 #[derive(Debug, Default)]
 pub struct MemoryJournal {
     campaigns: Mutex<BTreeMap<CampaignId, Vec<Entry>>>,
+    kept: Mutex<BTreeMap<Digest, String>>,
 }
 
 impl MemoryJournal {
@@ -43,6 +44,15 @@ impl Journal for MemoryJournal {
 
     async fn head(&self, campaign: &CampaignId) -> Result<Head, JournalError> {
         Ok(self.entries(campaign).last().map_or(Head::START, |e| Head { seq: e.seq, link: e.link }))
+    }
+
+    async fn keep(&self, digest: Digest, text: &str) -> Result<(), JournalError> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).entry(digest).or_insert_with(|| text.to_owned());
+        Ok(())
+    }
+
+    async fn kept(&self, digest: Digest) -> Result<Option<String>, JournalError> {
+        Ok(self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).cloned())
     }
 
     async fn campaigns(&self) -> Result<Vec<Listed>, JournalError> {

@@ -1,0 +1,235 @@
+//! One turn, and the loop of turns.
+
+use crate::ports::{Command, Fault, SendError, Stage};
+use crate::{Answer, Driver, Operator};
+use tde2hsm_campaign::reducer::{Decision, End, EventKind, Gate, OpenCommand, SendOrder};
+use tde2hsm_journal::JournalError;
+use tde2hsm_protocol::{Code, InstanceId, OrderToken, Report, Timestamp, WireError};
+
+/// How a turn ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// Something happened; decide again.
+    Again,
+    /// Nothing more to do before this.
+    Wait {
+        until: Timestamp,
+    },
+    /// A person has to open a gate.
+    Asks {
+        gate: Gate,
+        hosts: Vec<InstanceId>,
+    },
+    /// The operator did not open a gate, or wants to stop.
+    Stopped,
+    Ended(End),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    #[error("the campaign's journal did not take an entry")]
+    Journal(#[source] JournalError),
+    #[error("an order cannot be written")]
+    Order(#[source] WireError),
+    /// A call that will not succeed by being made again, or that failed too often in a row.
+    #[error("{0}")]
+    Cloud(Fault),
+}
+
+impl DriverError {
+    pub fn code(&self) -> Code {
+        match self {
+            DriverError::Journal(cause) => cause.code(),
+            DriverError::Order(_) => Code::ORDER_UNREADABLE,
+            DriverError::Cloud(fault) => fault.code,
+        }
+    }
+}
+
+impl From<JournalError> for DriverError {
+    fn from(cause: JournalError) -> DriverError {
+        DriverError::Journal(cause)
+    }
+}
+
+/// Seconds until a call that failed is made again.
+const PAUSE: i64 = 5;
+/// This many failing turns in a row, a few minutes, end the loop; the campaign can be resumed.
+const PATIENCE: u32 = 30;
+
+impl Driver<'_> {
+    /// Carries out what the reducer decides now, once.
+    pub async fn turn(&mut self) -> Result<Turn, DriverError> {
+        self.turn_with(&mut None).await
+    }
+
+    /// Turns until the campaign ends, stops at a gate nobody opens, or is told to stop.
+    pub async fn run(&mut self, operator: &dyn Operator) -> Result<Turn, DriverError> {
+        let mut troubles = 0;
+        loop {
+            if self.clock.stopping() {
+                return Ok(Turn::Stopped);
+            }
+            let mut trouble = None;
+            let turn = self.turn_with(&mut trouble).await?;
+            match trouble {
+                Some(fault) if hopeless(&fault) || troubles >= PATIENCE => return Err(DriverError::Cloud(fault)),
+                Some(fault) => {
+                    troubles += 1;
+                    self.observer.trouble(&fault);
+                    self.sleep(self.clock.now().plus(PAUSE)).await;
+                    continue;
+                }
+                None => troubles = 0,
+            }
+            match turn {
+                Turn::Again => {}
+                Turn::Wait { until } => self.sleep(until).await,
+                Turn::Asks { gate, hosts } => match operator.ask(gate, &hosts, &self.state).await {
+                    Answer::Approved => self.record(vec![EventKind::Approved { gate }]).await?,
+                    Answer::Declined => return Ok(Turn::Stopped),
+                },
+                Turn::Stopped | Turn::Ended(_) => return Ok(turn),
+            }
+        }
+    }
+
+    async fn sleep(&self, until: Timestamp) {
+        self.observer.waiting(until, &self.state);
+        self.clock.sleep_until(until).await;
+    }
+
+    /// A call without an answer leaves `trouble` behind and no event: the reducer asks for it again.
+    async fn turn_with(&mut self, trouble: &mut Option<Fault>) -> Result<Turn, DriverError> {
+        let decisions = self.state.decide(self.clock.now());
+        let before = self.head;
+        // The earliest moment at which any of the decisions wants to be looked at again.
+        let mut wake: Option<Timestamp> = None;
+        let mut sooner = |at: Timestamp| wake = Some(wake.map_or(at, |wake| wake.min(at)));
+        let mut asks = None;
+        for decision in decisions {
+            if self.clock.stopping() {
+                return Ok(Turn::Stopped);
+            }
+            match decision {
+                Decision::ObserveCluster => self.observe_cluster(trouble).await?,
+                Decision::Send(order) => self.send(*order).await?,
+                Decision::FindCommand { token, since, .. } => self.find(&token, since, trouble).await?,
+                Decision::ReadCommands { commands, every } => {
+                    for command in &commands {
+                        sooner(self.read(command, every, trouble).await?);
+                    }
+                }
+                Decision::Ask { gate, hosts } => asks = Some((gate, hosts)),
+                Decision::Wait { until, .. } => sooner(until),
+                Decision::Finish { end } => {
+                    self.record(vec![EventKind::Ended { end }]).await?;
+                    return Ok(Turn::Ended(end));
+                }
+            }
+        }
+        if self.head != before {
+            return Ok(Turn::Again);
+        }
+        if let Some((gate, hosts)) = asks {
+            return Ok(Turn::Asks { gate, hosts });
+        }
+        // Nothing to do and nothing to wait for: the reducer is asked again, but not in a hurry.
+        Ok(Turn::Wait { until: wake.unwrap_or_else(|| self.clock.now().plus(PAUSE)) })
+    }
+
+    async fn observe_cluster(&mut self, trouble: &mut Option<Fault>) -> Result<(), DriverError> {
+        let id = self.state.plan().target.cluster.clone();
+        let event = match self.cloud.cluster(&id).await {
+            Ok(Some(cluster)) => EventKind::ClusterObserved { cluster },
+            Ok(None) => EventKind::ClusterUnknown { why: format!("there is no cluster `{id}`") },
+            Err(fault) => {
+                let why = fault.to_string();
+                *trouble = Some(fault);
+                EventKind::ClusterUnknown { why }
+            }
+        };
+        Ok(self.record(vec![event]).await?)
+    }
+
+    async fn send(&mut self, send: SendOrder) -> Result<(), DriverError> {
+        let SendOrder { mut order, fetch, intent } = send;
+        let token = intent.token.clone();
+        self.record(vec![EventKind::OrderIntended(intent)]).await?;
+        // The hosts are shown the journal as it is with this intent in it (H38).
+        order.journal_head = self.head.link;
+        let text = order.encode().map_err(DriverError::Order)?;
+        let instances: Vec<InstanceId> = order.hosts.iter().map(|host| host.instance.clone()).collect();
+        let document = self.state.plan().document.clone();
+        let delivery_seconds = order.not_after.since(self.clock.now());
+        let command =
+            Command { document: &document, instances: &instances, order: &text, fetch, token: &token, delivery_seconds };
+        let event = match self.cloud.send(&command).await {
+            Ok(command) => EventKind::OrderSent { token, command },
+            Err(SendError::NotSent(fault)) => {
+                self.observer.trouble(&fault);
+                EventKind::OrderNotSent { token, why: fault.to_string() }
+            }
+            Err(SendError::Ambiguous(fault)) => {
+                self.observer.trouble(&fault);
+                EventKind::OrderAmbiguous { token, why: fault.to_string() }
+            }
+        };
+        Ok(self.record(vec![event]).await?)
+    }
+
+    async fn find(&mut self, token: &OrderToken, since: Timestamp, trouble: &mut Option<Fault>) -> Result<(), DriverError> {
+        let document = self.state.plan().document.clone();
+        let event = match self.cloud.find(&document, token, since).await {
+            // The oldest of several is the one that the hosts' answers belong to; to a second they answer the same.
+            Ok(mut found) => match found.pop() {
+                Some(command) => EventKind::CommandFound { token: token.clone(), command },
+                None => EventKind::CommandNotFound { token: token.clone() },
+            },
+            Err(fault) => {
+                *trouble = Some(fault);
+                return Ok(());
+            }
+        };
+        Ok(self.record(vec![event]).await?)
+    }
+
+    /// Reads a command unless it was read less than `every` seconds ago; answers when it is due again.
+    async fn read(&mut self, open: &OpenCommand, every: u32, trouble: &mut Option<Fault>) -> Result<Timestamp, DriverError> {
+        let now = self.clock.now();
+        if let Some(due) = self.read_at.get(&open.token).map(|at| at.plus(i64::from(every)))
+            && now < due
+        {
+            return Ok(due);
+        }
+        self.read_at.insert(open.token.clone(), now);
+        let due = now.plus(i64::from(every));
+        let invocations = match self.cloud.read(&open.command).await {
+            Ok(invocations) => invocations,
+            Err(fault) => {
+                *trouble = Some(fault);
+                return Ok(due);
+            }
+        };
+        let mut events = Vec::new();
+        for (instance, operation) in &open.hosts {
+            let Some(found) = invocations.iter().find(|i| i.instance == *instance && i.stage == Stage::Over) else { continue };
+            let report = found.output.as_deref().and_then(|output| Report::decode(output).ok());
+            let (token, instance, operation) = (open.token.clone(), instance.clone(), operation.clone());
+            events.push(match report {
+                Some(report) => EventKind::ReportReceived { token, instance, operation, report: Box::new(report) },
+                None => EventKind::InvocationEnded { token, instance, operation, status: found.details.clone() },
+            });
+        }
+        if events.len() == open.hosts.len() {
+            self.read_at.remove(&open.token);
+        }
+        self.record(events).await?;
+        Ok(due)
+    }
+}
+
+/// Calls that no waiting mends.
+fn hopeless(fault: &Fault) -> bool {
+    [Code::AWS_DENIED, Code::AWS_CREDENTIALS].contains(&fault.code)
+}
