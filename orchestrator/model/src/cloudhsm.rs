@@ -112,7 +112,7 @@ impl CloudHsm {
             subnets: spec.subnets,
             certificate: spec.certificate,
             hsms,
-            tags: Vec::new(),
+            tags: vec![("Name".to_owned(), "tde".to_owned())],
             last_backup: spec.created,
         };
         self.backups.push(backup_of(&cluster.id, spec.created, spec.created, ids));
@@ -410,7 +410,7 @@ fn backup_of(cluster: &str, created: Millis, ready: Millis, ids: &mut Ids) -> Ba
         ready,
         never_expires: false,
         copied_from: None,
-        tags: Vec::new(),
+        tags: vec![("Name".to_owned(), "tde".to_owned())],
     }
 }
 

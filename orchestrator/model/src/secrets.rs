@@ -344,3 +344,53 @@ fn read_version(body: &Value, id: String, now: Millis) -> Result<Version, ApiErr
 fn same_value(version: &Version, body: &Value) -> bool {
     version.string.as_deref() == body["SecretString"].as_str() && version.binary.as_deref() == body["SecretBinary"].as_str()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bed() -> (Secrets, Ids) {
+        (Secrets::new(&AccountId::new("123456789012"), &Region::new("us-east-1")), Ids::new(3))
+    }
+
+    fn regions() -> [Region; 2] {
+        [Region::new("us-east-1"), Region::new("us-west-2")]
+    }
+
+    #[test]
+    fn h13_a_pinned_version_stays_readable_after_a_rotation() {
+        let (mut secrets, mut ids) = bed();
+        let (made, _) = secrets.create(&json!({"Name": "tde/pin", "SecretString": "one"}), Millis(0), &mut ids, &regions()).unwrap();
+        let new = secrets.rotate("tde/pin", "two", Millis(1), &mut ids).unwrap();
+        let get = |body: Value| secrets.get_secret_value(&body).map(|v| v["SecretString"].as_str().unwrap().to_owned());
+        assert_eq!(get(json!({"SecretId": made["ARN"], "VersionId": made["VersionId"]})).unwrap(), "one");
+        assert_eq!(get(json!({"SecretId": "tde/pin"})).unwrap(), "two");
+        assert_eq!(get(json!({"SecretId": "tde/pin", "VersionStage": "AWSPREVIOUS"})).unwrap(), "one");
+        let partial = made["ARN"].as_str().unwrap();
+        assert_eq!(get(json!({"SecretId": partial[..partial.len() - 7]})).unwrap(), "two");
+        assert_eq!(get(json!({"SecretId": "tde/pin", "VersionId": "x".repeat(36)})).unwrap_err().code, "ResourceNotFoundException");
+        let described = secrets.describe_secret(&json!({"SecretId": "tde/pin"})).unwrap();
+        assert_eq!(described["VersionIdsToStages"][&new], json!(["AWSCURRENT"]));
+    }
+
+    #[test]
+    fn h5_a_keystore_is_replicated_and_written_once_per_token() {
+        let (mut secrets, mut ids) = bed();
+        let body = json!({"Name": "tde/escrow", "SecretBinary": "aGVsbG8=", "ClientRequestToken": "t".repeat(36),
+            "AddReplicaRegions": [{"Region": "us-west-2"}]});
+        let (made, copies) = secrets.create(&body, Millis(0), &mut ids, &regions()).unwrap();
+        assert_eq!(copies.len(), 1);
+        let mut west = Secrets::new(&AccountId::new("123456789012"), &Region::new("us-west-2"));
+        west.adopt(copies[0].1.clone());
+        assert_eq!(west.get_secret_value(&json!({"SecretId": "tde/escrow"})).unwrap()["SecretBinary"], "aGVsbG8=");
+        let put = json!({"SecretId": "tde/escrow", "SecretBinary": "AAAA"});
+        assert_eq!(west.call("PutSecretValue", &put, Millis(1), &mut ids).unwrap_err().code, "InvalidRequestException");
+        // The same request again is the same secret; another under the token is refused.
+        assert_eq!(secrets.create(&body, Millis(1), &mut ids, &regions()).unwrap().0["ARN"], made["ARN"]);
+        let mut other = body.clone();
+        other["SecretBinary"] = json!("AAAA");
+        assert_eq!(secrets.create(&other, Millis(1), &mut ids, &regions()).unwrap_err().code, "ResourceExistsException");
+        let large = json!({"SecretId": "tde/escrow", "SecretBinary": "A".repeat(90_000)});
+        assert_eq!(secrets.call("PutSecretValue", &large, Millis(1), &mut ids).unwrap_err().code, "ValidationException");
+    }
+}

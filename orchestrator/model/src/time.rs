@@ -29,6 +29,11 @@ impl Millis {
         self.timestamp().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
     }
 
+    /// `2026-11-24T03:51:28Z`: the pattern of GetCommandInvocation has no room for milliseconds.
+    pub fn iso_secs(self) -> String {
+        self.timestamp().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+
     /// Epoch seconds with a fraction, the form of AWS JSON 1.1.
     pub fn epoch(self) -> Value {
         Value::from(self.0 as f64 / 1000.0)

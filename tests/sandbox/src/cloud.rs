@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use s3s::Body;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use serde_json::{Value, json};
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -150,21 +150,18 @@ impl Cloud {
     }
 
     async fn answer_s3(&self, request: Request<Body>, s3: &S3Service) -> Result<Response<Body>, Dropped> {
-        let operation = Mutex::new(String::new());
-        let fate = Cell::new(None);
-        let (response, fate) = s3::FATE
-            .scope(fate, async {
+        let (response, seen) = s3::SEEN
+            .scope(RefCell::default(), async {
                 let response = s3.call(request).await;
-                (response, s3::FATE.with(Cell::get))
+                (response, s3::SEEN.with(RefCell::take))
             })
             .await;
         self.changed.notify_one();
-        if fate == Some(Fate::Lost) {
+        if seen.fate == Some(Fate::Lost) {
             return Err(Dropped::Lost);
         }
         let response = response.map_err(|_| Dropped::Unreadable)?;
-        let operation = operation.into_inner().unwrap_or_default();
-        self.finish(Service::S3, &operation, response).await
+        self.finish(Service::S3, &seen.operation, response).await
     }
 
     /// Adds the date and writes the reply down, if it is to be recorded.
@@ -173,7 +170,8 @@ impl Cloud {
         if let Ok(date) = http_date(self.clock.system()).parse() {
             parts.headers.insert(http::header::DATE, date);
         }
-        let Some(recorder) = self.recorder.as_ref().filter(|_| service != Service::S3) else {
+        // Objects are no messages: only their headers would be of interest.
+        let Some(recorder) = self.recorder.as_ref().filter(|_| operation != "GetObject") else {
             return Ok(Response::from_parts(parts, body));
         };
         let bytes = collect(body).await?;

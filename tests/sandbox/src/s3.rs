@@ -11,7 +11,7 @@ use s3s::auth::{S3Auth, SecretKey};
 use s3s::dto::*;
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use sha2::{Digest as _, Sha256};
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,8 +19,15 @@ use std::time::SystemTime;
 use tde2hsm_model::{Fate, Ids, Service};
 
 tokio::task_local! {
-    /// What becomes of the reply to the request being answered.
-    pub static FATE: Cell<Option<Fate>>;
+    /// What access control saw of the request being answered.
+    pub static SEEN: RefCell<Seen>;
+}
+
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub operation: String,
+    /// What becomes of the reply.
+    pub fate: Option<Fate>,
 }
 
 #[derive(Debug, Clone)]
@@ -179,13 +186,17 @@ impl S3Access for Service3 {
             let keys = self.0.keys();
             keys.find(&access, token.as_deref(), crate::clock::Clock::real()).map_err(|e| refusal(&e))?.caller.clone()
         };
+        let saw = |fate| {
+            let _ = SEEN.try_with(|seen| *seen.borrow_mut() = Seen { operation: operation.clone(), fate });
+        };
+        saw(None);
         match self.0.world().admit(&caller, Service::S3, &operation) {
             Ok(fate) => {
-                let _ = FATE.try_with(|cell| cell.set(Some(fate)));
+                saw(Some(fate));
                 Ok(())
             }
             Err(None) => {
-                let _ = FATE.try_with(|cell| cell.set(Some(Fate::Lost)));
+                saw(Some(Fate::Lost));
                 Err(s3_error!(InternalError))
             }
             Err(Some(error)) => Err(api_error(&error)),

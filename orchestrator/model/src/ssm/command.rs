@@ -199,7 +199,7 @@ impl Command {
         let (status, details) = self.status();
         let done = self.invocations.values().filter(|i| i.state.is_terminal()).count();
         let timed_out = self.invocations.values().filter(|i| i.state == InvocationState::DeliveryTimedOut).count();
-        json!({
+        let mut row = json!({
             "CommandId": self.id.as_str(),
             "DocumentName": self.document,
             "DocumentVersion": self.version,
@@ -211,8 +211,6 @@ impl Command {
             "RequestedDateTime": self.requested.epoch(),
             "Status": status,
             "StatusDetails": details,
-            "OutputS3BucketName": self.bucket,
-            "OutputS3KeyPrefix": self.prefix,
             "MaxConcurrency": self.max_concurrency,
             "MaxErrors": self.max_errors,
             "TargetCount": self.invocations.len(),
@@ -220,10 +218,13 @@ impl Command {
             "ErrorCount": self.errors(),
             "DeliveryTimedOutCount": timed_out,
             "ServiceRole": "",
-            "NotificationConfig": {"NotificationArn": "", "NotificationEvents": [], "NotificationType": ""},
-            "CloudWatchOutputConfig": {"CloudWatchLogGroupName": "", "CloudWatchOutputEnabled": false},
+            "NotificationConfig": {"NotificationArn": "", "NotificationEvents": []},
+            "CloudWatchOutputConfig": {"CloudWatchOutputEnabled": false},
             "TimeoutSeconds": self.timeout_secs,
-        })
+        });
+        put(&mut row, "OutputS3BucketName", present(&self.bucket));
+        put(&mut row, "OutputS3KeyPrefix", present(&self.prefix));
+        row
     }
 }
 
@@ -404,6 +405,18 @@ impl Ssm {
         out
     }
 
+    /// Delivers an old command once more, to `instance`, whether or not it was meant for it (H31). False when there is no
+    /// such command.
+    pub fn redeliver(&mut self, id: &CommandId, instance: &InstanceId) -> bool {
+        let found = self.command_mut(id);
+        found.map(|command| command.strays.push((Millis(i64::MIN), instance.clone()))).is_some()
+    }
+
+    /// Every command so far with the comment it was sent with, oldest first.
+    pub fn sent(&self) -> impl Iterator<Item = (&CommandId, &str)> {
+        self.commands.iter().map(|command| (&command.id, command.comment.as_str()))
+    }
+
     /// The agent says that it has begun.
     pub fn agent_started(&mut self, id: &CommandId, instance: &InstanceId) {
         if let Some(invocation) = self.command_mut(id).and_then(|c| c.invocations.get_mut(instance))
@@ -544,24 +557,25 @@ impl Ssm {
             "DocumentVersion": command.version,
             "PluginName": plugin,
             "ResponseCode": step.map_or(-1, |s| s.code),
-            "ExecutionStartDateTime": "",
-            "ExecutionElapsedTime": "",
-            "ExecutionEndDateTime": "",
             "Status": status,
             "StatusDetails": details,
             "StandardOutputContent": step.map_or_else(String::new, |s| clip(&s.stdout, GET_STDOUT)),
             "StandardOutputUrl": "",
             "StandardErrorContent": step.map_or_else(String::new, |s| clip(&s.stderr, GET_STDERR)),
             "StandardErrorUrl": "",
-            "CloudWatchOutputConfig": {"CloudWatchLogGroupName": "", "CloudWatchOutputEnabled": false},
+            "CloudWatchOutputConfig": {"CloudWatchOutputEnabled": false},
         });
         if let Some((step, finished)) = step.and_then(|s| s.finished.map(|f| (s, f))) {
-            reply["ExecutionStartDateTime"] = step.started.iso().into();
-            reply["ExecutionEndDateTime"] = finished.iso().into();
+            reply["ExecutionStartDateTime"] = step.started.iso_secs().into();
+            reply["ExecutionEndDateTime"] = finished.iso_secs().into();
             reply["ExecutionElapsedTime"] = iso_duration(finished.since(step.started)).into();
         }
         Ok(reply)
     }
+}
+
+fn present(text: &str) -> Option<Value> {
+    (!text.is_empty()).then(|| Value::from(text))
 }
 
 fn targeted(target: &Value, id: &InstanceId, ec2: &Ec2) -> Result<bool, ApiError> {
@@ -644,8 +658,8 @@ fn describe_invocation(command: &Command, instance: &InstanceId, invocation: &In
         "StandardErrorUrl": "",
         "CommandPlugins": plugins,
         "ServiceRole": "",
-        "NotificationConfig": {"NotificationArn": "", "NotificationEvents": [], "NotificationType": ""},
-        "CloudWatchOutputConfig": {"CloudWatchLogGroupName": "", "CloudWatchOutputEnabled": false},
+        "NotificationConfig": {"NotificationArn": "", "NotificationEvents": []},
+        "CloudWatchOutputConfig": {"CloudWatchOutputEnabled": false},
     })
 }
 
@@ -674,10 +688,9 @@ fn plugin(command: &Command, invocation: &Invocation, name: &str) -> Value {
         "Output": ended.map_or_else(String::new, |s| output_block(&s.stdout, &s.stderr)),
         "StandardOutputUrl": "",
         "StandardErrorUrl": "",
-        "OutputS3Region": "",
-        "OutputS3BucketName": command.bucket,
-        "OutputS3KeyPrefix": command.prefix,
     });
+    put(&mut row, "OutputS3BucketName", present(&command.bucket));
+    put(&mut row, "OutputS3KeyPrefix", present(&command.prefix));
     put(&mut row, "ResponseStartDateTime", step.map(|s| s.started.epoch()));
     put(&mut row, "ResponseFinishDateTime", step.and_then(|s| s.finished).map(Millis::epoch));
     row
