@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adopt;
 mod codes;
 mod digest;
 mod ids;
@@ -16,6 +17,7 @@ mod step;
 pub mod survey;
 pub mod wire;
 
+pub use adopt::*;
 pub use codes::{CATALOGUE, Code, Severity, describe};
 pub use digest::{Digest, ShortDigest};
 pub use ids::*;
