@@ -44,7 +44,8 @@ fn demo() -> Result<()> {
     world.setup()?.ok().context("tde2hsm setup")?;
     say(started, "tde2hsm setup: runner, client package and document are in place");
     let planned = world.plan()?;
-    let plan: Value = serde_json::from_slice(&std::fs::read(world.path("plan.json")).with_context(|| format!("no plan: {}", planned.stderr))?)?;
+    let plan: Value =
+        serde_json::from_slice(&std::fs::read(world.path("plan.json")).with_context(|| format!("no plan: {}", planned.stderr))?)?;
     std::fs::copy(world.path("plan.json"), out.join("plan.json"))?;
     print!("{}", world.cli(&["plan", "show", "plan.json"])?.ok()?.stdout);
     let calls_before_apply = world.inspect()?;
@@ -135,7 +136,10 @@ fn host_steps(applied: &Value) -> Result<u64> {
 }
 
 fn table(sids: &[String], before: &Inspection, after: &Inspection, cut: &Verification, without: &Verification, result: &Value) {
-    println!("\n{:<12} {:<10} {:<10} {:>6} {:>22} {:>16} {:>10}", "database", "keys were", "keys are", "rows", "read, old ones cut off", "read, no CloudHSM", "restarts");
+    println!(
+        "\n{:<12} {:<10} {:<10} {:>6} {:>22} {:>16} {:>10}",
+        "database", "keys were", "keys are", "rows", "read, old ones cut off", "read, no CloudHSM", "restarts"
+    );
     for sid in sids {
         let stores = |i: &Inspection| {
             let mut stores = i.active_stores(sid);
@@ -159,17 +163,40 @@ fn table(sids: &[String], before: &Inspection, after: &Inspection, cut: &Verific
 /// The promise of the demo. A figure that is off fails it, with the figure.
 fn check(result: &Value, after: &Inspection, moved: &[&String]) -> Result<()> {
     let n = |name: &str| result[name].as_u64().unwrap_or(u64::MAX);
-    ensure!(n("hosts") == 8 && n("databases") == 11, "the fleet has {} hosts and {} databases, not 8 and 11", n("hosts"), n("databases"));
+    ensure!(
+        n("hosts") == 8 && n("databases") == 11,
+        "the fleet has {} hosts and {} databases, not 8 and 11",
+        n("hosts"),
+        n("databases")
+    );
     ensure!(n("migrated") == 10, "{} databases migrated, not 10", n("migrated"));
-    ensure!(n("refused") == 1 && n("failed") == 0 && n("stuck") == 0, "refused {}, failed {}, stuck {}", n("refused"), n("failed"), n("stuck"));
-    ensure!(n("rows_readable_before_cut_off") == 0, "{} rows of HSM-sourced databases read without the old HSM before the migration: the sandbox proves nothing", n("rows_readable_before_cut_off"));
-    ensure!(n("rows_checked") > 0 && n("rows_readable_after_cut_off") == n("rows_checked"), "{} of {} rows read with old HSM and software keystores cut off", n("rows_readable_after_cut_off"), n("rows_checked"));
+    ensure!(
+        n("refused") == 1 && n("failed") == 0 && n("stuck") == 0,
+        "refused {}, failed {}, stuck {}",
+        n("refused"),
+        n("failed"),
+        n("stuck")
+    );
+    ensure!(
+        n("rows_readable_before_cut_off") == 0,
+        "{} rows of HSM-sourced databases read without the old HSM before the migration: the sandbox proves nothing",
+        n("rows_readable_before_cut_off")
+    );
+    ensure!(
+        n("rows_checked") > 0 && n("rows_readable_after_cut_off") == n("rows_checked"),
+        "{} of {} rows read with old HSM and software keystores cut off",
+        n("rows_readable_after_cut_off"),
+        n("rows_checked")
+    );
     ensure!(n("rows_readable_without_target") == 0, "{} rows read without CloudHSM", n("rows_readable_without_target"));
     for (sid, row) in result["restarts"].as_object().context("restarts")? {
         ensure!(row["planned"] == row["seen"], "{sid}: {} restarts planned, {} seen", row["planned"], row["seen"]);
     }
     for sid in moved {
-        ensure!(after.active_stores(sid).iter().all(|store| store == "cloudhsm"), "{sid}: an active key is not on the CloudHSM token");
+        ensure!(
+            after.active_stores(sid).iter().all(|store| store == "cloudhsm"),
+            "{sid}: an active key is not on the CloudHSM token"
+        );
     }
     Ok(())
 }

@@ -5,9 +5,12 @@
 
 #![expect(clippy::print_stderr, reason = "a test harness talks on stderr")]
 
+pub mod canary;
+
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -55,6 +58,21 @@ impl Ran {
 impl World {
     /// Starts a sandbox in `dir`, which is emptied first.
     pub fn up(dir: &Path, fleet: &str, seed: u64) -> Result<World> {
+        World::start(dir, fleet, seed, &[], &[])
+    }
+
+    /// The same with every response recorded as a JSON line in `record`.
+    pub fn up_recorded(dir: &Path, fleet: &str, seed: u64, record: &Path) -> Result<World> {
+        World::start(dir, fleet, seed, &[], &["--record".into(), record.into()])
+    }
+
+    /// The same under `strace`, which writes argv and environment of every program that any host, or the sandbox
+    /// itself, starts into `trace`: a sampler of /proc would miss the short-lived ones.
+    pub fn up_traced(dir: &Path, fleet: &str, seed: u64, trace: &Path, record: &Path) -> Result<World> {
+        World::start(dir, fleet, seed, &strace(trace), &["--record".into(), record.into()])
+    }
+
+    fn start(dir: &Path, fleet: &str, seed: u64, wrapper: &[OsString], more: &[OsString]) -> Result<World> {
         let programs = programs()?;
         if dir.exists() {
             std::fs::remove_dir_all(dir).with_context(|| format!("emptying {}", dir.display()))?;
@@ -62,10 +80,14 @@ impl World {
         std::fs::create_dir_all(dir)?;
         let dir = dir.canonicalize()?;
         let log = File::create(dir.join("sandbox.log"))?;
-        let mut child = Command::new(programs.join("sandbox"))
+        let mut words = wrapper.to_vec();
+        words.push(programs.join("sandbox").into());
+        let mut child = Command::new(&words[0])
+            .args(&words[1..])
             .args(["up", "--dir"])
             .arg(&dir)
             .args(["--fleet", fleet, "--seed", &seed.to_string()])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -175,6 +197,16 @@ impl World {
             .args(command)
             .stdin(Stdio::null()))
     }
+}
+
+/// The words that make `strace` follow everything and write down whole argument lists and environments.
+pub fn strace(trace: &Path) -> Vec<OsString> {
+    let mut words: Vec<OsString> =
+        ["strace", "-f", "-v", "-s", "100000", "-e", "trace=execve", "-e", "signal=none", "--seccomp-bpf", "-o"]
+            .map(OsString::from)
+            .into();
+    words.push(trace.into());
+    words
 }
 
 impl Drop for World {

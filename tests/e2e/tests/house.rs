@@ -66,7 +66,9 @@ fn nothing_that_ships_depends_on_tests() {
     for from in ["tde2hsm-cli", "tde2hsm-host-runner", "tde2hsm-driver", "tde2hsm-cloud", "tde2hsm-journal-sqlite"] {
         let bad: Vec<_> = reachable(&arrows, from)
             .into_iter()
-            .filter(|name| name.starts_with("sandbox") || ["tde2hsm-model", "tde2hsm-e2e", "tde2hsm-conformance"].contains(&name.as_str()))
+            .filter(|name| {
+                name.starts_with("sandbox") || ["tde2hsm-model", "tde2hsm-e2e", "tde2hsm-conformance"].contains(&name.as_str())
+            })
             .collect();
         assert!(bad.is_empty(), "{from} reaches {bad:?}");
     }
@@ -79,7 +81,10 @@ fn pure_crates_have_no_async_no_clock_no_randomness_no_aws() {
         assert!(crates.contains("serde"), "cargo tree printed nothing useful for {package}");
         let bad: Vec<_> = crates
             .iter()
-            .filter(|name| name.starts_with("aws-") || ["tokio", "async-trait", "rand", "reqwest", "hyper", "rusqlite"].contains(&name.as_str()))
+            .filter(|name| {
+                name.starts_with("aws-")
+                    || ["tokio", "async-trait", "rand", "reqwest", "hyper", "rusqlite"].contains(&name.as_str())
+            })
             .collect();
         assert!(bad.is_empty(), "{package} pulls in {bad:?}");
     }
