@@ -91,6 +91,8 @@ pub struct Options {
     /// How long an order is valid, from when it is sent.
     pub order_minutes: u16,
     pub poll_seconds: u16,
+    /// How long a command whose sending is uncertain is looked for before it counts as not sent.
+    pub find_seconds: u16,
     /// A survey older than this is a finding (H23).
     pub survey_hours: u16,
     /// Cells of the support matrix that AWS has not given its word for, by name (H22).
@@ -202,8 +204,9 @@ impl Default for Options {
             backup_hours: 24,
             on_failure: OnFailure::Undo,
             retries: 2,
-            order_minutes: 240,
+            order_minutes: 60,
             poll_seconds: 15,
+            find_seconds: 60,
             survey_hours: 24,
             oracle_matrix: Vec::new(),
             accept: Vec::new(),

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use std::ops::Deref;
 use tde2hsm_protocol::survey::Survey;
 use tde2hsm_protocol::{
-    AccountId, Code, DatabaseOrder, Digest, Direction, Escrow, InstanceId, Region, SecretRef, Segment, ShortDigest, Step, Target,
-    Timestamp,
+    AccountId, Code, DatabaseOrder, Digest, Direction, Escrow, InstanceId, Region, SecretRef, Segment, ShortDigest, Source, Step,
+    Target, Timestamp,
 };
 
 /// The version of plan files this program writes and reads.
@@ -194,6 +194,23 @@ impl PlanError {
             PlanError::Refused { findings } => findings,
             _ => &[],
         }
+    }
+}
+
+impl HostPlan {
+    /// Indices of the secrets that its databases use, in order, each once.
+    pub fn secrets(&self) -> Vec<u16> {
+        let mut used: Vec<u16> = Vec::new();
+        for database in &self.databases {
+            let order = &database.order;
+            used.extend([order.software, order.cloudhsm]);
+            if let Source::OldHsm { pin } = order.source {
+                used.push(pin);
+            }
+        }
+        used.sort_unstable();
+        used.dedup();
+        used
     }
 }
 

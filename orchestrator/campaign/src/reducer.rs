@@ -20,8 +20,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use tde2hsm_protocol::{
-    CampaignId, Code, DatabaseReport, Digest, Direction, Generation, InstanceId, LoginResult, OperationId, Order, OrderToken,
-    Report, SecretRef, SecretVersion, Segment, ShortDigest, Sid, Step, Timestamp, Work,
+    CampaignId, Code, DatabaseReport, Digest, Direction, Generation, HostJournal, InstanceId, LoginResult, OperationId, Order,
+    OrderToken, Report, SecretRef, SecretVersion, Segment, ShortDigest, Sid, Step, Timestamp, Work,
 };
 
 pub use status::{HostStatus, Standing, Summary, Why};
@@ -107,7 +107,7 @@ pub enum EventKind {
     /// A controller that lost its journal rebuilt it from the hosts' journals (H32).
     Adopted {
         generation: Generation,
-        hosts: Vec<AdoptedHost>,
+        hosts: Vec<HostJournal>,
     },
     /// The operator wants the campaign's hold on these hosts ended.
     ReleaseRequested {
@@ -213,32 +213,6 @@ pub struct UndoHost {
     pub saw: Option<ShortDigest>,
 }
 
-/// What a host's own journal says of a campaign (H32).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AdoptedHost {
-    pub instance: InstanceId,
-    /// Each operation the host knows of this campaign, the oldest first.
-    pub operations: Vec<AdoptedOperation>,
-    pub saw: Option<ShortDigest>,
-    /// Logins it has proven or seen refused.
-    pub logins: Vec<AdoptedLogin>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AdoptedOperation {
-    pub operation: OperationId,
-    pub segment: Segment,
-    pub direction: Direction,
-    /// `None`: it is still at work.
-    pub outcome: Option<tde2hsm_protocol::Outcome>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AdoptedLogin {
-    pub secret: SecretRef,
-    pub result: LoginResult,
-}
-
 /// How a campaign ended. `resume` may go on from every end but `Superseded`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -333,6 +307,10 @@ pub struct State {
     plan: Arc<Plan>,
     /// Place of each host in the plan.
     index: HashMap<InstanceId, usize>,
+    /// Secrets that each host's databases use, by index in the plan.
+    uses: Vec<Vec<u16>>,
+    /// Hosts that can prove each secret, by place.
+    provers: Vec<Vec<usize>>,
     core: Core,
 }
 
@@ -462,6 +440,7 @@ struct HostState {
     order: Option<OrderToken>,
     attempts: u8,
     operations_made: u16,
+    /// Nothing is sent before this.
     not_before: Timestamp,
     /// No order of another direction before this: a delivery the host never acknowledged may still come (H31).
     quiet_until: Timestamp,
@@ -486,12 +465,16 @@ struct Operation {
     /// What the segment was before, should it turn out that nothing was done.
     before: Phase,
     proves: Vec<u16>,
-    /// Until when a delivery of it may still start.
-    not_after: Timestamp,
-    /// The host has said something of it.
+    /// Index in the order → index in the plan, for the login proofs of its report.
+    secrets: Vec<u16>,
+    /// Until when a delivery of it may still start on the host.
+    exposed_until: Timestamp,
+    /// `exposed_until` before the newest intent, should that be proved not sent.
+    exposed_before: Timestamp,
+    /// The host has said something of it, so no delivery of it can start anew.
     acknowledged: bool,
     next: Next,
-    /// Asked this often without an answer.
+    /// Sent or asked this often without an answer.
     unanswered: u8,
     waiting: Option<Code>,
 }
@@ -531,14 +514,18 @@ enum HostEnd {
 impl State {
     /// A campaign of a plan before its first event.
     pub fn new(plan: Arc<Plan>) -> State {
-        let index = plan.hosts.iter().enumerate().map(|(place, host)| (host.instance.clone(), place)).collect();
+        let index: HashMap<InstanceId, usize> =
+            plan.hosts.iter().enumerate().map(|(place, host)| (host.instance.clone(), place)).collect();
+        let uses = plan.hosts.iter().map(crate::plan::HostPlan::secrets).collect();
+        let provers =
+            plan.secrets.iter().map(|s| s.provers.iter().filter_map(|instance| index.get(instance).copied()).collect()).collect();
         let core = Core {
             hosts: plan.hosts.iter().map(HostState::new).collect(),
             secrets: plan.secrets.iter().map(|s| SecretState { version: s.secret.version.clone(), proof: Proof::Open }).collect(),
             window: plan.window,
             ..Core::default()
         };
-        State { plan, index, core }
+        State { plan, index, uses, provers, core }
     }
 
     /// The state that a journal's events make.
@@ -576,9 +563,73 @@ impl State {
     pub fn end(&self) -> Option<End> {
         self.core.end
     }
+
+    fn poll(&self) -> i64 {
+        i64::from(self.plan.policy.poll_seconds.max(1))
+    }
+
+    /// A secret as it is used now: the plan's, or the version the operator has named since.
+    fn secret(&self, index: u16) -> Option<SecretRef> {
+        let planned = self.plan.secrets.get(usize::from(index))?;
+        let state = self.core.secrets.get(usize::from(index))?;
+        Some(SecretRef { arn: planned.secret.arn.clone(), version: state.version.clone() })
+    }
+
+    fn refused(&self, index: u16) -> bool {
+        matches!(self.core.secrets.get(usize::from(index)).map(|s| &s.proof), Some(Proof::Refused { .. }))
+    }
+
+    /// Open, and there are hosts that could have proven it.
+    fn unproven(&self, index: u16) -> bool {
+        matches!(self.core.secrets.get(usize::from(index)).map(|s| &s.proof), Some(Proof::Open))
+            && self.provers.get(usize::from(index)).is_some_and(|p| !p.is_empty())
+    }
+}
+
+impl Goal {
+    fn direction(self) -> Direction {
+        match self {
+            Goal::Do => Direction::Do,
+            Goal::UndoCutover | Goal::UndoAll | Goal::Release => Direction::Undo,
+        }
+    }
 }
 
 impl HostState {
+    /// What is left to do for the goal; `None` when it is reached.
+    fn wanted(&self) -> Option<Work> {
+        let run = |segment, direction| Some(Work::Run { segment, direction });
+        match self.goal {
+            Goal::Do if self.stage != Phase::Done => run(Segment::Stage, Direction::Do),
+            Goal::Do if self.cutover != Phase::Done => run(Segment::Cutover, Direction::Do),
+            Goal::Do if self.prove != Phase::Done => run(Segment::Prove, Direction::Do),
+            Goal::UndoCutover | Goal::UndoAll if self.cutover != Phase::Untouched || self.prove != Phase::Untouched => {
+                run(Segment::Cutover, Direction::Undo)
+            }
+            Goal::UndoAll if self.stage != Phase::Untouched => run(Segment::Stage, Direction::Undo),
+            Goal::Release => Some(Work::Release),
+            Goal::Do | Goal::UndoCutover | Goal::UndoAll => None,
+        }
+    }
+
+    /// Nothing will be sent to it any more, as things stand.
+    fn ended(&self) -> bool {
+        self.result.is_some() || (self.operation.is_none() && self.wanted().is_none())
+    }
+
+    /// It is in the hands of a wave: it may yet fail.
+    fn in_flight(&self) -> bool {
+        self.wave.is_some() && self.goal == Goal::Do && !self.failed && !self.ended()
+    }
+
+    fn phase_mut(&mut self, segment: Segment) -> &mut Phase {
+        match segment {
+            Segment::Stage => &mut self.stage,
+            Segment::Cutover => &mut self.cutover,
+            Segment::Prove => &mut self.prove,
+        }
+    }
+
     fn new(host: &crate::plan::HostPlan) -> HostState {
         HostState {
             goal: Goal::Do,
