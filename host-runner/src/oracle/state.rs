@@ -1,0 +1,195 @@
+//! Where the keys of a database are: the one reading that every step begins and ends with (invariant 1).
+//!
+//! The active key of a container is what the control file names (V$DATABASE_KEY_INFO), never the newest row of
+//! V$ENCRYPTION_KEYS: that view may list keys of other databases that share an HSM user, and orphans of an interrupted
+//! MIGRATE (H9). V$ENCRYPTION_KEYS tells which store an active key lies in and since when (`O§3.3`, `O§3.7`).
+
+use super::ddl::{self, TdeConfiguration};
+use super::session::{Session, SessionError};
+use super::views::{self, Container, Database, Instance, KeyRow, Status, Tablespace, Version};
+use std::collections::BTreeMap;
+use tde2hsm_protocol::survey::{Access, ActiveKey};
+use tde2hsm_protocol::{ContainerName, KeyObservation, MasterKeyId, Store, Timestamp};
+
+#[derive(Debug, Clone)]
+pub struct ContainerKeys {
+    pub container: Container,
+    pub key: Option<ActiveKey>,
+    /// MASTERKEY_ACTIVATED.
+    pub activated: bool,
+    /// Keys that ENC$ names, with the number of tables; `None`: the container is closed.
+    pub columns: Option<Vec<(MasterKeyId, u32)>>,
+}
+
+#[derive(Debug, Clone)]
+pub struct KeyState {
+    pub instance: Instance,
+    pub database: Database,
+    pub containers: Vec<ContainerKeys>,
+    pub tablespaces: Vec<Tablespace>,
+    pub keys: Vec<KeyRow>,
+}
+
+/// Leaves the session in the root.
+pub fn in_container<T>(
+    s: &mut Session,
+    database: &Database,
+    container: &Container,
+    work: impl FnOnce(&mut Session) -> Result<T, SessionError>,
+) -> Result<T, SessionError> {
+    if !database.cdb || container.con_id <= 1 {
+        return work(s);
+    }
+    let limits = s.limits();
+    s.run(&ddl::set_container(container.name.as_str(), &limits)?)?;
+    let result = work(s);
+    let back = s.run(&ddl::set_container(ContainerName::ROOT, &limits)?);
+    let value = result?;
+    back?;
+    Ok(value)
+}
+
+/// Reads everything but V$ENCRYPTION_WALLET (H12). The database is at least mounted.
+pub fn observe(s: &mut Session) -> Result<KeyState, SessionError> {
+    let instance = views::instance(s)?;
+    let database = views::database(s)?;
+    let all = views::containers(s, &database)?;
+    let active = views::key_info(s)?;
+    let mut keys = views::keys(s)?;
+    let tablespaces = views::tablespaces(s)?;
+    let mut containers = Vec::new();
+    for container in all {
+        let of = |con_id: u32| container.con_id == con_id || (container.con_id == 1 && con_id == 0);
+        let found = active.iter().filter(|(con_id, ..)| of(*con_id)).max_by_key(|(.., activated)| *activated).copied();
+        let open = instance.status == Status::Open && container.open_mode.starts_with("READ");
+        let mut columns = None;
+        if open {
+            let known = found.is_none_or(|(_, id, _)| keys.iter().any(|row| row.id == id));
+            let (named, own) = in_container(s, &database, &container, |s| {
+                Ok((views::column_keys(s)?, if known { Vec::new() } else { views::keys(s)? }))
+            })?;
+            columns = Some(named);
+            keys.extend(own);
+        }
+        let key = found.map(|(_, id, _)| {
+            let row = keys.iter().filter(|row| row.id == id).max_by_key(|row| row.activated);
+            ActiveKey { id, store: row.and_then(|row| row.store), activated: row.and_then(|row| row.activated) }
+        });
+        let activated = found.is_some_and(|(.., activated)| activated);
+        containers.push(ContainerKeys { container, key, activated, columns });
+    }
+    Ok(KeyState { instance, database, containers, tablespaces, keys })
+}
+
+impl KeyState {
+    pub fn version(&self) -> Option<Version> {
+        self.instance.version
+    }
+
+    /// Containers that have a master key.
+    pub fn keyed(&self) -> impl Iterator<Item = (&ContainerKeys, &ActiveKey)> {
+        self.containers.iter().filter_map(|container| Some((container, container.key.as_ref()?)))
+    }
+
+    /// Every container that has a key has it in this store.
+    pub fn all_in(&self, store: Store) -> bool {
+        self.keyed().next().is_some() && self.keyed().all(|(_, key)| key.store == Some(store))
+    }
+    pub fn any_in(&self, store: Store) -> bool {
+        self.keyed().any(|(_, key)| key.store == Some(store))
+    }
+
+    pub fn ids(&self) -> BTreeMap<ContainerName, MasterKeyId> {
+        self.keyed().map(|(c, key)| (c.container.name.clone(), key.id)).collect()
+    }
+
+    /// For the report.
+    pub fn observations(&self, now: Timestamp) -> Vec<KeyObservation> {
+        self.keyed()
+            .filter_map(|(c, key)| {
+                Some(KeyObservation {
+                    container: c.container.name.clone(),
+                    key: key.id,
+                    store: key.store?,
+                    activated: key.activated.unwrap_or(now),
+                })
+            })
+            .collect()
+    }
+
+    pub fn tablespaces_of(&self, container: &Container) -> impl Iterator<Item = &Tablespace> {
+        let con_id = container.con_id;
+        self.tablespaces.iter().filter(move |ts| ts.con_id == con_id || (con_id == 1 && ts.con_id == 0))
+    }
+
+    /// Items 1 to 3 of `O§3.7`, in words; empty: proven. `old_keys_gone`: nothing at all may name another key than
+    /// the active one, whatever its access (H1, H3): wanted where the former keystore will no longer be reachable.
+    pub fn faults(&self, store: Store, old_keys_gone: OldKeys) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.keyed().next().is_none() {
+            faults.push("no container has a master key".to_owned());
+        }
+        for (c, key) in self.keyed() {
+            let name = &c.container.name;
+            match key.store {
+                Some(found) if found == store => {}
+                Some(found) => faults.push(format!("{name}: the active key is in the {} keystore", word(found))),
+                None => faults.push(format!("{name}: V$ENCRYPTION_KEYS does not name the active key {}", key.id)),
+            }
+            if !c.activated {
+                faults.push(format!("{name}: the key {} is not activated", key.id));
+            }
+            for ts in self.tablespaces_of(&c.container).filter(|ts| ts.key != key.id) {
+                if ts.access == Access::ReadWrite || old_keys_gone == OldKeys::Gone {
+                    faults.push(format!("{name}: tablespace {} is under the key {}", ts.name, ts.key));
+                }
+            }
+            match &c.columns {
+                Some(columns) => {
+                    for (id, tables) in columns.iter().filter(|(id, _)| *id != key.id) {
+                        faults.push(format!("{name}: {tables} tables have columns under the key {id}"));
+                    }
+                }
+                None => faults.push(format!("{name}: closed, its column keys cannot be read")),
+            }
+        }
+        faults
+    }
+
+    /// Keys of this database that lie in a store, were made at or after a time, and are active nowhere (H9).
+    pub fn orphans(&self, store: Store, since: Timestamp) -> Vec<MasterKeyId> {
+        let active: Vec<MasterKeyId> = self.keyed().map(|(_, key)| key.id).collect();
+        let mut orphans: Vec<MasterKeyId> = self
+            .keys
+            .iter()
+            .filter(|row| row.store == Some(store) && row.created.is_some_and(|at| at >= since))
+            .filter(|row| row.creator_dbid.is_none_or(|dbid| dbid == self.database.dbid) && row.activated.is_none())
+            .map(|row| row.id)
+            .filter(|id| !active.contains(id))
+            .collect();
+        orphans.sort();
+        orphans.dedup();
+        orphans
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldKeys {
+    /// The former keystore stays reachable: read-only and offline tablespaces may need it (H3).
+    Reachable,
+    /// It does not.
+    Gone,
+}
+
+pub fn word(store: Store) -> &'static str {
+    match store {
+        Store::Hsm => "HSM",
+        Store::Software => "software",
+    }
+}
+
+/// The configuration of a database in parameter style, as it is in memory.
+pub fn tde_configuration(s: &mut Session) -> Result<Option<TdeConfiguration>, SessionError> {
+    let parameters = views::parameters(s, &["tde_configuration"])?;
+    Ok(parameters.get("tde_configuration").and_then(|value| TdeConfiguration::parse(value)))
+}

@@ -1,0 +1,178 @@
+//! `stage-client`: the CloudHSM client is installed, configured and loads as the database owner, and each secret that
+//! the order tells this host to prove has cost exactly one login (H10).
+//!
+//! No database is touched: the tree under extapi stays as it is. Where a process maps a file of `/opt/cloudhsm`, or an
+//! SDK 3 is installed, the package would replace a live provider, and the step refuses (H18).
+
+use super::common::{db as find, orders, subject};
+use crate::journal::Subject;
+use crate::oracle::Db;
+use crate::packages::Installed;
+use crate::step::{Context, Kind, StepBody, StepEnd, StepError};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use tde2hsm_protocol::{Code, DatabaseOrder, LoginResult, Source};
+
+pub struct StageClient;
+
+impl StepBody for StageClient {
+    fn act(&self, ctx: &mut Context<'_>) -> Result<StepEnd, StepError> {
+        let orders = orders(ctx);
+        let Some(first) = orders.first() else { return Ok(StepEnd::Nothing) };
+        let Some(target) = ctx.order.target.clone() else {
+            return Err(StepError::new(Kind::Final, Code::PACKAGE_WORK, "the order names no cluster"));
+        };
+        if target.hsms.len() < 2 {
+            let message = format!("{} has {} ACTIVE HSMs; two are wanted", target.cluster, target.hsms.len());
+            return Err(StepError::new(Kind::Retriable, Code::HSM_FAILED, message));
+        }
+        let mut end = StepEnd::AlreadyDone;
+        let swapped = ctx.provider().is_swapped()?;
+        if !swapped {
+            live_provider(ctx)?;
+        }
+        let db = find(ctx, &first.sid)?;
+        let packages = ctx.packages();
+        if !swapped {
+            ctx.intend(Subject::Host, "install client", json!({ "before": packages.cloudhsm()? }))?;
+            let installed = packages.install()?;
+            ctx.observed(Subject::Host, "install client", json!(installed))?;
+            if installed.changed {
+                ctx.remember(Subject::Host, "client", serde_json::to_value(&installed).expect("plain data serialises"))?;
+                end = StepEnd::Done;
+            }
+        }
+        if !packages.is_configured(&target)? {
+            ctx.intend(Subject::Host, "configure client", json!({ "cluster": target.cluster, "hsms": target.hsms }))?;
+            packages.configure(&target, &db.owner)?;
+            ctx.observed(Subject::Host, "configure client", json!({}))?;
+            end = StepEnd::Done;
+        }
+        let provider = ctx.provider();
+        let library = provider.new_library();
+        let mut owners: Vec<u32> = Vec::new();
+        for order in &orders {
+            let db = find(ctx, &order.sid)?;
+            if !owners.contains(&db.owner.uid) {
+                owners.push(db.owner.uid);
+                provider.loads(&db.owner, db.pmon(), &library).map_err(|error| StepError::from(error).of(&order.sid))?;
+            }
+        }
+        for index in ctx.host.prove_logins.clone() {
+            if prove(ctx, index, &orders)? {
+                end = StepEnd::Done;
+            }
+        }
+        Ok(end)
+    }
+
+    fn undo(&self, ctx: &mut Context<'_>) -> Result<StepEnd, StepError> {
+        if ctx.provider().is_swapped()? {
+            let message = "the library of the client is in use under `/opt/oracle/extapi`";
+            return Err(StepError::new(Kind::Final, Code::DATABASES_ON_CLOUDHSM, message));
+        }
+        let installed: Option<Installed> =
+            ctx.recall(&Subject::Host, "client").and_then(|value| serde_json::from_value(value).ok());
+        let Some(installed) = installed else { return Ok(StepEnd::AlreadyDone) };
+        ctx.intend(Subject::Host, "remove client", json!(installed))?;
+        ctx.packages().remove(&installed)?;
+        ctx.remember(Subject::Host, "client", Value::Null)?;
+        ctx.observed(Subject::Host, "remove client", json!({}))?;
+        Ok(StepEnd::Undone)
+    }
+}
+
+/// H18.
+fn live_provider(ctx: &Context<'_>) -> Result<(), StepError> {
+    if ctx.provider().cloudhsm_mapped()? {
+        let message = "a process maps a file below `/opt/cloudhsm`: the package would replace a live provider";
+        return Err(StepError::new(Kind::Final, Code::PROVIDER_MAPPED, message));
+    }
+    let old: Vec<_> = ctx.packages().cloudhsm()?.into_iter().filter(|package| package.starts_with("cloudhsm-client")).collect();
+    if old.is_empty() {
+        return Ok(());
+    }
+    let message = format!("Client SDK 3 is installed: {}", old.join(", "));
+    Err(StepError::new(Kind::Final, Code::PACKAGE_WORK, message))
+}
+
+/// What kind of secret an index is, and which database's owner and environment its login takes.
+enum Login {
+    CloudHsm(Db),
+    OldHsm(Db),
+    /// Its proof needs no login anywhere and is `prepare-keystore`'s (H14).
+    Software,
+}
+
+fn login_of(ctx: &Context<'_>, index: u16, orders: &[DatabaseOrder]) -> Result<Option<Login>, StepError> {
+    for order in orders {
+        if order.cloudhsm == index {
+            return Ok(Some(Login::CloudHsm(find(ctx, &order.sid)?)));
+        }
+        if order.source == (Source::OldHsm { pin: index }) {
+            return Ok(Some(Login::OldHsm(find(ctx, &order.sid)?)));
+        }
+        if order.software == index {
+            return Ok(Some(Login::Software));
+        }
+    }
+    Ok(None)
+}
+
+/// Exactly one login for a secret version, ever: one that was made, whatever it said and even if nobody was left to
+/// hear it, is not made again (H10).
+fn prove(ctx: &mut Context<'_>, index: u16, orders: &[DatabaseOrder]) -> Result<bool, StepError> {
+    let Some(secret) = ctx.order.secret(index).cloned() else {
+        return Err(StepError::new(Kind::Final, Code::SECRET_UNREADABLE, format!("the order has no secret number {index}")));
+    };
+    let fact = format!("login {} {}", secret.arn, secret.version);
+    let provider = ctx.provider();
+    let (library, db) = match login_of(ctx, index, orders)? {
+        None | Some(Login::Software) => return Ok(false),
+        Some(Login::CloudHsm(db)) => (provider.new_library(), db),
+        Some(Login::OldHsm(db)) => {
+            let libraries = provider.libraries()?;
+            let [library] = libraries.as_slice() else {
+                let message = format!("{} libraries below `/opt/oracle/extapi`", libraries.len());
+                return Err(StepError::new(Kind::Final, Code::PROVIDER_LIBRARIES, message));
+            };
+            (PathBuf::from(&library.path), db)
+        }
+    };
+    match ctx.recall(&Subject::Host, &fact).as_ref().and_then(Value::as_str) {
+        Some("proven") => {
+            ctx.results.login(index, LoginResult::Proven);
+            return Ok(false);
+        }
+        Some("unreachable") | None => {}
+        // Refused, or begun and never heard of: a doubt counts as a refusal.
+        Some(_) => {
+            ctx.results.login(index, LoginResult::Refused);
+            return Err(login_refused(&db, "an earlier login with this version was refused, or its end was not seen"));
+        }
+    }
+    (ctx.permit)()?;
+    let value = ctx.secrets.get(index)?;
+    ctx.remember(Subject::Host, &fact, json!("begun"))?;
+    let probe = provider.probe(&db.owner, db.pmon(), &library, &value)?;
+    let word = match probe.login {
+        LoginResult::Proven => "proven",
+        LoginResult::Refused => "refused",
+        LoginResult::Unreachable => "unreachable",
+    };
+    ctx.remember(Subject::Host, &fact, json!(word))?;
+    ctx.observed(subject(db.sid()), "login proof", json!({ "secret": index, "said": probe.said, "library": probe.library }))?;
+    ctx.results.login(index, probe.login);
+    match probe.login {
+        LoginResult::Proven => Ok(true),
+        LoginResult::Refused => Err(login_refused(&db, &probe.said)),
+        LoginResult::Unreachable => {
+            let message = format!("the HSM cannot be asked: {}", probe.said);
+            Err(StepError::new(Kind::Retriable, Code::TOKEN_UNREACHABLE, message).of(db.sid()))
+        }
+    }
+}
+
+fn login_refused(db: &Db, said: &str) -> StepError {
+    StepError::new(Kind::Final, Code::LOGIN_REFUSED, format!("a login was refused: {said}")).of(db.sid())
+}
