@@ -232,3 +232,5 @@ impl Fleet {
 }
 
 mod parse;
+#[cfg(test)]
+mod tests;

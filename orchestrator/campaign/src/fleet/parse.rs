@@ -2,10 +2,161 @@
 
 use super::*;
 use std::str::FromStr;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// What may stand where. Values are left to serde; only names are here, so that a wrong one can be told from a right one.
+enum Shape {
+    Value,
+    Table(&'static [(&'static str, Shape)]),
+    List(&'static Shape),
+}
+use Shape::{List, Table, Value};
+
+const SECRET: Shape = Table(&[("arn", Value), ("version", Value)]);
+const SECRETS: Shape = Table(&[("old_hsm", SECRET), ("cloudhsm", SECRET), ("software", SECRET)]);
+const DATABASE: Shape =
+    Table(&[("sid", Value), ("auto_open", Value), ("restart_proof", Value), ("backup_hours", Value), ("secrets", SECRETS)]);
+const HOST: Shape = Table(&[
+    ("instance", Value),
+    ("auto_open", Value),
+    ("restart_proof", Value),
+    ("backup_hours", Value),
+    ("secrets", SECRETS),
+    ("databases", List(&DATABASE)),
+]);
+const TARGET: Shape = Table(&[("tag", Table(&[("key", Value), ("value", Value)])), ("instances", Value)]);
+const SCHEMA: &[(&str, Shape)] = &[
+    ("fleet", Table(&[("name", Value), ("account", Value), ("region", Value)])),
+    ("cluster", Table(&[("id", Value), ("key_availability_check", Value)])),
+    ("secrets", SECRETS),
+    ("escrow", Table(&[("prefix", Value), ("replica_regions", Value)])),
+    (
+        "options",
+        Table(&[
+            ("auto_open", Value),
+            ("restart_proof", Value),
+            ("backup_hours", Value),
+            ("on_failure", Value),
+            ("retries", Value),
+            ("order_minutes", Value),
+            ("poll_seconds", Value),
+            ("find_seconds", Value),
+            ("survey_hours", Value),
+            ("oracle_matrix", Value),
+            ("accept", Value),
+        ]),
+    ),
+    ("waves", Table(&[("canary", Value), ("concurrency", Value), ("budget", Value), ("failure_domain", Value)])),
+    ("window", Table(&[("not_before", Value), ("not_after", Value)])),
+    ("targets", List(&TARGET)),
+    ("hosts", List(&HOST)),
+];
+
+/// How alike a misspelt key and its suggestion must be.
+const ALIKE: f64 = 0.75;
 
 pub(super) fn parse(text: &str) -> Result<Fleet, FleetError> {
-    let error = |e: toml::de::Error| at(text, Code::FLEET_INVALID, e.span().map_or(0, |s| s.start), e.message().to_owned());
-    toml::from_str::<Fleet>(text).map_err(error)
+    let invalid = |e: toml::de::Error| at(text, Code::FLEET_INVALID, e.span().map_or(0, |s| s.start), e.message().to_owned());
+    let tree = DeTable::parse(text).map_err(invalid)?;
+    check_table(text, tree.get_ref(), SCHEMA, "")?;
+    let fleet = toml::from_str::<Fleet>(text).map_err(invalid)?;
+    check_values(&fleet).map_err(|(path, message)| at(text, Code::FLEET_INVALID, locate(tree.get_ref(), path), message))?;
+    Ok(fleet)
+}
+
+fn check_table(text: &str, table: &DeTable<'_>, schema: &[(&str, Shape)], path: &str) -> Result<(), FleetError> {
+    for (key, value) in table.iter() {
+        let name: &str = key.get_ref();
+        let Some((_, shape)) = schema.iter().find(|(known, _)| *known == name) else {
+            return Err(at(text, Code::FLEET_UNKNOWN_KEY, key.span().start, unknown(name, schema, path)));
+        };
+        let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        match (shape, value.get_ref()) {
+            (Table(inner), DeValue::Table(table)) => check_table(text, table, inner, &path)?,
+            (List(Table(inner)), DeValue::Array(rows)) => {
+                for row in rows.iter().filter_map(|row| row.get_ref().as_table()) {
+                    check_table(text, row, inner, &path)?;
+                }
+            }
+            // A value of the wrong kind: serde says so, with its place.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn unknown(name: &str, schema: &[(&str, Shape)], path: &str) -> String {
+    let place = if path.is_empty() { "here".to_owned() } else { format!("in `{path}`") };
+    let near = schema.iter().map(|(known, _)| (strsim::jaro_winkler(name, known), *known));
+    let best = near.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(alike, _)| *alike >= ALIKE);
+    if let Some((_, known)) = best {
+        return format!("`{name}` means nothing {place}; did you mean `{known}`?");
+    }
+    let elsewhere =
+        SCHEMA.iter().find(|(_, shape)| matches!(shape, Table(inner) if inner.iter().any(|(known, _)| *known == name)));
+    match elsewhere {
+        Some((table, _)) => format!("`{name}` means nothing {place}; it belongs into `[{table}]`"),
+        None => {
+            let known: Vec<String> = schema.iter().map(|(known, _)| format!("`{known}`")).collect();
+            format!("`{name}` means nothing {place}; known are {}", known.join(", "))
+        }
+    }
+}
+
+/// What each value by itself cannot tell. Answers the path of the value at fault.
+fn check_values(fleet: &Fleet) -> Result<(), (&'static [&'static str], String)> {
+    let waves = &fleet.waves;
+    if waves.canary == 0 {
+        return Err((&["waves", "canary"], "the canary is at least one host".to_owned()));
+    }
+    if waves.concurrency == 0 {
+        return Err((&["waves", "concurrency"], "a wave is at least one host".to_owned()));
+    }
+    if waves.budget == 0 {
+        return Err((&["waves", "budget"], "a budget of 0 failed hosts admits no host at all: each one may fail".to_owned()));
+    }
+    if fleet.targets.is_empty() {
+        return Err((&["targets"], "at least one target is needed".to_owned()));
+    }
+    let options = &fleet.options;
+    if options.poll_seconds == 0 {
+        return Err((&["options", "poll_seconds"], "hosts are asked at most once a second".to_owned()));
+    }
+    if options.order_minutes == 0 || options.order_minutes > 24 * 60 {
+        return Err((&["options", "order_minutes"], "an order is valid for 1 to 1440 minutes".to_owned()));
+    }
+    if let (Some(opens), Some(closes)) = (fleet.window.not_before, fleet.window.not_after)
+        && opens >= closes
+    {
+        return Err((&["window", "not_after"], "the window closes before it opens".to_owned()));
+    }
+    for (at, host) in fleet.hosts.iter().enumerate() {
+        if fleet.hosts.iter().take(at).any(|h| h.instance == host.instance) {
+            return Err((&["hosts"], format!("{} has two entries in `hosts`", host.instance)));
+        }
+        for (at, database) in host.databases.iter().enumerate() {
+            if host.databases.iter().take(at).any(|d| d.sid == database.sid) {
+                return Err((&["hosts"], format!("`{}` has two entries at {}", database.sid, host.instance)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where the value at a path stands; the nearest table above it where it is left out.
+fn locate(root: &DeTable<'_>, path: &[&str]) -> usize {
+    let mut place = 0;
+    let mut table = root;
+    for name in path {
+        let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == name) else { break };
+        place = Spanned::span(key).start;
+        match value.get_ref() {
+            DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    place
 }
 
 fn at(text: &str, code: Code, offset: usize, message: String) -> FleetError {
