@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "a test harness talks on stderr")]
 
 pub mod canary;
+pub mod kill;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -112,6 +113,11 @@ impl World {
             bail!("the sandbox did not get ready: {}", log.trim());
         }
         Ok(world)
+    }
+
+    /// The sandbox's process; every host and everything in it is below it.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
