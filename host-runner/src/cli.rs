@@ -6,6 +6,13 @@ pub fn main() -> i32 {
             Ok(()) => 0,
             Err(_) => 1,
         },
+        Some("probe") => {
+            let args: Vec<String> = std::env::args().skip(2).collect();
+            match args.as_slice() {
+                [what, library] => crate::provider::probe::main(what, library),
+                _ => 2,
+            }
+        }
         _ => 2,
     }
 }

@@ -119,6 +119,16 @@ impl Program {
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
+    /// Without `no_new_privs`, as a login would have it: for STARTUP, see [`Privileges::Login`].
+    pub fn login(mut self) -> Program {
+        self.privileges = Privileges::Login;
+        self
+    }
+    /// Under the limits and in the cgroup of a former pmon (H24).
+    pub fn like(mut self, pmon: &Pmon) -> Program {
+        self.like = Some(pmon.clone());
+        self
+    }
     /// The whole environment of a pmon (H24, H33), without what would change what is loaded.
     pub fn env_of(mut self, pmon: &Pmon) -> Program {
         for (name, value) in &pmon.environ {
@@ -298,7 +308,7 @@ impl Owner {
         let spawn = |source: std::io::Error| self.spawn_error(program, source);
         let (output, out) = std::io::pipe().map_err(spawn)?;
         let err = out.try_clone().map_err(spawn)?;
-        let mut command = self.command(program)?;
+        let mut command = self.command(program);
         command.stdin(Stdio::piped()).stdout(out).stderr(err);
         let mut child = command.spawn().map_err(spawn)?;
         drop(command); // it holds our ends of the pipe
@@ -310,7 +320,7 @@ impl Owner {
     /// whole process group.
     pub fn run(&self, program: &Program, stdin: &[u8]) -> Result<Output, OwnerError> {
         let talk = |source| OwnerError::Talk { program: program.path.clone(), source };
-        let mut command = self.command(program)?;
+        let mut command = self.command(program);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|source| self.spawn_error(program, source))?;
         let deadline = Instant::now() + program.limit;
@@ -336,7 +346,7 @@ impl Owner {
     /// A process of the owner that answers for files.
     pub fn files(&self) -> Result<OwnerFiles, OwnerError> {
         let program = Program::new(&self.runner, FILES_LIMIT).arg("as-owner");
-        let mut command = self.command(&program)?;
+        let mut command = self.command(&program);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|source| self.spawn_error(&program, source))?;
         let input = child.stdin.take().expect("piped above");
@@ -349,7 +359,7 @@ impl Owner {
     }
 
     /// The command, up to its pipes.
-    fn command(&self, program: &Program) -> Result<Command, OwnerError> {
+    fn command(&self, program: &Program) -> Command {
         let mut command = Command::new(&program.path);
         command.args(&program.args).env_clear();
         for (name, value) in [
@@ -378,7 +388,26 @@ impl Owner {
         unsafe {
             command.pre_exec(move || become_owner.enter());
         }
-        Ok(command)
+        command
+    }
+
+    /// Root itself, for the few tools that install and configure a package and for nothing of a home (H33).
+    pub(crate) fn root(paths: &Paths) -> Owner {
+        Owner {
+            user: "root".to_owned(),
+            uid: 0,
+            gid: 0,
+            groups: vec![0],
+            directory: PathBuf::from("/root"),
+            // Nothing is dropped.
+            only_user: true,
+            runner: paths.runner(),
+        }
+    }
+
+    /// The program that answers as this owner.
+    pub(crate) fn runner(&self) -> &Path {
+        &self.runner
     }
 }
 

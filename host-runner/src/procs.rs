@@ -135,13 +135,17 @@ impl Procs {
     }
 
     /// Files that a process maps, each once, as the kernel names them (` (deleted)` included).
-    pub fn mapped(&self, pid: u32) -> Vec<String> {
-        let mut files: Vec<String> = std::fs::read(self.dir(pid).join("maps"))
-            .map(|maps| mapped_files(&String::from_utf8_lossy(&maps)).map(str::to_owned).collect())
-            .unwrap_or_default();
+    /// A process that is gone maps nothing; one that is there and cannot be read is an error (H17).
+    pub fn mapped(&self, pid: u32) -> std::io::Result<Vec<String>> {
+        let maps = match std::fs::read(self.dir(pid).join("maps")) {
+            Ok(maps) => maps,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut files: Vec<String> = mapped_files(&String::from_utf8_lossy(&maps)).map(str::to_owned).collect();
         files.sort();
         files.dedup();
-        files
+        Ok(files)
     }
 
     /// The root directory a process sees, where it can be read: a path in its maps is relative to it.

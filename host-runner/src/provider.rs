@@ -1,12 +1,19 @@
 //! The one PKCS#11 library of the host, and who maps it.
+//!
+//! Oracle searches a tree for its library (`O§4.1`), so what is in the tree is what a starting instance loads. It is
+//! therefore changed by renames of whole directories alone: the old one out, a new one in that was finished elsewhere.
+//! A crash leaves the old tree, no tree, or the new one, and each is recognised again; no moment has two libraries, none
+//! a half one. And it is changed only while no process maps a file of it, which is looked up in `/proc` right before
+//! (H17): an instance that went on with the old library would write under keys that the new one cannot reach.
 
-use crate::files::FileError;
-use crate::owner::{Ended, Owner};
+use crate::files::{self, FileError, FileInfo, FileKind};
+use crate::owner::{Ended, Owner, OwnerError, Program};
 use crate::paths::Paths;
-use crate::procs::Pmon;
+use crate::procs::{Pmon, Procs, sid_of};
 use crate::secrets::Secret;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tde2hsm_protocol::survey::{Library, Mapping};
 use tde2hsm_protocol::{Code, Digest, LoginResult};
 
@@ -19,6 +26,8 @@ pub enum ProviderError {
         #[source]
         source: std::io::Error,
     },
+    #[error("`{path}` is not there")]
+    Missing { path: PathBuf },
     #[error("{found} libraries below `/opt/oracle/extapi`; exactly one must be there")]
     NotOne { found: usize },
     #[error("process {pid} maps `{path}`")]
@@ -28,7 +37,7 @@ pub enum ProviderError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
-    Owner(#[from] crate::owner::OwnerError),
+    Owner(#[from] OwnerError),
 }
 
 impl ProviderError {
@@ -37,7 +46,7 @@ impl ProviderError {
             ProviderError::NotOne { .. } => Code::PROVIDER_LIBRARIES,
             ProviderError::Mapped { .. } => Code::PROVIDER_MAPPED,
             ProviderError::DoesNotLoad { .. } => Code::PROVIDER_LOAD,
-            ProviderError::Io { .. } => Code::PROVIDER_WORK,
+            ProviderError::Io { .. } | ProviderError::Missing { .. } => Code::PROVIDER_WORK,
             ProviderError::File(error) => error.code(),
             ProviderError::Owner(error) => error.code(),
         }
@@ -64,62 +73,423 @@ pub struct Probe {
     pub login: LoginResult,
     /// `CKR_PIN_INCORRECT`, `loads`, `dlopen: …`: for a person.
     pub said: String,
-    /// CK_INFO's manufacturer and library version, where it answered.
+    /// Manufacturer, description and version of the library, where it answered.
     pub library: Option<String>,
 }
+
+/// The library's name, as the package and AWS's guide have it.
+const LIBRARY: &str = "libcloudhsm_pkcs11.so";
+/// How long `ldd` and the probe may take: an HSM that cannot be reached is waited for by the SDK, too.
+const LDD_LIMIT: Duration = Duration::from_secs(30);
+const PROBE_LIMIT: Duration = Duration::from_secs(90);
 
 impl Provider {
     pub fn new(paths: &Paths) -> Provider {
         Provider { paths: paths.clone() }
     }
-    /// Every file and link below extapi that is or could be taken for a library.
-    pub fn libraries(&self) -> Result<Vec<Library>, ProviderError> {
-        let _ = &self.paths;
-        unimplemented!()
+
+    /// The directory that is swapped.
+    pub fn tree(&self) -> PathBuf {
+        self.paths.extapi().join("64/hsm")
     }
+
+    /// Where the trees of one campaign are kept: next to extapi, on the same filesystem, outside what Oracle searches.
+    pub fn dated(&self, stamp: &str) -> PathBuf {
+        self.paths.at("/opt/oracle/tde2hsm").join(stamp)
+    }
+
+    /// Every file and link below extapi that is or could be taken for a library, copies and renamed ones included.
+    pub fn libraries(&self) -> Result<Vec<Library>, ProviderError> {
+        Ok(self.libraries_below(&self.paths.extapi())?.iter().map(|(info, sha256)| self.library(info, *sha256)).collect())
+    }
+
+    fn library(&self, info: &FileInfo, sha256: Digest) -> Library {
+        Library {
+            path: self.on_host(&info.path),
+            size: info.size,
+            sha256,
+            uid: info.uid,
+            gid: info.gid,
+            mode: info.mode,
+            symlink: info.kind == FileKind::Link,
+        }
+    }
+
+    /// A path as the host knows it.
+    fn on_host(&self, path: &Path) -> String {
+        let relative = path.strip_prefix(self.paths.root()).unwrap_or(path);
+        Path::new("/").join(relative).to_string_lossy().into_owned()
+    }
+
+    fn libraries_below(&self, dir: &Path) -> Result<Vec<(FileInfo, Digest)>, ProviderError> {
+        let mut found = Vec::new();
+        for info in files::list(dir)?.unwrap_or_default() {
+            match info.kind {
+                FileKind::Directory => found.extend(self.libraries_below(&info.path)?),
+                // A text beside the library is none; everything that is or names a program is.
+                FileKind::File if !names_library(&info.path) && !is_elf(&info.path)? => {}
+                FileKind::File | FileKind::Link | FileKind::Other => {
+                    let sha256 = info.sha256.unwrap_or(Digest::ZERO);
+                    found.push((info, sha256));
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// Every mapping of a file below extapi by any process of the host (H17).
     pub fn mapped(&self) -> Result<Vec<Mapping>, ProviderError> {
-        unimplemented!()
+        self.mapped_below(&self.paths.extapi())
     }
+
     /// Some process maps a file below `/opt/cloudhsm` (H18).
     pub fn cloudhsm_mapped(&self) -> Result<bool, ProviderError> {
-        unimplemented!()
+        Ok(!self.mapped_below(&self.paths.cloudhsm())?.is_empty())
     }
+
+    fn mapped_below(&self, dir: &Path) -> Result<Vec<Mapping>, ProviderError> {
+        let procs = Procs::new(&self.paths);
+        let io = |source| ProviderError::Io { path: procs.path().to_owned(), what: "read", source };
+        let mut found = Vec::new();
+        for pid in procs.pids().map_err(io)? {
+            for file in procs.mapped(pid).map_err(io)? {
+                if !Path::new(&file).starts_with(dir) {
+                    continue;
+                }
+                let (path, deleted) = match file.strip_suffix(" (deleted)") {
+                    Some(path) => (path, true),
+                    None => (file.as_str(), false),
+                };
+                found.push(Mapping {
+                    pid,
+                    path: self.on_host(Path::new(path)),
+                    deleted,
+                    sid: procs.command(pid).as_deref().and_then(sid_of),
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    fn refuse_mapped(&self) -> Result<(), ProviderError> {
+        match self.mapped()?.into_iter().next() {
+            Some(mapping) => Err(ProviderError::Mapped { pid: mapping.pid, path: mapping.path }),
+            None => Ok(()),
+        }
+    }
+
     /// The library that the new client brings: `/opt/cloudhsm/lib/libcloudhsm_pkcs11.so`.
     pub fn new_library(&self) -> PathBuf {
-        self.paths.cloudhsm().join("lib/libcloudhsm_pkcs11.so")
+        self.paths.cloudhsm().join("lib").join(LIBRARY)
     }
+
+    fn new_digest(&self) -> Result<Digest, ProviderError> {
+        let path = self.new_library();
+        files::hash(&path)?.ok_or(ProviderError::Missing { path })
+    }
+
     /// The one library in the tree is the one of `/opt/cloudhsm`, by hash.
     pub fn is_swapped(&self) -> Result<bool, ProviderError> {
-        unimplemented!()
+        let new = files::hash(&self.new_library())?;
+        let there = self.libraries()?;
+        Ok(there.len() == 1 && new.is_some() && Some(there[0].sha256) == new && !there[0].symlink)
     }
+
     /// Refused while any process maps a file below extapi. Old tree out, exactly one new library in, both by rename.
-    /// `stamp` names the dated directory below `/opt/oracle`. Goes on where a crash left off.
-    pub fn swap(&self, _owner: &Owner, _stamp: &str) -> Result<Swap, ProviderError> {
-        unimplemented!()
+    ///
+    /// `stamp` names the dated directory below `/opt/oracle/tde2hsm`; it must be the same in every attempt of one
+    /// campaign, then a second attempt goes on where a crash left the first, and answers the same [`Swap`].
+    pub fn swap(&self, owner: &Owner, stamp: &str) -> Result<Swap, ProviderError> {
+        let sha256 = self.new_digest()?;
+        let (tree, dated) = (self.tree(), self.dated(stamp));
+        let former = dated.join("hsm");
+        let library = tree.join(LIBRARY);
+        let done = |former: Option<FileInfo>| Swap { former: former.map(|info| info.path), library: library.clone(), sha256 };
+        if self.is_swapped()? {
+            return Ok(done(files::stat(&former)?));
+        }
+        self.refuse_mapped()?;
+        let strangers =
+            self.libraries_below(&self.paths.extapi())?.iter().filter(|(info, _)| !info.path.starts_with(&tree)).count();
+        if strangers > 0 {
+            return Err(ProviderError::NotOne { found: strangers + 1 });
+        }
+
+        // The new tree, whole before it is seen.
+        let incoming = self.free_name(&dated, "incoming")?;
+        files::make_dir(&dated, 0o755)?;
+        files::make_dir(&incoming, 0o755)?;
+        files::install(&self.new_library(), &incoming.join(LIBRARY), 0o755, Some((owner.uid, owner.gid)))?;
+        files::give(&incoming, owner.uid, owner.gid)?;
+
+        // Only extapi is ours to give away, never all of /opt/oracle (O§4.1), and only what was not there.
+        let up = self.paths.extapi().join("64");
+        for dir in [self.paths.extapi(), up] {
+            if files::stat(&dir)?.is_none() {
+                files::make_dir(&dir, 0o755)?;
+                files::give(&dir, owner.uid, owner.gid)?;
+            }
+        }
+        self.refuse_mapped()?;
+        if files::stat(&tree)?.is_some() {
+            match files::stat(&former)? {
+                None => files::rename(&tree, &former)?,
+                // An earlier attempt of this campaign moved the old tree out and was undone, or someone put another in.
+                Some(_) => files::rename(&tree, &self.free_name(&dated, "hsm-again")?)?,
+            }
+        }
+        files::rename(&incoming, &tree)?;
+        match self.libraries()?.len() {
+            1 => Ok(done(files::stat(&former)?)),
+            found => Err(ProviderError::NotOne { found }),
+        }
     }
-    /// The new tree aside (dated), the old one back. Refused while mapped.
-    pub fn swap_back(&self, _swap: &Swap, _stamp: &str) -> Result<(), ProviderError> {
-        unimplemented!()
+
+    /// The new tree aside, the old one back. Refused while mapped. A second call finds nothing to do.
+    pub fn swap_back(&self, swap: &Swap, stamp: &str) -> Result<(), ProviderError> {
+        let (tree, dated) = (self.tree(), self.dated(stamp));
+        let former = match &swap.former {
+            Some(former) => files::stat(former)?.map(|info| info.path),
+            None => None,
+        };
+        let new_in_place = files::hash(&tree.join(LIBRARY))? == Some(swap.sha256);
+        if former.is_none() && !new_in_place {
+            return Ok(());
+        }
+        self.refuse_mapped()?;
+        if new_in_place {
+            files::make_dir(&dated, 0o755)?;
+            files::rename(&tree, &self.free_name(&dated, "hsm-cloudhsm")?)?;
+        }
+        if let Some(former) = former {
+            files::rename(&former, &tree)?;
+        }
+        Ok(())
     }
+
+    /// `name`, `name.1`, …: the first that is not there.
+    fn free_name(&self, dir: &Path, name: &str) -> Result<PathBuf, ProviderError> {
+        let mut n = 0;
+        loop {
+            let path = if n == 0 { dir.join(name) } else { dir.join(format!("{name}.{n}")) };
+            if files::stat(&path)?.is_none() {
+                return Ok(path);
+            }
+            n += 1;
+        }
+    }
+
     /// `ldd` as the owner, in pmon's environment: every dependency resolves.
-    pub fn loads(&self, _owner: &Owner, _pmon: Option<&Pmon>, _library: &Path) -> Result<(), ProviderError> {
-        unimplemented!()
+    pub fn loads(&self, owner: &Owner, pmon: Option<&Pmon>, library: &Path) -> Result<(), ProviderError> {
+        let program = in_env_of(Program::new("/usr/bin/ldd", LDD_LIMIT).arg(library), pmon);
+        let output = owner.run(&program, &[])?;
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let fail = |why: String| ProviderError::DoesNotLoad { user: owner.user.clone(), why };
+        if let Some(line) = said.lines().find(|line| line.contains("not found")) {
+            return Err(fail(line.trim().to_owned()));
+        }
+        match output.ended {
+            Ended::Exit(0) => Ok(()),
+            ended => Err(fail(format!("ldd {}: {}", death(ended), said.lines().next().unwrap_or_default().trim()))),
+        }
     }
-    /// One C_Login, exactly one, as the owner (H10, H33).
-    pub fn probe(&self, _owner: &Owner, _pmon: Option<&Pmon>, _library: &Path, _pin: &Secret) -> Result<Probe, ProviderError> {
-        unimplemented!()
+
+    /// One C_Login, exactly one, as the owner (H10, H33). Where it is not known whether the token saw the login, the
+    /// answer is `refused`: a login may have been spent, and nobody may try again before a person has looked.
+    pub fn probe(&self, owner: &Owner, pmon: Option<&Pmon>, library: &Path, pin: &Secret) -> Result<Probe, ProviderError> {
+        self.run_probe(owner, pmon, library, "login", pin.reveal().as_bytes())
     }
-    /// The same without a login: does it load and find a token?
-    pub fn probe_load(&self, _owner: &Owner, _pmon: Option<&Pmon>, _library: &Path) -> Result<Probe, ProviderError> {
-        unimplemented!()
+
+    /// The same without a login: does it load and find a token? `unreachable` when not.
+    pub fn probe_load(&self, owner: &Owner, pmon: Option<&Pmon>, library: &Path) -> Result<Probe, ProviderError> {
+        self.run_probe(owner, pmon, library, "load", &[])
+    }
+
+    fn run_probe(
+        &self,
+        owner: &Owner,
+        pmon: Option<&Pmon>,
+        library: &Path,
+        what: &str,
+        stdin: &[u8],
+    ) -> Result<Probe, ProviderError> {
+        let program = Program::new(owner.runner(), PROBE_LIMIT).arg("probe").arg(what).arg(library);
+        let mut child = owner.spawn(&in_env_of(program, pmon))?;
+        child.write(stdin)?;
+        child.close_input();
+        let said = probe::listen(&mut child)?;
+        Ok(said.judge())
     }
 }
 
-/// How the probe's process ended, when not by itself: a finding.
+fn in_env_of(program: Program, pmon: Option<&Pmon>) -> Program {
+    match pmon {
+        Some(pmon) => program.env_of(pmon),
+        None => program,
+    }
+}
+
+fn names_library(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().contains(".so"))
+}
+
+fn is_elf(path: &Path) -> Result<bool, ProviderError> {
+    use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut magic = [0; 4];
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    match std::fs::File::options().read(true).custom_flags(flags).open(path).and_then(|mut file| file.read_exact(&mut magic)) {
+        Ok(()) => Ok(&magic == b"\x7fELF"),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(source) => Err(ProviderError::Io { path: path.to_owned(), what: "read", source }),
+    }
+}
+
+/// How a process ended, when not by itself: a finding.
 pub fn death(ended: Ended) -> String {
     match ended {
         Ended::Exit(code) => format!("ended with status {code}"),
         Ended::Signal(signal) => format!("was ended by signal {signal}"),
+    }
+}
+
+/// The probe's two sides: the child that loads the library, and the parent that reads what it says.
+///
+/// The library is a stranger's code and runs in the child's process: it may print, hang or crash. The child therefore
+/// announces each step on a line of its own before it takes it, and the parent judges by the last line it saw.
+pub(crate) mod probe {
+    use super::{PROBE_LIMIT, Probe, death};
+    use crate::owner::{Child, OwnerError, Read};
+    use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+    use cryptoki::error::{Error, RvError};
+    use cryptoki::session::UserType;
+    use std::io::{Read as _, Write as _};
+    use std::time::{Duration, Instant};
+    use tde2hsm_protocol::LoginResult;
+
+    const MARK: &str = "tde2hsm-probe ";
+
+    /// What was heard.
+    #[derive(Debug, Default)]
+    pub struct Said {
+        pub library: Option<String>,
+        /// C_Login was about to be called.
+        pub login_begun: bool,
+        pub end: Option<(LoginResult, String)>,
+        pub lost: Option<String>,
+    }
+
+    impl Said {
+        pub fn judge(self) -> Probe {
+            let (login, said) = match (self.end, self.login_begun) {
+                (Some(end), _) => end,
+                (None, true) => {
+                    (LoginResult::Refused, format!("no answer to C_Login: the probe {}", self.lost.unwrap_or_default()))
+                }
+                (None, false) => (LoginResult::Unreachable, format!("the probe {}", self.lost.unwrap_or_default())),
+            };
+            Probe { login, said, library: self.library }
+        }
+    }
+
+    pub fn listen(child: &mut Child) -> Result<Said, OwnerError> {
+        let deadline = Instant::now() + PROBE_LIMIT;
+        let mut said = Said::default();
+        let mut text = Vec::new();
+        loop {
+            match child.read(deadline.saturating_duration_since(Instant::now()))? {
+                Read::Some(bytes) => text.extend(bytes),
+                Read::End => break,
+                Read::Nothing => {
+                    child.kill();
+                    said.lost = Some(format!("gave no answer within {} s", PROBE_LIMIT.as_secs()));
+                    break;
+                }
+            }
+        }
+        for line in String::from_utf8_lossy(&text).lines() {
+            // A library may print without a line end before us.
+            let Some(at) = line.find(MARK) else { continue };
+            match line[at + MARK.len()..].split_once(' ') {
+                Some(("library", name)) => said.library = Some(name.to_owned()),
+                Some(("login", _)) => said.login_begun = true,
+                Some(("proven", words)) => said.end = Some((LoginResult::Proven, words.to_owned())),
+                Some(("refused", words)) => said.end = Some((LoginResult::Refused, words.to_owned())),
+                Some(("unreachable", words)) => said.end = Some((LoginResult::Unreachable, words.to_owned())),
+                _ => {}
+            }
+        }
+        if said.lost.is_none() {
+            said.lost = child.wait(Duration::from_secs(10))?.map(death);
+        }
+        Ok(said)
+    }
+
+    /// The child. `what`: `login` or `load`.
+    pub fn main(what: &str, library: &str) -> i32 {
+        let say = |kind: &str, words: &str| {
+            let words = words.replace(['\n', '\r'], " ");
+            let mut out = std::io::stdout().lock();
+            let _ = writeln!(out, "{MARK}{kind} {words}");
+            let _ = out.flush();
+        };
+        match run(what, library, &say) {
+            Ok(()) => say("proven", if what == "login" { "C_Login was accepted" } else { "loads" }),
+            Err(Failure::Before(error)) => say("unreachable", &error.to_string()),
+            Err(Failure::Login(error)) => {
+                let result = if is_no_login(&error) { "unreachable" } else { "refused" };
+                say(result, &error.to_string());
+            }
+            Err(Failure::Input) => say("unreachable", "no PIN on standard input"),
+        }
+        0
+    }
+
+    enum Failure {
+        Before(Error),
+        Login(Error),
+        Input,
+    }
+
+    fn run(what: &str, library: &str, say: &dyn Fn(&str, &str)) -> Result<(), Failure> {
+        let mut pin = zeroize::Zeroizing::new(String::new());
+        if what == "login" && (std::io::stdin().lock().take(4096).read_to_string(&mut pin).is_err() || pin.is_empty()) {
+            return Err(Failure::Input);
+        }
+        let pkcs11 = Pkcs11::new(library).map_err(Failure::Before)?;
+        pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).map_err(Failure::Before)?;
+        let info = pkcs11.get_library_info().map_err(Failure::Before)?;
+        say("library", &format!("{} {} {}", info.manufacturer_id(), info.library_description(), info.library_version()));
+        // The first slot with a token, as Oracle takes it.
+        let slots = pkcs11.get_slots_with_token().map_err(Failure::Before)?;
+        let slot = slots
+            .first()
+            .copied()
+            .ok_or(Failure::Before(Error::Pkcs11(RvError::TokenNotPresent, cryptoki::context::Function::GetSlotList)))?;
+        if what == "load" {
+            return Ok(());
+        }
+        // Read-only sessions are not supported by SDK 5 (O§6.2).
+        let session = pkcs11.open_rw_session(slot).map_err(Failure::Before)?;
+        say("login", "C_Login");
+        session.login(UserType::User, Some(&pin.as_str().into())).map_err(Failure::Login)?;
+        // Its answer does not matter: the login is proven, and the process ends.
+        let _ = session.logout();
+        Ok(())
+    }
+
+    /// Answers of C_Login that say the token did not see a PIN. Any other may have cost a login (H10, H11).
+    fn is_no_login(error: &Error) -> bool {
+        matches!(
+            error,
+            Error::Pkcs11(
+                RvError::DeviceError
+                    | RvError::DeviceRemoved
+                    | RvError::TokenNotPresent
+                    | RvError::DeviceMemory
+                    | RvError::HostMemory,
+                _
+            )
+        )
     }
 }

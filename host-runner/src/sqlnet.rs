@@ -57,6 +57,12 @@ pub enum SqlnetError {
     Unfit { text: String },
 }
 
+impl SqlnetError {
+    pub fn code(&self) -> tde2hsm_protocol::Code {
+        tde2hsm_protocol::Code::SQLNET_UNREADABLE
+    }
+}
+
 pub const WALLET_LOCATION: &str = "ENCRYPTION_WALLET_LOCATION";
 
 /// A parsed file. [`SqlnetFile::print`] gives back exactly what was parsed.

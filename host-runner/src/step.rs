@@ -215,4 +215,5 @@ step_error! {
     crate::files::FileError => Kind::Retriable;
     crate::provider::ProviderError => Kind::Retriable;
     crate::packages::PackageError => Kind::Retriable;
+    crate::sqlnet::SqlnetError => Kind::Final;
 }
