@@ -126,6 +126,13 @@ impl CloudHsm {
         }
     }
 
+    /// Every HSM of a cluster that has come to life, and whether it is ACTIVE.
+    pub fn hsms(&self, cluster: &str) -> Vec<(String, bool)> {
+        let cluster = self.clusters.iter().find(|c| c.id == cluster);
+        let hsms = cluster.into_iter().flat_map(|c| &c.hsms).filter(|h| !matches!(h.state, HsmState::Creating(_)));
+        hsms.map(|h| (h.id.clone(), h.state == HsmState::Active)).collect()
+    }
+
     /// Addresses of the HSMs that are ACTIVE.
     pub fn active_hsms(&self, cluster: &str) -> Vec<String> {
         let cluster = self.clusters.iter().find(|c| c.id == cluster);

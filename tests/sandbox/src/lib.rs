@@ -6,6 +6,7 @@ pub mod auth;
 pub mod clock;
 pub mod cloud;
 pub mod control;
+pub mod databases;
 pub mod fault;
 pub mod fleet;
 pub mod host;

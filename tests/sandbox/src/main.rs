@@ -183,8 +183,8 @@ fn up(options: &UpOptions) -> ExitCode {
         Ok(runtime) => runtime,
         Err(e) => return fail(1, &e.to_string()),
     };
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_env("SANDBOX_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SANDBOX_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,s3s=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     runtime.block_on(async {
         let sandbox = match Sandbox::up(options).await {

@@ -2,6 +2,7 @@
 
 use crate::agent::Agent;
 use crate::cloud::Cloud;
+use crate::databases::{self, Programs, Site};
 use crate::fleet::{HostPlan, Size};
 use crate::host::rootfs::{self, RootSpec, Users};
 use crate::host::{InitArgs, Namespace};
@@ -9,6 +10,8 @@ use crate::imds::{Identity, Imds};
 use crate::layout::Layout;
 use crate::userns::Rights;
 use anyhow::{Context as _, Result, bail};
+use sandbox_shim::admin::Token;
+use sandbox_shim::{Hsm, Vendor};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -26,6 +29,12 @@ pub const SECOND: &str = "us-west-2";
 pub const ROLE: &str = "tde2hsm-host";
 /// The tag that makes an instance part of the fleet.
 pub const FLEET_TAG: (&str, &str) = ("tde2hsm:fleet", "demo");
+/// The stores behind PKCS#11 libraries.
+pub const TOKENS: [&str; 2] = ["old-hsm", "cloudhsm"];
+/// Hosts whose databases are read at once. One, because SoftHSM at each login empties its token file, gives its lock up, and
+/// only then writes the file again: a second process may find it empty (CKR_GENERAL_ERROR).
+pub const WIDTH: usize = 1;
+const OLD_HSM: [&str; 2] = ["10.0.7.10", "10.0.7.11"];
 /// A version of the agent that interpolates parameters as environment variables.
 const AGENT_VERSION: &str = "3.3.3572.0";
 const CUSTOMER_CA: &str = include_str!("customerCA.crt");
@@ -90,6 +99,9 @@ impl Sandbox {
             fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         }
         let program = std::env::current_exe()?;
+        let bin = dir.join("bin");
+        fs::create_dir_all(&bin)?;
+        let programs = Programs::find(&program, &bin)?;
         let users = if options.rights == Rights::Users { Users::FIELD } else { Users::SINGLE };
 
         let account = AccountId::new(ACCOUNT);
@@ -101,7 +113,11 @@ impl Sandbox {
 
         let network = Network::draw(&cloud, &region);
         let secrets = Secrets::draw(&cloud);
+        let hsms: Vec<String> =
+            cloud.world().region(&region).map(|r| r.hsm.hsms(&network.cluster)).into_iter().flatten().map(|h| h.0).collect();
+        make_tokens(&layout, &secrets, &hsms)?;
         let arns = put_secrets(&cloud, &region, &secrets)?;
+        secrets.keep(&layout)?;
         let mut hosts = Vec::new();
         for (number, plan) in options.fleet.plan().into_iter().enumerate() {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("opening a metadata port")?;
@@ -119,8 +135,15 @@ impl Sandbox {
         }
         let sandbox =
             Arc::new(Self { layout, cloud, hosts, region, cluster: network.cluster, secrets, arns, endpoint, users, program });
-        for host in &sandbox.hosts {
-            host.namespace.start().with_context(|| format!("host {}", host.plan.name))?;
+        let site = Site { programs: &programs, users, secrets: &sandbox.secrets, seed: options.seed, old_hsm: &OLD_HSM };
+        let built = sandbox.on_each_host(WIDTH, |host| {
+            databases::install(&site, &host.plan, host.namespace.root())?;
+            host.namespace.start()?;
+            databases::seed(&site, &host.plan, &host.namespace, &sandbox.layout.truth(&host.id))?;
+            databases::start(&site, &host.plan, &host.namespace)
+        });
+        for (host, result) in sandbox.hosts.iter().zip(built) {
+            result.with_context(|| format!("host {}", host.plan.name))?;
         }
         fs::write(sandbox.layout.packages().join("customerCA.crt"), CUSTOMER_CA)?;
         fs::write(sandbox.layout.env_file(), sandbox.exports())?;
@@ -199,8 +222,34 @@ tag = {{ key = "{key}", value = "{value}" }}
                     host.agent.cancel(&command);
                 }
             }
-            Effect::HsmsChanged { .. } => {}
+            Effect::HsmsChanged { region, cluster } => {
+                let hsms = self.cloud.world().region(&region).map(|r| r.hsm.hsms(&cluster)).unwrap_or_default();
+                if let Err(e) = set_hsms(&self.layout, &hsms) {
+                    tracing::warn!("the HSMs of {cluster} could not be changed: {e:#}");
+                }
+            }
         }
+    }
+
+    /// Does something on every host, a few at a time, and returns what came of it in the order of the hosts.
+    pub fn on_each_host<T: Send>(&self, width: usize, work: impl Fn(&SandboxHost) -> Result<T> + Sync) -> Vec<Result<T>> {
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let results: Vec<std::sync::Mutex<Option<Result<T>>>> = self.hosts.iter().map(|_| std::sync::Mutex::new(None)).collect();
+        let threads = width.min(self.hosts.len());
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    loop {
+                        let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        let Some(host) = self.hosts.get(at) else { return };
+                        let result = work(host);
+                        *results[at].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(result);
+                    }
+                });
+            }
+        });
+        let taken = results.into_iter().map(|slot| slot.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
+        taken.map(|result| result.unwrap_or_else(|| Err(anyhow::anyhow!("the host was not reached")))).collect()
     }
 
     /// A host by its name or its instance id.
@@ -220,9 +269,42 @@ tag = {{ key = "{key}", value = "{value}" }}
     }
 }
 
+/// Makes the tokens of both HSMs with the users the secrets name.
+fn make_tokens(layout: &Layout, secrets: &Secrets, hsms: &[String]) -> Result<()> {
+    let hsms: Vec<&str> = hsms.iter().map(String::as_str).collect();
+    let old = Token::create(&layout.hsm(TOKENS[0]), Vendor::OldHsm, &["old-1", "old-2"])?;
+    old.set_user(&secrets.old_hsm_user, &secrets.old_hsm_password)?;
+    let new = Token::create(&layout.hsm(TOKENS[1]), Vendor::CloudHsm, &hsms)?;
+    new.set_user(&secrets.cloudhsm_user, &secrets.cloudhsm_password)?;
+    Ok(())
+}
+
+/// Makes the token's HSMs those of the cluster. A new HSM is cloned from one that has every key.
+fn set_hsms(layout: &Layout, hsms: &[(String, bool)]) -> Result<()> {
+    Token::at(&layout.hsm(TOKENS[1])).modify(|state| {
+        for (id, active) in hsms {
+            match state.hsms.iter_mut().find(|hsm| hsm.id == *id) {
+                Some(hsm) => hsm.active = *active,
+                None => {
+                    state.hsms.push(Hsm { id: id.clone(), active: *active });
+                    for key in state.keys.values_mut() {
+                        key.copies.push(id.clone());
+                    }
+                }
+            }
+        }
+        state.hsms.retain(|hsm| hsms.iter().any(|(id, _)| *id == hsm.id));
+        let left: Vec<String> = state.hsms.iter().map(|hsm| hsm.id.clone()).collect();
+        for key in state.keys.values_mut() {
+            key.copies.retain(|copy| left.contains(copy));
+        }
+    })?;
+    Ok(())
+}
+
 /// The "network" to the HSMs.
-fn hsm_binds(layout: &Layout) -> Result<Vec<(PathBuf, String)>> {
-    ["old-hsm", "cloudhsm"]
+pub fn hsm_binds(layout: &Layout) -> Result<Vec<(PathBuf, String)>> {
+    TOKENS
         .into_iter()
         .map(|name| {
             let path = layout.hsm(name);
@@ -233,6 +315,18 @@ fn hsm_binds(layout: &Layout) -> Result<Vec<(PathBuf, String)>> {
 }
 
 impl Secrets {
+    /// For tests that do by hand what a product must not, and for the search for leaks: outside the fleet.
+    fn keep(&self, layout: &Layout) -> Result<()> {
+        let truth = layout.dir().join("truth");
+        fs::create_dir_all(&truth)?;
+        let values = serde_json::json!({
+            "old-hsm": format!("{}:{}", self.old_hsm_user, self.old_hsm_password),
+            "cloudhsm": format!("{}:{}", self.cloudhsm_user, self.cloudhsm_password),
+            "software": self.software,
+        });
+        fs::write(truth.join("secrets.json"), values.to_string()).context("keeping the secrets' values")
+    }
+
     fn draw(cloud: &Cloud) -> Self {
         let mut world = cloud.world();
         let mut word = |len| world.ids.text(b"ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789", len);

@@ -1,9 +1,47 @@
-//! What `sandbox verify` does.
+//! What `sandbox verify` does: fresh instances over throw-away copies of every host, and every seeded row read.
+//!
+//! The copy is an overlay, so the running fleet is neither stopped nor touched, and what a fresh instance writes is
+//! gone with it. Key stores are cut off for the fresh instances alone.
 
-use crate::sandbox::Sandbox;
-use anyhow::Result;
-use serde_json::{Value, json};
+use crate::host::{InitArgs, Namespace, Overlay};
+use crate::sandbox::{Sandbox, SandboxHost, hsm_binds};
+use crate::{databases, host::HostError};
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Map, Value, json};
+use std::fs;
 
-pub fn verify(_sandbox: &Sandbox, _cut_off: &[String]) -> Result<Value> {
-    Ok(json!({"databases": {}}))
+const STORES: [&str; 4] = ["old-hsm", "software", "target", "cloudhsm"];
+
+pub fn verify(sandbox: &Sandbox, cut_off: &[String]) -> Result<Value> {
+    if let Some(unknown) = cut_off.iter().find(|store| !STORES.contains(&store.as_str())) {
+        bail!("`{unknown}` cannot be cut off; the stores are old-hsm, software and target");
+    }
+    let results = sandbox.on_each_host(crate::sandbox::WIDTH, |host| {
+        verify_host(sandbox, host, cut_off).with_context(|| format!("host {}", host.plan.name))
+    });
+    let mut databases = Map::new();
+    for found in results {
+        if let Value::Object(found) = found? {
+            databases.extend(found);
+        }
+    }
+    Ok(json!({"cut_off": cut_off, "databases": databases}))
+}
+
+fn verify_host(sandbox: &Sandbox, host: &SandboxHost, cut_off: &[String]) -> Result<Value> {
+    let scratch = tempfile::Builder::new().prefix("verify-").tempdir_in(sandbox.layout.scratch())?;
+    let root = scratch.path().join("root");
+    fs::create_dir_all(&root).map_err(crate::host::io("making a root"))?;
+    let args = InitArgs {
+        root,
+        hostname: host.plan.name.clone(),
+        binds: hsm_binds(&sandbox.layout)?,
+        overlay: Some(Overlay { lower: host.namespace.root().to_owned(), scratch: scratch.path().to_owned() }),
+    };
+    let copy = Namespace::new(&sandbox.program, &args);
+    copy.start().map_err(|e: HostError| anyhow::anyhow!("{e}"))?;
+    let truth = sandbox.layout.truth(&host.id);
+    let result = databases::verify(sandbox.users, &host.plan, &copy, &truth, &sandbox.secrets, cut_off);
+    copy.kill();
+    result
 }

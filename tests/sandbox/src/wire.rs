@@ -49,7 +49,12 @@ fn json(result: &Result<Value, ApiError>) -> String {
                     | "MissingAuthenticationTokenException"
             );
             let member = if common { "message" } else { "Message" };
-            serde_json::json!({"__type": error.code, member: error.message}).to_string()
+            let mut body = serde_json::json!({"__type": error.code});
+            // Some errors are modelled without a text.
+            if !error.message.is_empty() {
+                body[member] = error.message.as_str().into();
+            }
+            body.to_string()
         }
     }
 }

@@ -545,7 +545,7 @@ impl Ssm {
         let plugin = match body["PluginName"].as_str() {
             Some(name) if plugins.iter().any(|p| p == name) => name.to_owned(),
             None if plugins.len() == 1 => plugins[0].clone(),
-            _ => return Err(ApiError::new("InvalidPluginName", "The plugin name is not valid.")),
+            _ => return Err(ApiError::new("InvalidPluginName", "")),
         };
         let (status, details) = invocation.state.names();
         let step = invocation.steps.iter().find(|step| step.name == plugin && step.state != StepState::InProgress);
