@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tde2hsm_protocol::{Digest, ORDER_LIMIT, Region};
 
 /// Name of the document where `setup` is not told another.
-pub const DEFAULT_NAME: &str = "tde2hsm-host-runner";
+pub const DEFAULT_NAME: &str = "tde2hsm-run";
 /// Name of the one step whose output is a report.
 pub const STEP_RUN: &str = "run";
 /// Parameter that carries the order.

@@ -8,6 +8,7 @@
 
 mod bucket;
 mod cloudhsm;
+mod port;
 pub mod s3;
 mod secrets;
 pub mod ssm;

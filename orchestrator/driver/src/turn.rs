@@ -15,10 +15,11 @@ pub enum Turn {
     Wait {
         until: Timestamp,
     },
-    /// A person has to open a gate.
+    /// A person has to open a gate; other hosts may be at work all the same, and want to be looked at by `wake`.
     Asks {
         gate: Gate,
         hosts: Vec<InstanceId>,
+        wake: Option<Timestamp>,
     },
     /// The operator did not open a gate, or wants to stop.
     Stopped,
@@ -66,6 +67,8 @@ impl Driver<'_> {
     /// Turns until the campaign ends, stops at a gate nobody opens, or is told to stop.
     pub async fn run(&mut self, operator: &dyn Operator) -> Result<Turn, DriverError> {
         let mut troubles = 0;
+        // Asked once: who said no is not asked again while the last hosts come in.
+        let mut declined = None;
         loop {
             if self.clock.stopping() {
                 return Ok(Turn::Stopped);
@@ -85,9 +88,13 @@ impl Driver<'_> {
             match turn {
                 Turn::Again => {}
                 Turn::Wait { until } => self.sleep(until).await,
-                Turn::Asks { gate, hosts } => match operator.ask(gate, &hosts, &self.state).await {
+                Turn::Asks { gate, wake, .. } if declined == Some(gate) => match wake {
+                    Some(wake) => self.sleep(wake).await,
+                    None => return Ok(Turn::Stopped),
+                },
+                Turn::Asks { gate, hosts, .. } => match operator.ask(gate, &hosts, &self.state).await {
                     Answer::Approved => self.record(vec![EventKind::Approved { gate }]).await?,
-                    Answer::Declined => return Ok(Turn::Stopped),
+                    Answer::Declined => declined = Some(gate),
                 },
                 Turn::Stopped | Turn::Ended(_) => return Ok(turn),
             }
@@ -132,7 +139,7 @@ impl Driver<'_> {
             return Ok(Turn::Again);
         }
         if let Some((gate, hosts)) = asks {
-            return Ok(Turn::Asks { gate, hosts });
+            return Ok(Turn::Asks { gate, hosts, wake });
         }
         // Nothing to do and nothing to wait for: the reducer is asked again, but not in a hurry.
         Ok(Turn::Wait { until: wake.unwrap_or_else(|| self.clock.now().plus(PAUSE)) })

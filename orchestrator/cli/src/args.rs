@@ -1,0 +1,257 @@
+//! The command line.
+
+use crate::out::Format;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use tde2hsm_document::{BucketName, DEFAULT_NAME, OsName};
+use tde2hsm_protocol::{CampaignId, InstanceId, SecretArn, SecretVersion};
+
+/// Moves the TDE master keys of a fleet of Oracle databases into AWS CloudHSM
+#[derive(Debug, Parser)]
+#[command(name = "tde2hsm", version, max_term_width = 100, propagate_version = false)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// How answers are printed on stdout
+    #[arg(long, global = true, value_enum, default_value = "human", value_name = "FORMAT")]
+    pub output: Format,
+    /// Profile of AWS's configuration files
+    #[arg(long, global = true, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// AWS region; by default the one that the fleet file or plan names
+    #[arg(long, global = true, value_name = "NAME")]
+    pub region: Option<String>,
+    /// The journal of campaigns; by default in the user's state directory
+    #[arg(long, global = true, env = "TDE2HSM_JOURNAL", value_name = "PATH")]
+    pub journal: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Put host-runner, client packages and the SSM document into the account
+    Setup(Setup),
+    /// List the hosts that a fleet file names, as AWS knows them
+    Discover(Discover),
+    /// Ask hosts for the facts about their databases; changes nothing
+    Survey(Survey),
+    /// Make a plan from a fleet file, or show one
+    #[command(args_conflicts_with_subcommands = true)]
+    Plan(Plan),
+    /// Carry a plan out
+    Apply(Apply),
+    /// Go on with a campaign where its journal ends
+    Resume(Resume),
+    /// Say how a campaign stands and what each host waits for; changes nothing
+    Status(Status),
+    /// Bring hosts back to where they were
+    Undo(Undo),
+    /// Rebuild a lost journal from the hosts' own, and take the campaign over
+    Adopt(Adopt),
+    /// End a campaign's hold on a host
+    Release(Release),
+    /// Take the SSM document out of the account
+    Clean(Clean),
+    /// Explain a code, such as TDE0107
+    Explain(Explain),
+}
+
+#[derive(Debug, Args)]
+pub struct Setup {
+    /// The host-runner program for the hosts
+    #[arg(long, value_name = "PATH")]
+    pub runner: PathBuf,
+    /// A CloudHSM client package for an operating system, such as `rhel8=cloudhsm-pkcs11.rpm`; repeatable
+    #[arg(long = "client-package", value_name = "OS=PATH", value_parser = os_path)]
+    pub packages: Vec<(OsName, PathBuf)>,
+    /// The certificate of the cluster's own CA (customerCA.crt)
+    #[arg(long, value_name = "PATH")]
+    pub ca: Option<PathBuf>,
+    /// Bucket for them; by default `tde2hsm-ACCOUNT-REGION`, made where there is none
+    #[arg(long, value_name = "NAME", value_parser = bucket)]
+    pub bucket: Option<BucketName>,
+    #[command(flatten)]
+    pub document: Document,
+}
+
+#[derive(Debug, Args)]
+pub struct Document {
+    /// Name of the SSM document
+    #[arg(long = "document", value_name = "NAME", default_value = DEFAULT_NAME, value_parser = document)]
+    pub name: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Discover {
+    #[arg(default_value = "fleet.toml")]
+    pub fleet: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Survey {
+    #[arg(default_value = "fleet.toml")]
+    pub fleet: PathBuf,
+    /// File for the surveys, as JSON
+    #[arg(short = 'o', long = "out", value_name = "PATH")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub document: Document,
+}
+
+#[derive(Debug, Args)]
+pub struct Plan {
+    #[command(subcommand)]
+    pub show: Option<PlanCommand>,
+    #[command(flatten)]
+    pub make: PlanMake,
+}
+
+#[derive(Debug, Args)]
+pub struct PlanMake {
+    #[arg(default_value = "fleet.toml")]
+    pub fleet: PathBuf,
+    /// File for the plan
+    #[arg(short = 'o', long = "out", value_name = "PATH", default_value = "plan.json")]
+    pub out: PathBuf,
+    /// Surveys made before, in place of new ones
+    #[arg(long, value_name = "PATH")]
+    pub surveys: Option<PathBuf>,
+    #[command(flatten)]
+    pub document: Document,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PlanCommand {
+    /// Show a plan file
+    Show {
+        #[arg(default_value = "plan.json")]
+        plan: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Approval {
+    /// Approve every gate beforehand, instead of being asked
+    #[arg(short = 'y', long)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Apply {
+    #[arg(default_value = "plan.json")]
+    pub plan: PathBuf,
+    #[command(flatten)]
+    pub approval: Approval,
+}
+
+#[derive(Debug, Args)]
+pub struct Resume {
+    /// The campaign; may be left out where only one can be meant
+    #[arg(value_parser = campaign)]
+    pub campaign: Option<CampaignId>,
+    #[command(flatten)]
+    pub approval: Approval,
+    /// A secret's version to use from now on, after a refused login
+    #[arg(long = "secret", value_name = "ARN=VERSION", value_parser = secret)]
+    pub secrets: Vec<(SecretArn, SecretVersion)>,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The campaign; may be left out where only one can be meant
+    #[arg(value_parser = campaign)]
+    pub campaign: Option<CampaignId>,
+}
+
+#[derive(Debug, Args)]
+pub struct Undo {
+    /// The campaign; may be left out where only one can be meant
+    #[arg(value_parser = campaign)]
+    pub campaign: Option<CampaignId>,
+    /// Only this host; repeatable
+    #[arg(long = "host", value_name = "ID", value_parser = instance)]
+    pub hosts: Vec<InstanceId>,
+    #[command(flatten)]
+    pub approval: Approval,
+}
+
+#[derive(Debug, Args)]
+pub struct Adopt {
+    #[arg(default_value = "plan.json")]
+    pub plan: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Release {
+    #[arg(value_name = "HOST", value_parser = instance)]
+    pub host: InstanceId,
+    /// The campaign that holds it; may be left out where only one can be meant
+    #[arg(long, value_parser = campaign)]
+    pub campaign: Option<CampaignId>,
+}
+
+#[derive(Debug, Args)]
+pub struct Clean {
+    #[command(flatten)]
+    pub document: Document,
+    #[command(flatten)]
+    pub approval: Approval,
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    #[arg(value_name = "CODE")]
+    pub code: String,
+}
+
+impl Command {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Setup(_) => "setup",
+            Command::Discover(_) => "discover",
+            Command::Survey(_) => "survey",
+            Command::Plan(_) => "plan",
+            Command::Apply(_) => "apply",
+            Command::Resume(_) => "resume",
+            Command::Status(_) => "status",
+            Command::Undo(_) => "undo",
+            Command::Adopt(_) => "adopt",
+            Command::Release(_) => "release",
+            Command::Clean(_) => "clean",
+            Command::Explain(_) => "explain",
+        }
+    }
+}
+
+fn os_path(text: &str) -> Result<(OsName, PathBuf), String> {
+    let (os, path) = text.split_once('=').ok_or("write it as OS=PATH, such as `rhel8=cloudhsm-pkcs11.rpm`")?;
+    Ok((OsName::new(os).map_err(|e| e.to_string())?, PathBuf::from(path)))
+}
+
+fn secret(text: &str) -> Result<(SecretArn, SecretVersion), String> {
+    // `=` may stand in a secret's name; the version has none.
+    let (arn, version) = text.rsplit_once('=').ok_or("write it as ARN=VERSION")?;
+    Ok((SecretArn::new(arn).map_err(|e| e.to_string())?, SecretVersion::new(version).map_err(|e| e.to_string())?))
+}
+
+fn bucket(text: &str) -> Result<BucketName, String> {
+    BucketName::new(text).map_err(|e| e.to_string())
+}
+
+fn campaign(text: &str) -> Result<CampaignId, String> {
+    CampaignId::new(text).map_err(|e| e.to_string())
+}
+
+fn instance(text: &str) -> Result<InstanceId, String> {
+    InstanceId::new(text).map_err(|e| e.to_string())
+}
+
+fn document(text: &str) -> Result<String, String> {
+    let good = (3..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+    if good { Ok(text.to_owned()) } else { Err("a document's name has 3 to 128 letters, digits, `_`, `-` and `.`".to_owned()) }
+}

@@ -1,0 +1,231 @@
+//! Drives a campaign from here: progress on stderr, gates asked on the terminal, one answer at the end.
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::text;
+use async_trait::async_trait;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use tde2hsm_campaign::plan::Plan;
+use tde2hsm_campaign::reducer::{End, Event, EventKind, Gate, Intent, Standing, State, Summary};
+use tde2hsm_cloud::Aws;
+use tde2hsm_driver::{Answer, Clock as _, Driver, Fault, Observer, Operator, Turn, plan_of};
+use tde2hsm_journal::{Journal, Seq};
+use tde2hsm_protocol::{CampaignId, Code, Digest, Direction, InstanceId, OrderToken, Outcome, Timestamp, Work};
+
+/// A plan is carried out once: its campaign's name follows from it, so that a second `apply` meets the first.
+pub fn campaign_of(plan: &Plan) -> CampaignId {
+    let fleet: String = plan.fleet.to_string().chars().take(27).collect();
+    let name = format!("{}-{}", fleet.trim_end_matches('-'), &plan.digest().to_string()[..12]);
+    CampaignId::new(name).expect("a fleet's name and twelve hexadecimal digits")
+}
+
+#[derive(Serialize)]
+struct Answered<'a> {
+    #[serde(flatten)]
+    summary: &'a Summary,
+    /// The loop was stopped before the campaign's end.
+    stopped: bool,
+    journal_entries: u64,
+    journal_head: Digest,
+    /// Requests to AWS of this run, by `service:Operation`.
+    calls: &'a BTreeMap<String, u64>,
+    calls_total: u64,
+    /// Steps that hosts completed, or undid, in this run.
+    host_steps: u64,
+    calls_per_host_step: f64,
+}
+
+/// Drives to the campaign's end, or to where it has to stop, and answers.
+pub async fn drive(
+    context: &Context,
+    command: &str,
+    aws: &Aws,
+    journal: &dyn Journal,
+    driver: &mut Driver<'_>,
+    yes: bool,
+) -> Result<Exit, Failure> {
+    let since = driver.head().seq;
+    let gatekeeper = Gatekeeper { out: context.out, yes };
+    let turn = driver.run(&gatekeeper).await.map_err(|e| {
+        let failure = Failure::from(e);
+        failure.hint("run `tde2hsm resume`; it goes on where the journal ends")
+    })?;
+    let stopped = !matches!(turn, Turn::Ended(_));
+    let summary = driver.state().summary(context.now());
+    let calls = aws.ledger.counts();
+    let calls_total: u64 = calls.values().sum();
+    let host_steps = host_steps(journal, driver.campaign(), since).await?;
+    let answered = Answered {
+        summary: &summary,
+        stopped,
+        journal_entries: driver.head().seq,
+        journal_head: driver.head().link,
+        calls_per_host_step: calls_total as f64 / host_steps.max(1) as f64,
+        calls: &calls,
+        calls_total,
+        host_steps,
+    };
+    let human = format!("{}\n{calls_total} AWS calls for {host_steps} host-steps", text::summary(&summary, context.now()));
+    context.out.answer(command, &answered, &human)?;
+    Ok(exit(context, &summary, stopped))
+}
+
+fn exit(context: &Context, summary: &Summary, stopped: bool) -> Exit {
+    let count = |standing| summary.counts.get(&standing).copied().unwrap_or(0);
+    if stopped {
+        return if context.clock.stopping() { Exit::Interrupted } else { Exit::Waits };
+    }
+    match summary.end {
+        Some(End::Done | End::Undone) => Exit::Ok,
+        Some(End::WindowClosed) => Exit::Waits,
+        Some(End::Superseded) => Exit::Journal,
+        _ if count(Standing::Stuck) > 0 => Exit::HostsStuck,
+        _ => Exit::HostsFailed,
+    }
+}
+
+/// Steps of segments that ended well after entry `since`, from the journal itself.
+async fn host_steps(journal: &dyn Journal, campaign: &CampaignId, since: Seq) -> Result<u64, Failure> {
+    let (plan, events, _) = plan_of(journal, campaign).await?;
+    let mut work = HashMap::new();
+    let mut steps = 0;
+    for (seq, event) in (1..).zip(&events) {
+        match &event.kind {
+            EventKind::OrderIntended(intent) if matches!(intent.work, Work::Run { .. }) => {
+                work.extend(intent.hosts.iter().map(|host| (host.operation.clone(), intent.work)));
+            }
+            EventKind::ReportReceived { instance, operation, report, .. }
+                if seq > since && matches!(report.outcome, Outcome::Done | Outcome::Undone) =>
+            {
+                // Counted once: a second report of the same operation says nothing new.
+                let Some(Work::Run { segment, direction }) = work.remove(operation) else { continue };
+                let host = plan.host(instance);
+                let of = |s| host.and_then(|h| h.segments.iter().find(|p| p.segment == s)).map_or(0, |p| p.steps.len() as u64);
+                steps += of(segment);
+                if direction == Direction::Undo && segment == tde2hsm_protocol::Segment::Cutover {
+                    steps += of(tde2hsm_protocol::Segment::Prove);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(steps)
+}
+
+/// Asks on the terminal; without one, or without `yes`, a gate stays shut.
+struct Gatekeeper {
+    out: Out,
+    yes: bool,
+}
+
+#[async_trait]
+impl Operator for Gatekeeper {
+    async fn ask(&self, gate: Gate, hosts: &[InstanceId], _state: &State) -> Answer {
+        let name = match gate {
+            Gate::Stage => "staging".to_owned(),
+            Gate::Wave(1) => "wave 1, the canary".to_owned(),
+            Gate::Wave(number) => format!("wave {number}"),
+        };
+        let names: Vec<&str> = hosts.iter().map(|h| h.as_str()).collect();
+        let question = format!("Open {name}: {}? Type `yes`:", names.join(" "));
+        let (out, yes) = (self.out, self.yes);
+        if yes {
+            out.say(&format!("{name} is approved: {}", names.join(" ")));
+            return Answer::Approved;
+        }
+        let answer = tokio::task::spawn_blocking(move || out.ask(&question)).await.ok().flatten();
+        match answer.as_deref() {
+            Some("yes") => Answer::Approved,
+            Some(_) => Answer::Declined,
+            None => {
+                self.out.warn(&format!("{name} waits for approval; run `tde2hsm resume` at a terminal, or with `--yes`"));
+                Answer::Declined
+            }
+        }
+    }
+}
+
+/// Asks for a plain yes before anything begins.
+pub fn approve(out: Out, yes: bool, question: &str) -> Result<(), Failure> {
+    if yes || out.ask(&format!("{question} Type `yes`:")).as_deref() == Some("yes") {
+        return Ok(());
+    }
+    Err(Failure::new(Code::NOT_APPROVED, "nothing was changed"))
+}
+
+/// Prints what happens.
+pub struct Progress {
+    out: Out,
+    intents: Mutex<HashMap<OrderToken, Intent>>,
+}
+
+impl Progress {
+    pub fn new(out: Out) -> Progress {
+        Progress { out, intents: Mutex::new(HashMap::new()) }
+    }
+
+    fn work(&self, token: &OrderToken) -> String {
+        let intents = self.intents.lock().unwrap_or_else(PoisonError::into_inner);
+        match intents.get(token) {
+            Some(intent) => {
+                let hosts: Vec<&str> = intent.hosts.iter().map(|h| h.instance.as_str()).collect();
+                format!("{} to {}", work(intent.work), hosts.join(" "))
+            }
+            None => format!("order {token}"),
+        }
+    }
+}
+
+fn work(work: Work) -> String {
+    match work {
+        Work::Run { segment, direction: Direction::Do } => segment.to_string(),
+        Work::Run { segment, direction: Direction::Undo } => format!("undo of {segment}"),
+        Work::Survey => "survey".to_owned(),
+        Work::Status => "a question how it stands".to_owned(),
+        Work::Fetch { .. } => "fetch".to_owned(),
+        Work::Adopt => "adopt".to_owned(),
+        Work::Release => "release".to_owned(),
+    }
+}
+
+impl Observer for Progress {
+    fn event(&self, event: &Event, _state: &State) {
+        let out = self.out;
+        match &event.kind {
+            EventKind::CampaignStarted { campaign, generation, .. } => {
+                out.say(&format!("campaign {campaign}, generation {generation}"));
+            }
+            EventKind::OrderIntended(intent) => {
+                let mut intents = self.intents.lock().unwrap_or_else(PoisonError::into_inner);
+                intents.insert(intent.token.clone(), intent.clone());
+            }
+            EventKind::OrderSent { token, .. } => out.say(&format!("sent {}", self.work(token))),
+            EventKind::OrderNotSent { token, why } => out.say(&format!("not sent: {}: {why}", self.work(token))),
+            EventKind::OrderAmbiguous { token, .. } => out.say(&format!("uncertain whether sent: {}", self.work(token))),
+            EventKind::CommandFound { token, .. } => out.say(&format!("found: {}", self.work(token))),
+            EventKind::ReportReceived { instance, report, .. } => {
+                let code = report.outcome.code().map(|c| format!(" {c}")).unwrap_or_default();
+                let step = report.step.map(|s| format!(" in {s}")).unwrap_or_default();
+                let message = if report.message.is_empty() { String::new() } else { format!(": {}", report.message) };
+                out.say(&format!("{instance} {}{code}{step}{message}", report.outcome.name()));
+            }
+            EventKind::InvocationEnded { instance, status, .. } => {
+                out.say(&format!("{instance} gave no report; SSM says {status}"))
+            }
+            EventKind::ClusterUnknown { why } => out.say(&format!("the cluster cannot be seen: {why}")),
+            EventKind::Released { instance } => out.say(&format!("{instance} is released")),
+            EventKind::Ended { end } => out.say(&format!("campaign ended: {}", text::end(*end))),
+            _ => {}
+        }
+    }
+
+    fn trouble(&self, fault: &Fault) {
+        self.out.warn(&format!("[{}] {fault}", fault.code));
+    }
+
+    fn waiting(&self, _until: Timestamp, _state: &State) {}
+}
