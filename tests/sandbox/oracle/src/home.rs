@@ -25,7 +25,9 @@ pub fn install_home(root: &Path, spec: &HomeSpec, binaries: &Binaries) -> Result
     for dir in ["admin", "diag"] {
         make_dirs(root, &below(root, &spec.base).join(dir), spec.owner)?;
     }
-    make_dirs(root, &below(root, "/u01/oradata"), spec.owner)?;
+    for dir in ["/u01/oradata", "/u01/fast_recovery_area"] {
+        make_dirs(root, &below(root, dir), spec.owner)?;
+    }
     place(&binaries.oracle, &home.join("bin/oracle"), ORACLE_MODE, spec.owner, binaries.link)?;
     place(&binaries.sqlplus, &home.join("bin/sqlplus"), 0o751, spec.owner, binaries.link)?;
     let sockets = below(root, "/var/tmp/.oracle");

@@ -238,6 +238,21 @@ pub fn pmon_main(sid: &str) -> i32 {
 
 type Ready = (UnixListener, Arc<Shared>, nix::fcntl::Flock<std::fs::File>);
 
+/// The instance's lock. One that has just said goodbye may hold it for a moment.
+fn own(mut file: std::fs::File) -> Result<nix::fcntl::Flock<std::fs::File>> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    loop {
+        match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err(_) if std::time::Instant::now() > deadline => return Err(Ora::new(1081)),
+            Err((back, _)) => {
+                file = back;
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        }
+    }
+}
+
 fn prepare(home: &str, sid: &str, environment: BTreeMap<String, String>) -> Result<Ready> {
     let lock_path = host_path(home).join(format!("dbs/lk{sid}"));
     let file = std::fs::OpenOptions::new()
@@ -246,7 +261,7 @@ fn prepare(home: &str, sid: &str, environment: BTreeMap<String, String>) -> Resu
         .write(true)
         .open(&lock_path)
         .map_err(|e| Ora::io(&lock_path, &e))?;
-    let lock = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|_| Ora::new(1081))?;
+    let lock = own(file)?;
     let instance = Instance::start(home, sid, environment, true)?;
     let socket = instance_socket(home, sid);
     if let Some(dir) = socket.parent() {
@@ -325,7 +340,7 @@ fn answer(run: &mut Run<'_>, sess: &mut Sess, ask: Ask, say: &mut dyn FnMut(&str
             Ok(()) => Reply::Ok,
             Err(error) => Reply::error(&error),
         },
-        Ask::Shutdown(mode) => match ddl::shutdown(run, sess, mode, say) {
+        Ask::Shutdown(mode) => match ddl::shutdown(run, mode, say) {
             Ok(()) => {
                 say("ORACLE instance shut down.");
                 Reply::Ok

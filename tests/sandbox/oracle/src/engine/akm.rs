@@ -306,7 +306,7 @@ fn backup(run: &Run<'_>, sess: &mut Sess, id: Option<&str>, to: Option<&str>, cl
         return Err(match switches().backup_of_hsm {
             600 => Ora::with(
                 600,
-                "internal error code, arguments: [kzckmbkup: invalid keystore location], [4], [], [], [], [], [], [], [], [], [], []",
+                "internal error code, arguments: [kzckmbkup: invalid keystore location], [4], [], [], [], [], [], []",
             ),
             code => Ora::new(code),
         });

@@ -199,7 +199,7 @@ fn need_open(instance: &Instance) -> Result<()> {
 fn alter_system(run: &Run<'_>, sess: &Sess, rest: &[&str]) -> Result<()> {
     match rest {
         ["SWITCH", "LOGFILE"] | ["ARCHIVE", "LOG", "CURRENT"] => {
-            need_open(&*run.shared.lock())?;
+            need_open(&run.shared.lock())?;
             let archive = rest[0] == "ARCHIVE";
             if archive && !run.shared.lock().control()?.archivelog {
                 ora!(258, "manual archiving in NOARCHIVELOG mode must identify log");
@@ -217,7 +217,7 @@ fn alter_system(run: &Run<'_>, sess: &Sess, rest: &[&str]) -> Result<()> {
         }
         ["ARCHIVE", "LOG", "ALL"] => Ok(()),
         ["CHECKPOINT", ..] => {
-            need_open(&*run.shared.lock())?;
+            need_open(&run.shared.lock())?;
             run.phase("begin")?;
             run.shared.lock().checkpoint()?;
             run.phase("end")
@@ -380,7 +380,7 @@ pub enum Shutdown {
 }
 
 /// Stops the instance up to the point where its process may end; each line is said when it is true.
-pub fn shutdown(run: &mut Run<'_>, sess: &mut Sess, mode: Shutdown, say: &mut dyn FnMut(&str)) -> Result<()> {
+pub fn shutdown(run: &mut Run<'_>, mode: Shutdown, say: &mut dyn FnMut(&str)) -> Result<()> {
     run.class = "SHUTDOWN".into();
     run.shared.lock().count(if mode == Shutdown::Abort { "SHUTDOWN ABORT" } else { "SHUTDOWN" })?;
     if mode == Shutdown::Abort {
@@ -393,31 +393,30 @@ pub fn shutdown(run: &mut Run<'_>, sess: &mut Sess, mode: Shutdown, say: &mut dy
     run.shared.lock().shutting_down = true;
     // A key management statement under way is waited for.
     let _one = run.shared.one_key_management();
-    let stopped = (|| {
-        run.phase("close")?;
-        let mut instance = run.shared.lock();
-        if instance.state > State::Mounted {
-            let sess: &Sess = sess;
-            let _ = sess;
-            instance.close_cleanly()?;
-            instance.state = State::Mounted;
-            instance.pdbs.values_mut().for_each(|mode| *mode = PdbMode::Mounted);
-            say("Database closed.");
-        } else {
-            say("ORA-01109: database not open");
-            say("");
-            say("");
-        }
-        if instance.state == State::Mounted {
-            instance.control = None;
-            instance.state = State::Started;
-            say("Database dismounted.");
-        }
-        drop(instance);
-        run.phase("end")
-    })();
+    let stopped = close(run, say);
     if stopped.is_err() {
         run.shared.lock().shutting_down = false;
     }
     stopped
+}
+
+fn close(run: &Run<'_>, say: &mut dyn FnMut(&str)) -> Result<()> {
+    run.phase("close")?;
+    let mut instance = run.shared.lock();
+    match instance.state {
+        State::OpenReadOnly | State::OpenReadWrite => {
+            instance.close_cleanly()?;
+            say("Database closed.");
+            say("Database dismounted.");
+        }
+        State::Mounted => {
+            say("ORA-01109: database not open\n\n");
+            say("Database dismounted.");
+        }
+        State::Started => say("ORA-01507: database not mounted\n\n"),
+    }
+    instance.control = None;
+    instance.state = State::Started;
+    drop(instance);
+    run.phase("end")
 }

@@ -375,6 +375,7 @@ impl Instance {
             // R11, O§7.6: an encrypted SYSTEM or UNDO needs its key before the database opens.
             self.unwrap(sess, root, &key)?;
         }
+        let read_write = read_write && !self.control()?.planted.role.contains("PHYSICAL STANDBY");
         self.state = if read_write { State::OpenReadWrite } else { State::OpenReadOnly };
         if self.control()?.cdb {
             self.pdbs.insert(2, PdbMode::ReadOnly);

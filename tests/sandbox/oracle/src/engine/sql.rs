@@ -515,7 +515,10 @@ fn run(db: &Connection, sql: &str) -> Result<Answer> {
 
 /// A column's heading: its alias or name, an expression as it was written.
 fn heading(name: &str) -> String {
-    let plain = name.replace("ora_text ", "").replace(['"', '`'], "");
+    let plain = name.replace(['"', '`'], "");
+    if plain.contains(['(', '|', '+', '\'']) {
+        return plain.replace("ora_text", "").replace(' ', "").to_uppercase();
+    }
     plain.rsplit('.').next().unwrap_or(&plain).to_uppercase()
 }
 
@@ -601,8 +604,6 @@ fn functions(db: &Connection) -> rusqlite::Result<()> {
     let add = |name: &'static str, n: i32, f: fn(&Context<'_>) -> Value| {
         db.create_scalar_function(name, n, flags, move |ctx| Ok(f(ctx)))
     };
-    let text = |t: Option<String>| t.map_or(Value::Null, Value::Text);
-    let _ = text;
     add("ora_now", 0, |_| Value::Real(now()))?;
     add("ora_text", 1, |ctx| Value::Text(arg_text(ctx, 0).unwrap_or_default()))?;
     add("nvl", 2, |ctx| match arg(ctx, 0) {

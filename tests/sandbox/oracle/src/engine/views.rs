@@ -192,7 +192,6 @@ fn instance_view(i: &mut Instance, sess: &Sess, _: &str) -> Result<Data> {
         State::Mounted => "MOUNTED",
         _ => "OPEN",
     };
-    let status_of_db = "ACTIVE";
     let row = vec![
         int(1),
         text(&i.sid),
@@ -200,13 +199,13 @@ fn instance_view(i: &mut Instance, sess: &Sess, _: &str) -> Result<Data> {
         text(&version),
         Value::Real(i.started),
         text(status),
-        text("NO"),
+        yes_no(i.memory.get("cluster_database").is_some_and(|v| v.eq_ignore_ascii_case("true"))),
         int(1),
         text(if i.state >= State::OpenReadOnly { "STARTED" } else { "STOPPED" }),
         Value::Null,
         text(if i.restricted { "RESTRICTED" } else { "ALLOWED" }),
         text(if i.shutting_down { "YES" } else { "NO" }),
-        text(status_of_db),
+        text("ACTIVE"),
         text("PRIMARY_INSTANCE"),
         text("NORMAL"),
         text("NO"),
@@ -215,7 +214,9 @@ fn instance_view(i: &mut Instance, sess: &Sess, _: &str) -> Result<Data> {
         text(&version),
     ];
     Ok(data(
-        "INSTANCE_NUMBER INSTANCE_NAME HOST_NAME VERSION STARTUP_TIME STATUS PARALLEL THREAD# ARCHIVER LOG_SWITCH_WAIT LOGINS SHUTDOWN_PENDING DATABASE_STATUS INSTANCE_ROLE ACTIVE_STATE BLOCKED CON_ID EDITION VERSION_FULL",
+        "INSTANCE_NUMBER INSTANCE_NAME HOST_NAME VERSION STARTUP_TIME STATUS PARALLEL THREAD# \
+         ARCHIVER LOG_SWITCH_WAIT LOGINS SHUTDOWN_PENDING DATABASE_STATUS INSTANCE_ROLE \
+         ACTIVE_STATE BLOCKED CON_ID EDITION VERSION_FULL",
         vec![row],
     ))
 }
@@ -269,7 +270,8 @@ fn parameter_view(i: &mut Instance, _: &Sess, _: &str) -> Result<Data> {
         ]);
     }
     Ok(data(
-        "NUM NAME TYPE VALUE DISPLAY_VALUE DEFAULT_VALUE ISDEFAULT ISSES_MODIFIABLE ISSYS_MODIFIABLE ISPDB_MODIFIABLE ISMODIFIED CON_ID",
+        "NUM NAME TYPE VALUE DISPLAY_VALUE DEFAULT_VALUE ISDEFAULT ISSES_MODIFIABLE \
+         ISSYS_MODIFIABLE ISPDB_MODIFIABLE ISMODIFIED CON_ID",
         rows,
     ))
 }
@@ -388,7 +390,8 @@ fn session_view(i: &mut Instance, _: &Sess, _: &str) -> Result<Data> {
         ]);
     }
     Ok(data(
-        "SADDR SID SERIAL# PADDR USERNAME STATUS TYPE OSUSER PROCESS MACHINE PROGRAM MODULE ACTION LOGON_TIME TADDR LAST_CALL_ET SCHEMANAME COMMAND CON_ID",
+        "SADDR SID SERIAL# PADDR USERNAME STATUS TYPE OSUSER PROCESS MACHINE PROGRAM MODULE ACTION \
+         LOGON_TIME TADDR LAST_CALL_ET SCHEMANAME COMMAND CON_ID",
         rows,
     ))
 }
@@ -589,7 +592,8 @@ fn keys_view(i: &mut Instance, sess: &Sess, _: &str) -> Result<Data> {
     let mut rows = Vec::new();
     for (id, kind, meta) in found {
         let own = meta.as_ref().is_some_and(|m| dbids.contains(&m.dbid));
-        if !own && !(sim.switches.foreign_keys_visible && kind == Kind::Hsm) {
+        let shown = own || (sim.switches.foreign_keys_visible && kind == Kind::Hsm);
+        if !shown {
             continue;
         }
         let con_id = meta.as_ref().map_or(0, |m| m.con_id);
@@ -639,7 +643,12 @@ fn keys_view(i: &mut Instance, sess: &Sess, _: &str) -> Result<Data> {
         ]);
     }
     Ok(data(
-        "KEY_ID TAG CREATION_TIME ACTIVATION_TIME CREATOR CREATOR_ID USER USER_ID KEY_USE KEYSTORE_TYPE ORIGIN BACKED_UP CREATOR_DBNAME CREATOR_DBID CREATOR_INSTANCE_NAME CREATOR_INSTANCE_NUMBER CREATOR_INSTANCE_SERIAL CREATOR_PDBNAME CREATOR_PDBID CREATOR_PDBUID CREATOR_PDBGUID ACTIVATING_DBNAME ACTIVATING_DBID ACTIVATING_INSTANCE_NAME ACTIVATING_INSTANCE_NUMBER ACTIVATING_INSTANCE_SERIAL ACTIVATING_PDBNAME ACTIVATING_PDBID ACTIVATING_PDBUID ACTIVATING_PDBGUID CON_ID",
+        "KEY_ID TAG CREATION_TIME ACTIVATION_TIME CREATOR CREATOR_ID USER USER_ID KEY_USE \
+         KEYSTORE_TYPE ORIGIN BACKED_UP CREATOR_DBNAME CREATOR_DBID CREATOR_INSTANCE_NAME \
+         CREATOR_INSTANCE_NUMBER CREATOR_INSTANCE_SERIAL CREATOR_PDBNAME CREATOR_PDBID \
+         CREATOR_PDBUID CREATOR_PDBGUID ACTIVATING_DBNAME ACTIVATING_DBID ACTIVATING_INSTANCE_NAME \
+         ACTIVATING_INSTANCE_NUMBER ACTIVATING_INSTANCE_SERIAL ACTIVATING_PDBNAME ACTIVATING_PDBID \
+         ACTIVATING_PDBUID ACTIVATING_PDBGUID CON_ID",
         rows,
     ))
 }
@@ -664,7 +673,8 @@ fn encrypted_tablespaces_view(i: &mut Instance, sess: &Sess, _: &str) -> Result<
         ]);
     }
     Ok(data(
-        "TS# ENCRYPTIONALG ENCRYPTEDTS ENCRYPTEDKEY MASTERKEYID BLOCKS_ENCRYPTED BLOCKS_DECRYPTED KEY_VERSION STATUS CON_ID",
+        "TS# ENCRYPTIONALG ENCRYPTEDTS ENCRYPTEDKEY MASTERKEYID BLOCKS_ENCRYPTED BLOCKS_DECRYPTED \
+         KEY_VERSION STATUS CON_ID",
         rows,
     ))
 }
@@ -726,7 +736,10 @@ fn database_view(i: &mut Instance, _: &Sess, _: &str) -> Result<Data> {
         int(0),
     ];
     Ok(data(
-        "DBID NAME CREATED LOG_MODE CHECKPOINT_CHANGE# CURRENT_SCN CONTROLFILE_TYPE OPEN_MODE PROTECTION_LEVEL DATABASE_ROLE SWITCHOVER_STATUS DATAGUARD_BROKER GUARD_STATUS FORCE_LOGGING REMOTE_ARCHIVE FLASHBACK_ON DB_UNIQUE_NAME CDB PLATFORM_NAME PLATFORM_ID SUPPLEMENTAL_LOG_DATA_MIN CON_ID",
+        "DBID NAME CREATED LOG_MODE CHECKPOINT_CHANGE# CURRENT_SCN CONTROLFILE_TYPE OPEN_MODE \
+         PROTECTION_LEVEL DATABASE_ROLE SWITCHOVER_STATUS DATAGUARD_BROKER GUARD_STATUS \
+         FORCE_LOGGING REMOTE_ARCHIVE FLASHBACK_ON DB_UNIQUE_NAME CDB PLATFORM_NAME PLATFORM_ID \
+         SUPPLEMENTAL_LOG_DATA_MIN CON_ID",
         vec![row],
     ))
 }
@@ -881,7 +894,8 @@ fn archived_log_view(i: &mut Instance, _: &Sess, _: &str) -> Result<Data> {
         })
         .collect();
     Ok(data(
-        "SEQUENCE# NAME DEST_ID THREAD# FIRST_CHANGE# NEXT_CHANGE# FIRST_TIME COMPLETION_TIME ARCHIVED DELETED STATUS CREATOR REGISTRAR BLOCKS BLOCK_SIZE CON_ID",
+        "SEQUENCE# NAME DEST_ID THREAD# FIRST_CHANGE# NEXT_CHANGE# FIRST_TIME COMPLETION_TIME \
+         ARCHIVED DELETED STATUS CREATOR REGISTRAR BLOCKS BLOCK_SIZE CON_ID",
         rows,
     ))
 }

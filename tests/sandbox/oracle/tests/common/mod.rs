@@ -39,21 +39,34 @@ fn library(vendor: Vendor) -> PathBuf {
     path
 }
 
+/// The programs, copied once: a home gets hard links, and the mode of what cargo built stays as it is.
+fn staged() -> &'static Binaries {
+    static STAGED: std::sync::OnceLock<Binaries> = std::sync::OnceLock::new();
+    STAGED.get_or_init(|| {
+        let stage = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let place = |from: &str, name: &str| {
+            let (temp, to) = (stage.join(format!("{name}.{}", std::process::id())), stage.join(name));
+            std::fs::copy(from, &temp).unwrap();
+            std::fs::rename(&temp, &to).unwrap();
+            to
+        };
+        Binaries {
+            oracle: place(env!("CARGO_BIN_EXE_oracle"), "staged-oracle"),
+            sqlplus: place(env!("CARGO_BIN_EXE_sqlplus"), "staged-sqlplus"),
+            link: true,
+        }
+    })
+}
+
 impl World {
     /// A host with both homes, both tokens and the old vendor's library below extapi.
     pub fn new() -> World {
         assert!(Path::new(sandbox_shim::SOFTHSM).exists(), "{} is missing: install Debian's `softhsm2`", sandbox_shim::SOFTHSM);
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
-        let binaries =
-            Binaries { oracle: env!("CARGO_BIN_EXE_oracle").into(), sqlplus: env!("CARGO_BIN_EXE_sqlplus").into(), link: true };
-        // Linked from a private copy: the mode of what cargo built stays.
-        let copy = Binaries { oracle: root.join("oracle"), sqlplus: root.join("sqlplus"), link: true };
-        std::fs::copy(&binaries.oracle, &copy.oracle).unwrap();
-        std::fs::copy(&binaries.sqlplus, &copy.sqlplus).unwrap();
         for home in [HOME19, HOME12] {
             let spec = HomeSpec { home: home.into(), base: "/u01/app/oracle".into(), owner: None };
-            install_home(root, &spec, &copy).unwrap();
+            install_home(root, &spec, staged()).unwrap();
         }
         let write = |path: &str, text: &str| {
             let path = root.join(path);
@@ -135,7 +148,8 @@ impl World {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        write!(child.stdin.take().unwrap(), "{input}").unwrap();
+        // Not everything reads its input.
+        let _ = write!(child.stdin.take().unwrap(), "{input}");
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "oracle {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
