@@ -13,6 +13,7 @@ pub mod host;
 pub mod imds;
 pub mod inspect;
 pub mod layout;
+pub mod package;
 pub mod s3;
 pub mod sandbox;
 pub mod userns;

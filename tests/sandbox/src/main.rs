@@ -132,7 +132,8 @@ fn main() -> ExitCode {
                 Ok(rights) => rights,
                 Err(why) => return fail(UNAVAILABLE, &why),
             };
-            up(&UpOptions { dir, fleet, seed, record, rights, port })
+            let borrowed = sandbox::userns::is_borrowed();
+            up(&UpOptions { dir, fleet, seed, record, rights, borrowed, port })
         }
         Cmd::Clean { dir } => {
             if let Err(why) = become_root() {

@@ -14,6 +14,7 @@ use sandbox_shim::admin::Token;
 use sandbox_shim::{Hsm, Vendor};
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub struct UpOptions {
     pub seed: u64,
     pub record: Option<PathBuf>,
     pub rights: Rights,
+    /// The rights are those of a user namespace.
+    pub borrowed: bool,
     pub port: u16,
 }
 
@@ -79,6 +82,8 @@ pub struct Sandbox {
     pub endpoint: String,
     pub users: Users,
     pub program: PathBuf,
+    /// Root of a user namespace only.
+    rights_are_borrowed: bool,
 }
 
 impl Sandbox {
@@ -134,7 +139,7 @@ impl Sandbox {
             hosts.push(SandboxHost { id, plan, namespace, agent });
         }
         let sandbox =
-            Arc::new(Self { layout, cloud, hosts, region, cluster: network.cluster, secrets, arns, endpoint, users, program });
+            Arc::new(Self { layout, cloud, hosts, region, cluster: network.cluster, secrets, arns, endpoint, users, program, rights_are_borrowed: options.borrowed });
         let site = Site { programs: &programs, users, secrets: &sandbox.secrets, seed: options.seed, old_hsm: &OLD_HSM };
         let built = sandbox.on_each_host(WIDTH, |host| {
             databases::install(&site, &host.plan, host.namespace.root())?;
@@ -145,6 +150,7 @@ impl Sandbox {
         for (host, result) in sandbox.hosts.iter().zip(built) {
             result.with_context(|| format!("host {}", host.plan.name))?;
         }
+        crate::package::place(&programs.cloudhsm, &sandbox.program, &sandbox.layout.packages())?;
         fs::write(sandbox.layout.packages().join("customerCA.crt"), CUSTOMER_CA)?;
         fs::write(sandbox.layout.env_file(), sandbox.exports())?;
         fs::write(sandbox.layout.fleet_file(), sandbox.fleet_toml())?;
@@ -266,6 +272,22 @@ tag = {{ key = "{key}", value = "{value}" }}
             host.namespace.kill();
         }
         let _ = fs::remove_file(self.layout.control());
+        // Outside its namespace an ordinary user could not remove what belongs to the users of its hosts.
+        if self.rights_are_borrowed {
+            take_back(self.layout.dir());
+        }
+    }
+}
+
+/// Gives everything below `path` to root and opens directories to it.
+fn take_back(path: &std::path::Path) {
+    let Ok(meta) = fs::symlink_metadata(path) else { return };
+    let _ = std::os::unix::fs::lchown(path, Some(0), Some(0));
+    if meta.is_dir() {
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(meta.permissions().mode() | 0o700));
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            take_back(&entry.path());
+        }
     }
 }
 

@@ -17,6 +17,11 @@ pub enum Rights {
     OneUser,
 }
 
+/// Whether this process is root of a user namespace that it made.
+pub fn is_borrowed() -> bool {
+    std::env::var_os(MARK).is_some()
+}
+
 /// Returns as root of something, or says in one line why not. May replace the running program by itself in a namespace.
 pub fn become_root() -> Result<Rights, String> {
     match std::env::var(MARK).as_deref() {
