@@ -128,7 +128,8 @@ impl DocumentSource {
                     "type": "String",
                     "description": "A work order: deflated JSON in base64url",
                     "interpolationType": "ENV_VAR",
-                    "allowedPattern": format!("^[A-Za-z0-9_-]{{1,{ORDER_LIMIT}}}$"),
+                    // The agent's regular expressions know no repeat count above 1,000; `maxChars` bounds the length.
+                    "allowedPattern": "^[A-Za-z0-9_-]+$",
                     "maxChars": ORDER_LIMIT,
                 },
                 PARAMETER_FETCH: {

@@ -57,6 +57,7 @@ fn h34_no_parameter_becomes_text_of_a_step() {
     assert_eq!(document["parameters"][PARAMETER_FETCH]["allowedValues"], serde_json::json!(["runner", "client"]));
     let pattern = document["parameters"][PARAMETER_ORDER]["allowedPattern"].as_str().unwrap();
     assert!(pattern.starts_with('^') && pattern.ends_with('$'), "the agent does not anchor a pattern (A§1.7): {pattern}");
+    assert!(!pattern.contains('{'), "Go's regexp knows no repeat count above 1,000: {pattern}");
 }
 
 #[test]

@@ -32,7 +32,10 @@ impl Context {
 
     /// AWS, in the region that the command line names, else the given one, else AWS's own environment's.
     pub async fn aws(&self, region: Option<&Region>) -> Result<Aws, Failure> {
-        Ok(Aws::connect(&self.choice, region).await?)
+        Aws::connect(&self.choice, region).await.map_err(|e| match e.call.service {
+            "config" => Failure::usage(e.message).hint("pass `--region NAME`, or set AWS_REGION"),
+            _ => e.into(),
+        })
     }
 
     /// AWS in this account and region, or a refusal: what was planned for one account must not be done in another.

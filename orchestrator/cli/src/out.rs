@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use serde::Serialize;
+use serde_json::Value;
 use std::io::{self, IsTerminal as _, Write as _};
 use tde2hsm_protocol::wire::printable;
 
@@ -33,6 +34,22 @@ struct Failed<'a> {
     error: &'a Failure,
 }
 
+/// Between programs a code is a number; whoever reads an answer looks for `TDE0107`.
+fn spell_codes(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(spell_codes),
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match field.as_u64() {
+                    Some(number) if name == "code" => *field = Value::from(format!("TDE{number:04}")),
+                    _ => spell_codes(field),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 impl Out {
     /// The one answer of a command.
     pub fn answer<T: Serialize>(&self, command: &str, value: &T, human: &str) -> Result<(), Failure> {
@@ -44,9 +61,10 @@ impl Out {
 
     fn json<T: Serialize>(&self, command: &str, value: &T) -> Result<(), Failure> {
         let answer = Answer { schema: format!("tde2hsm/{command}/{OUTPUT_VERSION}"), value };
-        let text =
-            serde_json::to_string_pretty(&answer).map_err(|e| Failure::internal(format!("the answer cannot be written: {e}")))?;
-        self.stdout(&text)
+        let wrong = |e: serde_json::Error| Failure::internal(format!("the answer cannot be written: {e}"));
+        let mut value = serde_json::to_value(&answer).map_err(wrong)?;
+        spell_codes(&mut value);
+        self.stdout(&serde_json::to_string_pretty(&value).map_err(wrong)?)
     }
 
     fn stdout(&self, text: &str) -> Result<(), Failure> {

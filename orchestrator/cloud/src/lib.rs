@@ -52,7 +52,7 @@ impl Aws {
         let config = load(choice, default_region).await;
         let call = Call { service: "config", operation: "Region" };
         let Some(region) = config.region() else {
-            let message = "no region is named; pass `--region` or set AWS_REGION";
+            let message = "no AWS region is named";
             return Err(CloudError::found(call, Code::AWS_INVALID, message));
         };
         let region = Region::new(region.to_string()).map_err(|e| CloudError::found(call, Code::AWS_INVALID, e.to_string()))?;

@@ -11,7 +11,6 @@ pub use ledger::Ledger;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_smithy_types::timeout::TimeoutConfig;
 use std::error::Error;
@@ -116,8 +115,13 @@ struct Sorted {
 fn finish(call: Call, mut sorted: Sorted, message: Option<String>, error: &(dyn Error + 'static)) -> CloudError {
     let mut cause = Some(error);
     let mut no_credentials = false;
+    let mut chain: Vec<String> = Vec::new();
     while let Some(this) = cause {
         no_credentials |= this.is::<CredentialsError>();
+        let text = this.to_string();
+        if !chain.iter().any(|before| before.contains(&text)) {
+            chain.push(text);
+        }
         cause = this.source();
     }
     let code = if no_credentials {
@@ -127,7 +131,7 @@ fn finish(call: Call, mut sorted: Sorted, message: Option<String>, error: &(dyn 
     } else {
         our_code(sorted.effect, sorted.aws_code.as_deref())
     };
-    let message = message.unwrap_or_else(|| DisplayErrorContext(error).to_string());
+    let message = message.unwrap_or_else(|| chain.join(": "));
     let message = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect();
     CloudError { call, effect: sorted.effect, code, aws_code: sorted.aws_code, message, request_id: sorted.request_id }
 }
