@@ -11,7 +11,8 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use tde2hsm_protocol::{
-    CampaignId, Code, Digest, Direction, Generation, OperationId, OrderToken, Outcome, Sid, Step, Timestamp, Work,
+    CampaignId, Code, Digest, Direction, Generation, KnownLogin, LoginResult, OperationId, OrderToken, Outcome, SecretRef, Sid,
+    Step, Timestamp, Work,
 };
 
 /// The version of the entries this program writes; another one is refused, not guessed.
@@ -77,6 +78,14 @@ pub enum Event {
     Start {
         sid: Sid,
     },
+    /// C_Login, or the keystore's password check, is about to be tried (H10).
+    LoginBegun {
+        secret: SecretRef,
+    },
+    LoginEnded {
+        secret: SecretRef,
+        result: LoginResult,
+    },
     Reported {
         outcome: Outcome,
     },
@@ -124,8 +133,7 @@ pub enum JournalError {
 pub struct Journal {
     path: PathBuf,
     file: File,
-    entries: Vec<Entry>,
-    head: Digest,
+    entries: Entries,
 }
 
 impl Journal {
@@ -147,7 +155,7 @@ impl Journal {
             .map_err(fail("opened"))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(fail("read"))?;
-        let (entries, head, good) = verify(&bytes)?;
+        let (entries, good) = verify(&bytes)?;
         if good < bytes.len() {
             file.set_len(good as u64).map_err(fail("mended"))?;
             file.seek(SeekFrom::End(0)).map_err(fail("mended"))?;
@@ -157,7 +165,18 @@ impl Journal {
             // The name itself has to survive a crash.
             File::open(dir).and_then(|dir| dir.sync_all()).map_err(fail("created"))?;
         }
-        Ok(Journal { path, file, entries, head })
+        Ok(Journal { path, file, entries })
+    }
+
+    /// Reads it without mending: for whoever does not hold the lock, while its holder may be writing. A last line that
+    /// is not whole is not there yet.
+    pub fn read(dir: &Path) -> Result<Entries, JournalError> {
+        let path = dir.join("journal.jsonl");
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(verify(&bytes)?.0),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(verify(&[])?.0),
+            Err(source) => Err(JournalError::Io { path, what: "read", source }),
+        }
     }
 
     /// Durable when it returns.
@@ -170,15 +189,15 @@ impl Journal {
     ) -> Result<&Entry, JournalError> {
         let entry = Entry {
             v: JOURNAL_VERSION,
-            seq: self.entries.len() as u64,
+            seq: self.entries.list.len() as u64,
             at,
             campaign: campaign.clone(),
             operation: operation.cloned(),
-            prev: self.head,
+            prev: self.entries.head,
             event,
         };
         let mut line = serde_json::to_vec(&entry).expect("entries serialise: string keys, no foreign Serialize");
-        let head = self.head.chain(&line);
+        let head = self.entries.head.chain(&line);
         line.push(b'\n');
         let io = |source| JournalError::Io { path: self.path.clone(), what: "written", source };
         let length = self.file.metadata().map_err(io)?.len();
@@ -187,23 +206,38 @@ impl Journal {
             let _ = self.file.set_len(length);
             return Err(io(source));
         }
-        self.head = head;
-        self.entries.push(entry);
-        Ok(self.entries.last().expect("pushed above"))
+        self.entries.head = head;
+        self.entries.list.push(entry);
+        Ok(self.entries.list.last().expect("pushed above"))
+    }
+
+    pub fn entries(&self) -> &[Entry] {
+        self.entries.all()
+    }
+}
+
+/// What can be asked of a journal, whether it is open for writing or was only read.
+#[derive(Debug)]
+pub struct Entries {
+    list: Vec<Entry>,
+    head: Digest,
+}
+
+impl Entries {
+    pub fn all(&self) -> &[Entry] {
+        &self.list
     }
 
     /// Digest over the whole journal (H38).
     pub fn head(&self) -> Digest {
         self.head
     }
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
+
     pub fn of_campaign<'a>(&'a self, campaign: &'a CampaignId) -> impl DoubleEndedIterator<Item = &'a Entry> {
-        self.entries.iter().filter(move |entry| entry.campaign == *campaign)
+        self.all().iter().filter(move |entry| entry.campaign == *campaign)
     }
     pub fn of_operation<'a>(&'a self, operation: &'a OperationId) -> impl DoubleEndedIterator<Item = &'a Entry> {
-        self.entries.iter().filter(move |entry| entry.operation.as_ref() == Some(operation))
+        self.all().iter().filter(move |entry| entry.operation.as_ref() == Some(operation))
     }
 
     /// The newest value remembered under a name.
@@ -229,12 +263,12 @@ impl Journal {
         subject: &Subject,
         action: &str,
     ) -> Option<(&Entry, Option<&Value>)> {
-        let at = self.entries.iter().rposition(|e| {
+        let at = self.all().iter().rposition(|e| {
             e.campaign == *campaign
                 && matches!(&e.event, Event::Intent { step: s, direction: d, subject: j, action: a, .. }
                     if *s == step && *d == direction && j == subject && a == action)
         })?;
-        let seen = self.entries[at..].iter().filter(|e| e.campaign == *campaign).find_map(|e| match &e.event {
+        let seen = self.all()[at..].iter().filter(|e| e.campaign == *campaign).find_map(|e| match &e.event {
             Event::Observed { step: s, direction: d, subject: j, action: a, data }
                 if *s == step && *d == direction && j == subject && a == action =>
             {
@@ -242,12 +276,12 @@ impl Journal {
             }
             _ => None,
         });
-        Some((&self.entries[at], seen))
+        Some((&self.all()[at], seen))
     }
 
     /// How a step ended last in this campaign.
     pub fn last_end(&self, campaign: &CampaignId, step: Step, direction: Direction) -> Option<&StepEnded> {
-        self.entries.iter().rev().filter(|entry| entry.campaign == *campaign).find_map(|entry| match &entry.event {
+        self.all().iter().rev().filter(|entry| entry.campaign == *campaign).find_map(|entry| match &entry.event {
             Event::StepEnded { step: s, direction: d, end } if *s == step && *d == direction => Some(end),
             _ => None,
         })
@@ -261,19 +295,71 @@ impl Journal {
         })
     }
 
-    /// The newest generation any accepted order of the campaign had, unless its hold was released since.
+    /// The newest generation that any order of the campaign had which moved something.
     pub fn generation(&self, campaign: &CampaignId) -> Option<Generation> {
-        self.of_campaign(campaign)
+        let accepted = self.all().iter().filter(|entry| entry.campaign == *campaign);
+        accepted
             .filter_map(|entry| match &entry.event {
                 Event::Accepted { generation, .. } => Some(*generation),
                 _ => None,
             })
             .max()
     }
+
+    /// The campaign that holds the host: the last one whose order was accepted, unless it was released since (H32).
+    pub fn held_by(&self) -> Option<CampaignId> {
+        self.all().iter().rev().find_map(|entry| match &entry.event {
+            Event::Accepted { work: Work::Run { .. }, .. } => Some(Some(entry.campaign.clone())),
+            Event::Released => Some(None),
+            _ => None,
+        })?
+    }
+
+    /// How the newest try of a secret version ended on this host, in any campaign (H10).
+    pub fn login(&self, secret: &SecretRef) -> Option<LoginResult> {
+        self.all().iter().rev().find_map(|entry| match &entry.event {
+            Event::LoginEnded { secret: s, result } if s == secret => Some(*result),
+            _ => None,
+        })
+    }
+
+    /// Every secret version that this host tried in a campaign, each with its newest end.
+    pub fn logins(&self, campaign: &CampaignId) -> Vec<KnownLogin> {
+        let mut known: Vec<KnownLogin> = Vec::new();
+        for entry in self.all().iter().filter(|entry| entry.campaign == *campaign) {
+            if let Event::LoginEnded { secret, result } = &entry.event {
+                known.retain(|login| login.secret != *secret);
+                known.push(KnownLogin { secret: secret.clone(), result: *result });
+            }
+        }
+        known
+    }
+
+    /// How often a worker took an operation up.
+    pub fn workers(&self, operation: &OperationId) -> usize {
+        let mine = self.all().iter().filter(|entry| entry.operation.as_ref() == Some(operation));
+        mine.filter(|entry| matches!(entry.event, Event::Worker { .. })).count()
+    }
+
+    /// The step an operation is in, or was last in.
+    pub fn step_of(&self, operation: &OperationId) -> Option<Step> {
+        let mine = self.all().iter().rev().filter(|entry| entry.operation.as_ref() == Some(operation));
+        mine.into_iter().find_map(|entry| match &entry.event {
+            Event::StepBegun { step, .. } => Some(*step),
+            _ => None,
+        })
+    }
+}
+
+impl std::ops::Deref for Journal {
+    type Target = Entries;
+    fn deref(&self) -> &Entries {
+        &self.entries
+    }
 }
 
 /// The entries of a journal's bytes, its head, and how many bytes of it hold.
-fn verify(bytes: &[u8]) -> Result<(Vec<Entry>, Digest, usize), JournalError> {
+fn verify(bytes: &[u8]) -> Result<(Entries, usize), JournalError> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut head = Digest::ZERO;
     let mut good = 0;
@@ -304,12 +390,122 @@ fn verify(bytes: &[u8]) -> Result<(Vec<Entry>, Digest, usize), JournalError> {
             }
         }
     }
-    Ok((entries, head, good))
+    Ok((Entries { list: entries, head }, good))
 }
 
 /// For a message that has to name a code without a step.
 impl JournalError {
     pub fn code(&self) -> Code {
         Code::HOST_JOURNAL
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn campaign() -> CampaignId {
+        CampaignId::new("c-1").unwrap()
+    }
+    fn fact(n: u64) -> Event {
+        Event::Fact { subject: Subject::Host, name: "n".into(), value: json!({"z": n, "a": [1.5, "\u{e4}"]}) }
+    }
+    fn write(dir: &Path, entries: u64) -> Vec<u8> {
+        let mut journal = Journal::open(dir).unwrap();
+        for n in 0..entries {
+            journal.append(Timestamp(7), &campaign(), None, fact(n)).unwrap();
+        }
+        std::fs::read(dir.join("journal.jsonl")).unwrap()
+    }
+
+    #[test]
+    fn a_journal_is_read_back_with_the_same_head() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), 3);
+        let journal = Journal::open(dir.path()).unwrap();
+        assert_eq!(journal.fact(&campaign(), &Subject::Host, "n").unwrap()["z"], 2);
+        assert_eq!(Journal::read(dir.path()).unwrap().head(), journal.head());
+        assert_ne!(journal.head(), Digest::ZERO);
+    }
+
+    /// A crash at every byte of the last write: what was whole is kept, and writing goes on.
+    #[test]
+    fn a_torn_tail_is_cut_off_at_any_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = write(dir.path(), 3);
+        let last = whole[..whole.len() - 1].iter().rposition(|b| *b == b'\n').unwrap() + 1;
+        let mut points = 0;
+        for end in last..whole.len() {
+            std::fs::write(dir.path().join("journal.jsonl"), &whole[..end]).unwrap();
+            // A reader does not mend: the writer may be in the middle of this very line.
+            assert_eq!(Journal::read(dir.path()).unwrap().all().len(), 2);
+            assert_eq!(std::fs::read(dir.path().join("journal.jsonl")).unwrap().len(), end);
+            let mut journal = Journal::open(dir.path()).unwrap();
+            assert_eq!(journal.entries().len(), 2);
+            journal.append(Timestamp(8), &campaign(), None, fact(9)).unwrap();
+            assert_eq!(Journal::open(dir.path()).unwrap().entries().len(), 3);
+            points += 1;
+        }
+        println!("{points} crash points");
+        let mut zeroes = whole.clone();
+        zeroes.extend([0; 100]);
+        std::fs::write(dir.path().join("journal.jsonl"), zeroes).unwrap();
+        assert_eq!(Journal::open(dir.path()).unwrap().entries().len(), 3);
+    }
+
+    #[test]
+    fn h38_a_changed_entry_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = write(dir.path(), 3);
+        let path = dir.path().join("journal.jsonl");
+        let changed = String::from_utf8(whole.clone()).unwrap().replacen("\"z\":1", "\"z\":4", 1);
+        std::fs::write(&path, changed).unwrap();
+        assert!(matches!(Journal::open(dir.path()), Err(JournalError::Broken { seq: 2 })));
+        let mut lines: Vec<&[u8]> = whole.split_inclusive(|b| *b == b'\n').collect();
+        lines.remove(1);
+        std::fs::write(&path, lines.concat()).unwrap();
+        assert!(matches!(Journal::open(dir.path()), Err(JournalError::Broken { seq: 1 })));
+        std::fs::write(&path, String::from_utf8(whole).unwrap().replace("\"v\":1", "\"v\":2")).unwrap();
+        assert!(matches!(Journal::open(dir.path()), Err(JournalError::Version { version: 2, .. })));
+    }
+
+    #[test]
+    fn h32_the_last_accepted_order_holds_the_host_until_its_release() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path()).unwrap();
+        assert_eq!(journal.held_by(), None);
+        let work = Work::Run { segment: tde2hsm_protocol::Segment::Stage, direction: Direction::Do };
+        let accepted = |generation| Event::Accepted {
+            plan: Digest::ZERO,
+            generation: Generation(generation),
+            token: OrderToken::new("t-1").unwrap(),
+            work,
+            controller_head: Digest::ZERO,
+        };
+        for generation in [3, 2] {
+            journal.append(Timestamp(1), &campaign(), None, accepted(generation)).unwrap();
+        }
+        assert_eq!((journal.held_by(), journal.generation(&campaign())), (Some(campaign()), Some(Generation(3))));
+        journal.append(Timestamp(1), &campaign(), None, Event::Released).unwrap();
+        assert_eq!(journal.held_by(), None);
+        assert!(!journal.has_moved(&campaign()));
+    }
+
+    #[test]
+    fn an_intent_without_its_observation_is_told_from_one_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path()).unwrap();
+        let subject = Subject::Database(Sid::new("FIN").unwrap());
+        let (step, direction) = (Step::Migrate, Direction::Do);
+        let intent =
+            Event::Intent { step, direction, subject: subject.clone(), action: "migrate".into(), data: json!({"id": 1}) };
+        let seen = Event::Observed { step, direction, subject: subject.clone(), action: "migrate".into(), data: json!("06") };
+        journal.append(Timestamp(1), &campaign(), None, intent).unwrap();
+        assert!(journal.last_intent(&campaign(), step, direction, &subject, "migrate").unwrap().1.is_none());
+        assert!(journal.has_moved(&campaign()));
+        journal.append(Timestamp(2), &campaign(), None, seen).unwrap();
+        assert_eq!(journal.last_intent(&campaign(), step, direction, &subject, "migrate").unwrap().1, Some(&json!("06")));
+        assert!(journal.last_intent(&campaign(), step, Direction::Undo, &subject, "migrate").is_none());
     }
 }

@@ -30,7 +30,7 @@ pub mod worker;
 
 pub use cli::main;
 pub use clock::{Clock, SystemClock};
-pub use journal::{Event, Journal, Subject};
+pub use journal::{Entries, Event, Journal, Subject};
 pub use paths::Paths;
 pub use secrets::{Secret, Secrets};
 pub use step::{Context, Kind, Results, StepBody, StepEnd, StepError};
