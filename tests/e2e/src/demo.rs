@@ -62,7 +62,7 @@ fn demo() -> Result<()> {
     let after_cut_off = world.verify("old-hsm,software")?;
     let without_target = world.verify("target")?;
     let planned_restarts = restarts(&plan)?;
-    let moved: Vec<&String> = sids.iter().filter(|sid| on_cloudhsm(&after, sid)).collect();
+    let moved: Vec<&String> = sids.iter().filter(|sid| after.on_cloudhsm(sid)).collect();
     let untouched: Vec<&String> = sids.iter().filter(|sid| same(&before, &after, sid)).collect();
     let rest: Vec<&String> = sids.iter().filter(|sid| !moved.contains(sid) && !untouched.contains(sid)).collect();
     let opens = world.verify("")?;
@@ -104,11 +104,6 @@ fn demo() -> Result<()> {
 fn target() -> Result<PathBuf> {
     let programs = programs()?;
     programs.parent().map(Path::to_owned).context("programs lie in a target directory")
-}
-
-fn on_cloudhsm(inspection: &Inspection, sid: &str) -> bool {
-    let stores = inspection.active_stores(sid);
-    !stores.is_empty() && stores.iter().all(|store| store == "cloudhsm")
 }
 
 fn same(before: &Inspection, after: &Inspection, sid: &str) -> bool {

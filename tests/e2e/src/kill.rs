@@ -34,7 +34,9 @@ pub fn below(root: u32) -> Vec<Process> {
     for entry in fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        let Some(parent) = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)).and_then(|p| p.parse().ok()) else { continue };
+        let Some(parent) = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)).and_then(|p| p.parse().ok()) else {
+            continue;
+        };
         let args = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let args = args.split(|b| *b == 0).filter(|a| !a.is_empty()).map(|a| String::from_utf8_lossy(a).into_owned()).collect();
         all.insert(pid, Process { pid, parent, args });

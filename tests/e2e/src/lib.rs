@@ -146,14 +146,58 @@ impl World {
         run(self.tde2hsm().args(args))
     }
 
-    /// `setup` with what the sandbox left for an operator to install.
-    pub fn setup(&self) -> Result<Ran> {
-        let packages = self.dir.join("packages");
-        let rpm = std::fs::read_dir(&packages)?
+    /// Instance ids of the hosts.
+    pub fn hosts(&self) -> Result<Vec<String>> {
+        let mut hosts: Vec<String> = std::fs::read_dir(self.dir.join("hosts"))?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.starts_with("i-"))
+            .collect();
+        hosts.sort();
+        Ok(hosts)
+    }
+
+    /// A host's root file system.
+    pub fn root(&self, host: &str) -> PathBuf {
+        self.dir.join("hosts").join(host).join("root")
+    }
+
+    /// The value of a secret (`old-hsm`, `cloudhsm`, `software`), which no part of the product tells.
+    pub fn secret(&self, name: &str) -> Result<String> {
+        let values: Value = serde_json::from_slice(&std::fs::read(self.dir.join("truth/secrets.json"))?)?;
+        values[name].as_str().map(str::to_owned).with_context(|| format!("no secret `{name}`"))
+    }
+
+    pub fn client_package(&self) -> Result<PathBuf> {
+        std::fs::read_dir(self.dir.join("packages"))?
             .filter_map(Result::ok)
             .map(|entry| entry.path())
             .find(|path| path.extension().is_some_and(|e| e == "rpm"))
-            .context("the sandbox left no client package")?;
+            .context("the sandbox left no client package")
+    }
+
+    /// What is wrong with the fleet, if every database of it was to be migrated. Empty after a right migration.
+    pub fn verdicts(&self) -> Result<Vec<Verdict>> {
+        let inspection = self.inspect()?;
+        let (open, cut, without) = (self.verify("")?, self.verify("old-hsm,software")?, self.verify("target")?);
+        let sids = inspection.sids();
+        ensure!(!sids.is_empty(), "no database");
+        let any = |test: &dyn Fn(&str) -> bool| sids.iter().any(|sid| test(sid));
+        let repeated = |sid: &str| ["MIGRATE", "REVERSE MIGRATE"].iter().any(|s| inspection.statements(sid, s) > 1);
+        let found = [
+            (Verdict::Unreadable, any(&|sid| !open.all_readable(sid))),
+            (Verdict::NotOnCloudHsm, any(&|sid| !inspection.on_cloudhsm(sid))),
+            (Verdict::NeedsOldKeystores, any(&|sid| !cut.all_readable(sid))),
+            (Verdict::ReadsWithoutTarget, any(&|sid| without.readable(sid) > 0)),
+            (Verdict::LoginWasted, ["old-hsm", "cloudhsm"].iter().any(|token| inspection.logins(token).1 > 0)),
+            (Verdict::StatementRepeated, any(&repeated)),
+        ];
+        Ok(found.into_iter().filter(|(_, is)| *is).map(|(verdict, _)| verdict).collect())
+    }
+
+    /// `setup` with what the sandbox left for an operator to install.
+    pub fn setup(&self) -> Result<Ran> {
+        let packages = self.dir.join("packages");
+        let rpm = self.client_package()?;
         run(self
             .tde2hsm()
             .arg("setup")
@@ -241,6 +285,30 @@ pub fn run(command: &mut Command) -> Result<Ran> {
     })
 }
 
+/// What tells a wrong migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Unreadable,
+    NotOnCloudHsm,
+    NeedsOldKeystores,
+    ReadsWithoutTarget,
+    LoginWasted,
+    StatementRepeated,
+}
+
+impl Verdict {
+    pub fn says(self) -> &'static str {
+        match self {
+            Verdict::Unreadable => "rows do not read",
+            Verdict::NotOnCloudHsm => "an active key is not in CloudHSM",
+            Verdict::NeedsOldKeystores => "rows need the old keystores",
+            Verdict::ReadsWithoutTarget => "rows read without CloudHSM",
+            Verdict::LoginWasted => "failed logins",
+            Verdict::StatementRepeated => "a key change ran twice",
+        }
+    }
+}
+
 /// `sandbox inspect`, typed where tests look.
 pub struct Inspection(pub Value);
 
@@ -260,6 +328,13 @@ impl Inspection {
     /// The stores of a database's active keys, one a container that has a key.
     pub fn active_stores(&self, sid: &str) -> Vec<String> {
         self.containers(sid).iter().filter_map(|(_, c)| c["active"]["store"].as_str().map(str::to_owned)).collect()
+    }
+    pub fn on_cloudhsm(&self, sid: &str) -> bool {
+        let stores = self.active_stores(sid);
+        !stores.is_empty() && stores.iter().all(|store| store == "cloudhsm")
+    }
+    pub fn statements(&self, sid: &str, class: &str) -> u64 {
+        self.0["databases"][sid]["statements"][class].as_u64().unwrap_or(0)
     }
     pub fn keys(&self, sid: &str, container: &str, store: &str) -> u64 {
         self.0["databases"][sid]["containers"][container]["keys"][store].as_u64().unwrap_or(0)
