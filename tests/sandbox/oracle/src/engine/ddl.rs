@@ -33,6 +33,9 @@ pub fn execute(run: &mut Run<'_>, sess: &mut Sess, text: &str) -> Result<Answer>
     if upper.starts_with("ADMINISTER") {
         let statement = super::parse::parse(text)?;
         run.class = statement.class().into();
+        if let Some(row) = run.shared.lock().sessions.get_mut(&sess.sid) {
+            row.running.clone_from(&run.class);
+        }
         super::akm::run(run, sess, &statement)?;
         return Ok(Answer::message("keystore altered."));
     }

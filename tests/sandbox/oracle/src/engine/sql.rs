@@ -337,25 +337,23 @@ fn concat(tokens: &mut Vec<T>) {
     while i < tokens.len() {
         if tokens[i].op("||") {
             // Right first: positions on the left stay.
-            let mut end = i + 2;
-            if tokens.get(i + 1).is_some_and(|t| t.op("(")) {
-                end = closing(tokens, i + 1).unwrap_or(end);
-            } else if tokens.get(i + 1).is_some_and(|t| t.is("CASE")) {
-                end = case_end(tokens, i + 1);
-            } else {
-                while tokens.get(end).is_some_and(|t| t.op(".")) {
-                    end += 2;
-                }
-                if tokens.get(end).is_some_and(|t| t.op("(")) {
-                    end = closing(tokens, end).unwrap_or(end);
-                }
+            let mut end = primary_end(tokens, i + 1);
+            while tokens.get(end).is_some_and(|t| t.op("*") || t.op("/")) {
+                end = primary_end(tokens, end + 1);
             }
             let end = end.min(tokens.len());
             tokens.insert(end, op(")"));
             tokens.insert(i + 1, op("("));
             tokens.insert(i + 1, word("ora_text"));
             if i > 0 {
-                let start = operand_start(tokens, i - 1);
+                let mut start = operand_start(tokens, i - 1);
+                // Oracle reads `a - b || c` as `(a - b) || c`; SQLite binds `||` first.
+                while start >= 2
+                    && ["+", "-", "*", "/"].iter().any(|o| tokens[start - 1].op(o))
+                    && ends_a_value(&tokens[start - 2])
+                {
+                    start = operand_start(tokens, start - 2);
+                }
                 let wrapped = start < i && tokens[start].is("ora_text");
                 if !wrapped {
                     tokens.insert(i, op(")"));
@@ -367,6 +365,36 @@ fn concat(tokens: &mut Vec<T>) {
         }
         i += 1;
     }
+}
+
+fn ends_a_value(token: &T) -> bool {
+    match token {
+        T::Num(_) | T::Str(_) | T::Quoted(_) => true,
+        T::Word(w) => !is_keyword(w),
+        T::Op(o) => o == ")",
+    }
+}
+
+/// The index after a primary: a literal, a name, a call, brackets, CASE … END.
+fn primary_end(tokens: &[T], start: usize) -> usize {
+    let mut end = start + 1;
+    if tokens.get(start).is_some_and(|t| t.op("(")) {
+        return closing(tokens, start).unwrap_or(end);
+    }
+    if tokens.get(start).is_some_and(|t| t.is("CASE")) {
+        return case_end(tokens, start);
+    }
+    while tokens.get(end).is_some_and(|t| t.op(".")) {
+        end += 2;
+    }
+    if tokens.get(end).is_some_and(|t| t.op("(")) {
+        end = closing(tokens, end).unwrap_or(end);
+        // An analytic function goes on.
+        if tokens.get(end).is_some_and(|t| t.is("OVER")) {
+            end = closing(tokens, end + 1).unwrap_or(end);
+        }
+    }
+    end
 }
 
 fn case_end(tokens: &[T], start: usize) -> usize {

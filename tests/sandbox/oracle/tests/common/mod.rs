@@ -199,9 +199,18 @@ impl World {
     }
 
     pub fn verify(&self, cut_off: &[&str]) -> std::collections::BTreeMap<String, Verified> {
+        self.verify_those(cut_off, |_| true)
+    }
+
+    pub fn verify_one(&self, sid: &str, cut_off: &[&str]) -> Verified {
+        self.verify_those(cut_off, |truth| truth.sid == sid).remove(sid).unwrap()
+    }
+
+    fn verify_those(&self, cut_off: &[&str], wanted: impl Fn(&Truth) -> bool) -> std::collections::BTreeMap<String, Verified> {
         let databases = self
             .truths
             .iter()
+            .filter(|truth| wanted(truth))
             .map(|truth| VerifyDatabase {
                 truth: truth.clone(),
                 pins: [("old-hsm", OLD_PIN), ("cloudhsm", NEW_PIN)].map(|(store, pin)| (store.to_owned(), pin.to_owned())).into(),
@@ -209,10 +218,10 @@ impl World {
             })
             .collect();
         let spec = VerifySpec { databases, cut_off: cut_off.iter().map(|s| (*s).to_owned()).collect() };
-        // Of a copy, as the sandbox does: verifying writes.
+        // Of a copy, as the sandbox does: verifying writes, by rename alone, so links are copy enough.
         let copy = self.dir.path().join("copy");
         let _ = std::fs::remove_dir_all(&copy);
-        let status = Command::new("cp").arg("-a").arg(self.path("/u01")).arg(&copy).status();
+        let status = Command::new("cp").arg("-al").arg(self.path("/u01")).arg(&copy).status();
         assert!(status.unwrap().success());
         let aside = self.dir.path().join("u01.live");
         std::fs::rename(self.path("/u01"), &aside).unwrap();
