@@ -1,0 +1,215 @@
+//! What a campaign survives: the end of the program between any two effects, and every kind of lost answer.
+
+mod common;
+
+use common::*;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use tde2hsm_campaign::plan::Plan;
+use tde2hsm_campaign::reducer::{End, EventKind, Gate, Retry};
+use tde2hsm_driver::{Driver, OpenError, Silent, Turn, plan_of};
+use tde2hsm_journal::{Head, Journal, JournalError, MemoryJournal};
+use tde2hsm_protocol::{Direction, Generation, Segment, Work};
+
+const HOSTS: usize = 3;
+
+struct Bench {
+    plan: Arc<Plan>,
+    journal: FusedJournal,
+    cloud: FakeCloud,
+    clock: Arc<FakeClock>,
+    fuse: Arc<Fuse>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let fuse = Arc::new(Fuse::default());
+        let clock = Arc::new(FakeClock { now: Mutex::new(START), deadline: START.plus(86_400) });
+        Bench {
+            plan: plan(HOSTS),
+            journal: FusedJournal { inner: MemoryJournal::default(), fuse: Arc::clone(&fuse) },
+            cloud: FakeCloud::new(Arc::clone(&clock), Arc::clone(&fuse)),
+            clock,
+            fuse,
+        }
+    }
+
+    fn first(&self) -> Vec<EventKind> {
+        let started = EventKind::CampaignStarted { plan: self.plan.digest(), campaign: campaign(), generation: Generation(1) };
+        vec![started, EventKind::Approved { gate: Gate::Stage }]
+    }
+
+    /// `apply`: begins the campaign and drives it.
+    async fn apply(&self, operator: &Opens) -> Turn {
+        let plan = Arc::clone(&self.plan);
+        let mut driver =
+            Driver::start(&self.journal, &self.cloud, &*self.clock, &Silent, plan, campaign(), self.first()).await.unwrap();
+        driver.run(operator).await.unwrap()
+    }
+
+    /// `resume`, or `apply` where nothing was begun.
+    async fn resume(&self, operator: &Opens) -> Turn {
+        let mut driver = match Driver::open(&self.journal, &self.cloud, &*self.clock, &Silent, campaign()).await {
+            Ok(driver) => driver,
+            Err(OpenError::Unknown(_)) => return self.apply(operator).await,
+            Err(e) => panic!("{e}"),
+        };
+        let interrupted = EventKind::Interrupted { why: "test".to_owned() };
+        let hosts = if driver.state().end().is_some() { Retry::Failed } else { Retry::Nothing };
+        driver.record(vec![interrupted, EventKind::Resumed { hosts, window: None }]).await.unwrap();
+        driver.run(operator).await.unwrap()
+    }
+
+    /// Drives until the fuse blows, if it does; answers whether it did.
+    async fn apply_until_blown(&self) -> bool {
+        let operator = Opens::default();
+        tokio::select! {
+            biased;
+            () = self.fuse.blown.notified() => true,
+            turn = self.apply(&operator) => { assert_eq!(turn, Turn::Ended(End::Done)); false }
+        }
+    }
+
+    /// Every host ran every segment once, and nothing was delivered twice that had arrived once.
+    fn check(&self, what: &str) {
+        for host in 0..HOSTS {
+            let mut runs = self.cloud.runs(&instance(host));
+            let expected = Segment::ALL.map(|segment| Work::Run { segment, direction: Direction::Do });
+            let place = |work: &Work| expected.iter().position(|w| w == work);
+            runs.sort_by_key(place);
+            assert_eq!(runs, expected, "{what}: host {host}");
+        }
+        for ((instance, operation), times) in &self.cloud.world.lock().unwrap().delivered {
+            assert_eq!(*times, 1, "{what}: {operation} was sent to {instance} {times} times");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_campaign_runs_to_its_end_and_shows_the_hosts_its_journal() {
+    let bench = Bench::new();
+    let operator = Opens::default();
+    assert_eq!(bench.apply(&operator).await, Turn::Ended(End::Done));
+    bench.check("nothing planted");
+    assert_eq!(*operator.asked.lock().unwrap(), [Gate::Wave(1), Gate::Wave(2)], "each gate is asked once");
+    let links: Vec<_> = bench.journal.read(&campaign(), 0).await.unwrap().iter().map(|e| e.link).collect();
+    let heads = bench.cloud.world.lock().unwrap().heads.clone();
+    assert!(!heads.is_empty() && heads.iter().all(|head| links.contains(head)), "H38: each order carries the journal's head");
+}
+
+/// The program ends before or after each durable write and each call; `resume` brings the campaign to the same end.
+#[tokio::test]
+async fn a_crash_between_any_two_effects_is_resumed() {
+    let bench = Bench::new();
+    bench.fuse.set(None);
+    assert!(!bench.apply_until_blown().await);
+    let points = bench.fuse.passed();
+    assert!(points > 40, "only {points} points: the test tests nothing");
+    for lag in [0, 20] {
+        for point in 1..=points {
+            let bench = Bench::new();
+            bench.cloud.world.lock().unwrap().list_lag = lag;
+            bench.fuse.set(Some(point));
+            assert!(bench.apply_until_blown().await || lag > 0, "point {point} was not reached");
+            bench.fuse.set(None);
+            let turn = bench.resume(&Opens::default()).await;
+            assert_eq!(turn, Turn::Ended(End::Done), "crash at point {point}, lists lag {lag} s");
+            bench.check(&format!("crash at point {point}, lists lag {lag} s"));
+        }
+    }
+    println!("resumed from {points} crash points, with lists at once and 20 s late");
+}
+
+/// A crash while resuming from a crash.
+#[tokio::test]
+async fn a_second_crash_is_resumed_too() {
+    let mut tried = 0;
+    for first in (1..60).step_by(7) {
+        for second in (1..40).step_by(3) {
+            let bench = Bench::new();
+            bench.fuse.set(Some(first));
+            if !bench.apply_until_blown().await {
+                continue;
+            }
+            bench.fuse.set(Some(second));
+            let operator = Opens::default();
+            let ended = tokio::select! {
+                biased;
+                () = bench.fuse.blown.notified() => false,
+                turn = bench.resume(&operator) => { assert_eq!(turn, Turn::Ended(End::Done)); true }
+            };
+            bench.fuse.set(None);
+            if !ended {
+                assert_eq!(bench.resume(&Opens::default()).await, Turn::Ended(End::Done), "{first}, then {second}");
+            }
+            bench.check(&format!("crash at {first}, then {second}"));
+            tried += 1;
+        }
+    }
+    println!("resumed from {tried} pairs of crashes");
+    assert!(tried > 50);
+}
+
+/// A§1.5: an answer that is lost is found by its token, and the command is not sent again.
+#[tokio::test]
+async fn a_lost_reply_is_found_by_its_token_and_never_sent_twice() {
+    let bench = Bench::new();
+    assert_eq!(bench.apply(&Opens::default()).await, Turn::Ended(End::Done));
+    let sends = bench.cloud.world.lock().unwrap().sends;
+    let mut tried = 0;
+    for loss in [Loss::Reply, Loss::Command, Loss::Throttled] {
+        for lag in [0, 45] {
+            for lost in 0..sends {
+                let bench = Bench::new();
+                {
+                    let mut world = bench.cloud.world.lock().unwrap();
+                    world.losses = BTreeMap::from([(lost, loss)]);
+                    world.list_lag = lag;
+                }
+                let what = format!("{loss:?} at send {lost}, lists lag {lag} s");
+                assert_eq!(bench.apply(&Opens::default()).await, Turn::Ended(End::Done), "{what}");
+                bench.check(&what);
+                tried += 1;
+            }
+        }
+    }
+    println!("tried {tried} lost sends");
+}
+
+/// Whoever says no at a gate leaves a campaign that stands there, and can be asked again later.
+#[tokio::test]
+async fn a_shut_gate_stops_the_campaign_after_the_hosts_in_hand() {
+    let bench = Bench::new();
+    let shut = Opens { shut: [Gate::Wave(2)].into(), ..Opens::default() };
+    assert_eq!(bench.apply(&shut).await, Turn::Stopped);
+    assert_eq!(shut.asked.lock().unwrap().iter().filter(|gate| **gate == Gate::Wave(2)).count(), 1, "asked once");
+    assert_eq!(bench.resume(&Opens::default()).await, Turn::Ended(End::Done));
+    bench.check("after a shut gate");
+}
+
+/// H32: of two controllers on one journal, the second to write has no effect on any host.
+#[tokio::test]
+async fn a_second_controller_is_refused_before_it_sends() {
+    let bench = Bench::new();
+    let first = bench.first();
+    let plan = Arc::clone(&bench.plan);
+    let mut one =
+        Driver::start(&bench.journal, &bench.cloud, &*bench.clock, &Silent, Arc::clone(&plan), campaign(), first).await.unwrap();
+    let again = Driver::start(&bench.journal, &bench.cloud, &*bench.clock, &Silent, plan, campaign(), bench.first()).await;
+    assert!(matches!(again.err(), Some(JournalError::Conflict { .. })), "the same campaign is begun once");
+    let mut two = Driver::open(&bench.journal, &bench.cloud, &*bench.clock, &Silent, campaign()).await.unwrap();
+    one.record(vec![EventKind::Interrupted { why: "one".to_owned() }]).await.unwrap();
+    let before = bench.cloud.world.lock().unwrap().sends;
+    assert!(two.run(&Opens::default()).await.is_err());
+    assert_eq!(bench.cloud.world.lock().unwrap().sends, before, "nothing was sent by the one that lost");
+}
+
+#[tokio::test]
+async fn a_campaign_is_rebuilt_from_its_journal_alone() {
+    let bench = Bench::new();
+    assert_eq!(bench.apply(&Opens::default()).await, Turn::Ended(End::Done));
+    let (plan, events, head) = plan_of(&bench.journal, &campaign()).await.unwrap();
+    assert_eq!(plan.digest(), bench.plan.digest());
+    assert_eq!(head.seq as usize, events.len());
+    assert_ne!(head, Head::START);
+}
