@@ -8,6 +8,7 @@
 mod cli;
 pub mod clock;
 pub mod details;
+mod doctor;
 pub mod endpoints;
 pub mod engine;
 pub mod files;
