@@ -28,7 +28,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "NAME")]
     pub region: Option<String>,
     /// The journal of campaigns; by default in the user's state directory
-    #[arg(long, global = true, env = "TDE2HSM_JOURNAL", value_name = "PATH")]
+    #[arg(long, global = true, env = "TDE2HSM_JOURNAL", hide_env_values = true, value_name = "PATH")]
     pub journal: Option<PathBuf>,
 }
 

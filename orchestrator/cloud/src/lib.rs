@@ -56,17 +56,22 @@ impl Aws {
             return Err(CloudError::found(call, Code::AWS_INVALID, message));
         };
         let region = Region::new(region.to_string()).map_err(|e| CloudError::found(call, Code::AWS_INVALID, e.to_string()))?;
+        Ok(Aws::with(&config, region))
+    }
+
+    /// With a configuration that was made elsewhere.
+    pub fn with(config: &SdkConfig, region: Region) -> Aws {
         let ledger = Ledger::default();
-        Ok(Aws {
-            ssm: Ssm::new(&config, &ledger),
-            ec2: Ec2::new(&config, &ledger),
-            cloudhsm: CloudHsm::new(&config, &ledger),
-            secrets: Secrets::new(&config, &ledger),
-            sts: Sts::new(&config, &ledger),
-            s3: S3::new(&config, &ledger, region.clone()),
+        Aws {
+            ssm: Ssm::new(config, &ledger),
+            ec2: Ec2::new(config, &ledger),
+            cloudhsm: CloudHsm::new(config, &ledger),
+            secrets: Secrets::new(config, &ledger),
+            sts: Sts::new(config, &ledger),
+            s3: S3::new(config, &ledger, region.clone()),
             region,
             ledger,
-        })
+        }
     }
 }
 
