@@ -119,7 +119,20 @@ pub fn server_main(sid: &str) -> i32 {
 }
 
 impl Server {
+    /// An instance that dies takes a moment to let go of its socket: who is hung up on asks again.
     fn connect(&mut self) -> Reply {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
+        loop {
+            match self.connect_once() {
+                Reply::Error(lines) if lines.first().is_some_and(|l| l.0 == 3113) && std::time::Instant::now() < deadline => {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+                reply => return reply,
+            }
+        }
+    }
+
+    fn connect_once(&mut self) -> Reply {
         self.link = None;
         let Ok(stream) = UnixStream::connect(instance_socket(&self.home, &self.sid)) else {
             return Reply::Idle;
