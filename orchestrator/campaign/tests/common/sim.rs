@@ -1,0 +1,661 @@
+//! A small world for the reducer: hosts that work, fail and remember, commands that are lost, late, doubled, and a driver
+//! that may die at every boundary. It knows what really happened, and judges the reducer by that alone.
+
+use super::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tde2hsm_campaign::plan::Plan;
+use tde2hsm_campaign::reducer::*;
+
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    pub fn below(&mut self, n: i64) -> i64 {
+        (self.next() % n.max(1) as u64) as i64
+    }
+    pub fn one_in(&mut self, n: u64) -> bool {
+        n > 0 && self.next().is_multiple_of(n)
+    }
+}
+
+/// How often things go wrong: one in so many, 0 for never.
+#[derive(Debug, Clone, Copy)]
+pub struct Faults {
+    pub crash: u64,
+    pub send: u64,
+    pub reply: u64,
+    pub duplicate: u64,
+    pub never: u64,
+    pub worker: u64,
+    pub step: u64,
+    pub forge: u64,
+}
+
+impl Faults {
+    pub const NONE: Faults = Faults { crash: 0, send: 0, reply: 0, duplicate: 0, never: 0, worker: 0, step: 0, forge: 0 };
+    pub const MANY: Faults = Faults { crash: 6, send: 6, reply: 5, duplicate: 4, never: 9, worker: 6, step: 8, forge: 9 };
+}
+
+struct Delivery {
+    token: OrderToken,
+    instance: InstanceId,
+    at: Timestamp,
+    /// The first delivery of a command to a host is the one whose answer SSM shows.
+    shown: bool,
+    lost: bool,
+}
+
+struct Command {
+    id: CommandId,
+    order: Order,
+    listed_at: Timestamp,
+    /// Per host: when it ends, and with which report.
+    ends: BTreeMap<InstanceId, (Timestamp, Option<Report>)>,
+}
+
+struct Worked {
+    work: Work,
+    finish_at: Timestamp,
+    outcome: Outcome,
+    logins: Vec<LoginProof>,
+}
+
+#[derive(Default)]
+struct Host {
+    /// Each operation it has begun, in order.
+    begun: Vec<OperationId>,
+    known: BTreeMap<OperationId, Worked>,
+    pub staged: bool,
+    pub cut_over: bool,
+    pub proven: bool,
+}
+
+pub struct Sim {
+    pub rng: Rng,
+    pub now: Timestamp,
+    pub plan: Arc<Plan>,
+    pub journal: Vec<Event>,
+    pub state: State,
+    pub faults: Faults,
+    /// A secret version whose password is wrong.
+    pub bad: Option<SecretRef>,
+    pub bad_logins: u32,
+    pub sent: u32,
+    pub crashes: u32,
+    pub points: u32,
+    commands: Vec<Command>,
+    deliveries: Vec<Delivery>,
+    hosts: BTreeMap<InstanceId, Host>,
+    /// Operations issued to each host, in order, by intents in the journal.
+    issued: BTreeMap<InstanceId, Vec<OperationId>>,
+    final_reports: BTreeSet<OperationId>,
+    pub crash_at: Option<u32>,
+    /// The next cutover that begins fails for good.
+    pub fail_next_cutover: bool,
+    /// No host ever answers.
+    pub deaf: bool,
+    /// AWS refuses every call that names this instance.
+    pub unsendable: Option<InstanceId>,
+    /// Leaves out what costs time with every event.
+    pub quiet_checks: bool,
+}
+
+/// The driver died here.
+pub struct Crash;
+
+pub fn campaign() -> CampaignId {
+    CampaignId::new("night-1").expect("id")
+}
+
+impl Sim {
+    pub fn new(plan: Plan, seed: u64, faults: Faults) -> Sim {
+        let plan = Arc::new(plan);
+        let hosts = plan.hosts.iter().map(|h| (h.instance.clone(), Host::default())).collect();
+        let mut sim = Sim {
+            rng: Rng(seed),
+            now: NOW,
+            state: State::new(plan.clone()),
+            plan,
+            journal: Vec::new(),
+            faults,
+            bad: None,
+            bad_logins: 0,
+            sent: 0,
+            crashes: 0,
+            points: 0,
+            commands: Vec::new(),
+            deliveries: Vec::new(),
+            hosts,
+            issued: BTreeMap::new(),
+            final_reports: BTreeSet::new(),
+            crash_at: None,
+            fail_next_cutover: false,
+            deaf: false,
+            unsendable: None,
+            quiet_checks: false,
+        };
+        let plan = sim.plan.digest();
+        sim.record(EventKind::CampaignStarted { plan, campaign: campaign(), generation: Generation(1) });
+        sim
+    }
+
+    pub fn record(&mut self, kind: EventKind) {
+        let event = Event { at: self.now, kind };
+        self.judge(&event);
+        // What is written is what is read: the journal holds text.
+        let text = serde_json::to_string(&event).expect("serialises");
+        let event: Event = serde_json::from_str(&text).expect("reads back");
+        self.state.apply(&event);
+        self.journal.push(event);
+        self.check();
+    }
+
+    /// Invariant 2: a host gets a new operation only when the fate of the one before is known.
+    fn judge(&mut self, event: &Event) {
+        match &event.kind {
+            EventKind::OrderIntended(intent) if matches!(intent.work, Work::Run { .. }) => {
+                for host in &intent.hosts {
+                    let issued = self.issued.entry(host.instance.clone()).or_default();
+                    if issued.contains(&host.operation) {
+                        assert_eq!(issued.last(), Some(&host.operation), "an older operation is sent again");
+                        continue;
+                    }
+                    if let Some(before) = issued.last() {
+                        let known = self.hosts[&host.instance].known.contains_key(before);
+                        assert!(
+                            !known || self.final_reports.contains(before),
+                            "{} gets {} while the end of {before} is not known",
+                            host.instance,
+                            host.operation
+                        );
+                    }
+                    issued.push(host.operation.clone());
+                }
+            }
+            EventKind::ReportReceived { report, instance, operation, .. } => {
+                let genuine = report.operation == *operation && report.instance == *instance;
+                if genuine && !matches!(report.outcome, Outcome::Waiting { .. }) {
+                    self.final_reports.insert(operation.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Invariant 5, by what the state says and by what the hosts are.
+    fn check(&self) {
+        if self.quiet_checks {
+            return;
+        }
+        let summary = self.state.summary(self.now);
+        assert!(
+            summary.failed <= self.plan.waves.budget,
+            "{} hosts failed, the budget is {}",
+            summary.failed,
+            self.plan.waves.budget
+        );
+    }
+
+    fn boundary(&mut self) -> Result<(), Crash> {
+        self.points += 1;
+        if self.crash_at == Some(self.points) || self.rng.one_in(self.faults.crash) {
+            self.crashes += 1;
+            return Err(Crash);
+        }
+        Ok(())
+    }
+
+    /// Drives until the campaign ends, approving every gate; a crash is followed by a replay of the journal.
+    pub fn drive(&mut self) -> End {
+        for turn in 0..4_000 {
+            match self.turn() {
+                Ok(Some(end)) => return end,
+                Ok(None) => {}
+                Err(Crash) => {
+                    self.state = State::replay(self.plan.clone(), &self.journal);
+                    self.record(EventKind::Interrupted { why: "crash".to_owned() });
+                }
+            }
+            if turn % 64 == 0 && !self.quiet_checks {
+                let replayed = State::replay(self.plan.clone(), &self.journal);
+                assert_eq!(replayed.snapshot(), self.state.snapshot(), "a replay makes another state");
+                let text = serde_json::to_string(&self.state.snapshot()).expect("serialises");
+                let restored =
+                    State::restore(self.plan.clone(), serde_json::from_str(&text).expect("reads back")).expect("same plan");
+                assert_eq!(restored.decide(self.now), self.state.decide(self.now), "a snapshot decides otherwise");
+            }
+        }
+        panic!("the campaign does not end: {:#?}", self.state.summary(self.now));
+    }
+
+    fn turn(&mut self) -> Result<Option<End>, Crash> {
+        let decisions = self.state.decide(self.now);
+        assert!(!decisions.is_empty(), "a campaign that has not ended decides nothing: {:#?}", self.state.summary(self.now));
+        let before = self.journal.len();
+        let mut until = self.now.plus(60);
+        let mut ask = None;
+        for decision in decisions {
+            match decision {
+                Decision::ObserveCluster => {
+                    self.boundary()?;
+                    let mut cluster = super::cluster();
+                    if self.rng.one_in(self.faults.step) {
+                        cluster.state = "MODIFY_IN_PROGRESS".to_owned();
+                    }
+                    self.record(EventKind::ClusterObserved { cluster });
+                }
+                Decision::Send(send) => self.send(*send)?,
+                Decision::FindCommand { token, .. } => {
+                    self.boundary()?;
+                    let now = self.now;
+                    let found = self.commands.iter().find(|c| c.order.token == token && c.listed_at <= now).map(|c| c.id.clone());
+                    self.boundary()?;
+                    self.record(match found {
+                        Some(command) => EventKind::CommandFound { token, command },
+                        None => EventKind::CommandNotFound { token },
+                    });
+                }
+                Decision::ReadCommands { commands, every } => {
+                    until = until.min(self.now.plus(i64::from(every)));
+                    for open in commands {
+                        self.read(&open)?;
+                    }
+                }
+                Decision::Ask { gate, .. } => ask = Some(gate),
+                Decision::Wait { until: at, why } => {
+                    assert!(why.iter().all(|(_, why)| !why.waits_for.is_empty() && !why.unblocked_by.is_empty()));
+                    until = until.min(at);
+                }
+                Decision::Finish { end } => {
+                    self.boundary()?;
+                    self.record(EventKind::Ended { end });
+                    return Ok(Some(end));
+                }
+            }
+        }
+        if self.journal.len() > before {
+            return Ok(None);
+        }
+        if let Some(gate) = ask {
+            self.boundary()?;
+            self.record(EventKind::Approved { gate });
+            return Ok(None);
+        }
+        // Nothing waits for ever without saying for what (invariant 9).
+        let hosts = if self.quiet_checks { Vec::new() } else { self.state.summary(self.now).hosts };
+        for status in hosts {
+            let ended = matches!(status.standing, Standing::Done | Standing::Undone | Standing::Released);
+            assert!(ended || status.why.is_some(), "{} is {} and says not why", status.instance, status.standing);
+        }
+        self.advance(until.max(self.now.plus(1)));
+        Ok(None)
+    }
+
+    fn send(&mut self, send: SendOrder) -> Result<(), Crash> {
+        self.boundary()?;
+        let token = send.intent.token.clone();
+        assert!(send.order.encode().is_ok(), "an order does not fit");
+        assert!(self.commands.iter().all(|c| c.order.token != token), "a token is used twice");
+        self.record(EventKind::OrderIntended(send.intent));
+        self.boundary()?;
+        let faulty = self.rng.one_in(self.faults.send);
+        let mut kind = if faulty { self.rng.below(3) } else { 3 };
+        if self.unsendable.as_ref().is_some_and(|bad| send.order.host(bad).is_some()) {
+            kind = 0;
+        }
+        let token_ = token.clone();
+        match kind {
+            0 => {
+                self.record(EventKind::OrderNotSent { token, why: "throttled".to_owned() });
+                return Ok(());
+            }
+            1 => {
+                self.record(EventKind::OrderAmbiguous { token, why: "the connection closed".to_owned() });
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.sent += 1;
+        let id = CommandId::new(format!("{:08x}-0000-0000-0000-{:012x}", self.sent, self.rng.next() >> 16)).expect("id");
+        for host in &send.order.hosts {
+            let never = self.rng.one_in(self.faults.never) || self.deaf;
+            let at = self.now.plus(1 + self.rng.below(if self.faults.reply > 0 { 40 } else { 3 }));
+            let lost = self.rng.one_in(self.faults.reply);
+            let delivery = |at, shown, lost| Delivery { token: token_.clone(), instance: host.instance.clone(), at, shown, lost };
+            if !never {
+                self.deliveries.push(delivery(at, true, lost));
+            }
+            if self.rng.one_in(self.faults.duplicate) {
+                self.deliveries.push(delivery(at.plus(self.rng.below(200)), false, true));
+            }
+        }
+        let mut command =
+            Command { id: id.clone(), listed_at: self.now.plus(self.rng.below(8)), ends: BTreeMap::new(), order: send.order };
+        // SSM gives up on what it cannot deliver, and on what never answers.
+        for host in &command.order.hosts {
+            command.ends.insert(host.instance.clone(), (self.now.plus(90), None));
+        }
+        self.commands.push(command);
+        self.boundary()?;
+        self.record(match kind {
+            2 => EventKind::OrderAmbiguous { token: token_, why: "the answer was lost".to_owned() },
+            _ => EventKind::OrderSent { token: token_, command: id },
+        });
+        Ok(())
+    }
+
+    fn read(&mut self, open: &OpenCommand) -> Result<(), Crash> {
+        self.boundary()?;
+        let now = self.now;
+        let Some(command) = self.commands.iter().find(|c| c.id == open.command) else { return Ok(()) };
+        let mut events = Vec::new();
+        for (instance, operation) in &open.hosts {
+            let Some((at, report)) = command.ends.get(instance).filter(|(at, _)| *at <= now) else { continue };
+            let (token, instance, operation) = (open.token.clone(), instance.clone(), operation.clone());
+            let _ = at;
+            events.push(match report {
+                Some(report) => {
+                    // Through the wire, as in the field.
+                    let report = Report::decode(&report.encode()).expect("decodes");
+                    EventKind::ReportReceived { token, instance, operation, report: Box::new(report) }
+                }
+                None => EventKind::InvocationEnded { token, instance, operation, status: "Delivery Timed Out".to_owned() },
+            });
+        }
+        // Answers come in any order, and some twice.
+        if self.rng.one_in(2) {
+            events.reverse();
+        }
+        for event in events {
+            self.boundary()?;
+            if self.rng.one_in(self.faults.forge) {
+                self.forge(&event);
+            }
+            if self.rng.one_in(self.faults.duplicate) {
+                self.record(event.clone());
+            }
+            self.record(event);
+        }
+        Ok(())
+    }
+
+    /// A host that speaks for an operation it was never given.
+    fn forge(&mut self, event: &EventKind) {
+        if let EventKind::ReportReceived { token, instance, operation, report } = event {
+            let before = self.state.summary(self.now);
+            let mut forged = report.clone();
+            forged.outcome = Outcome::Done;
+            forged.operation = OperationId::new("op-forged").expect("id");
+            let other = self.plan.hosts.iter().map(|h| &h.instance).find(|i| *i != instance).cloned();
+            self.record(EventKind::ReportReceived {
+                token: OrderToken::new("t-forged").expect("id"),
+                instance: other.unwrap_or_else(|| instance.clone()),
+                operation: operation.clone(),
+                report: forged,
+            });
+            let after = self.state.summary(self.now);
+            assert_eq!(before.hosts, after.hosts, "h36: a forged report changed a host ({token})");
+            assert_eq!(after.disbelieved, before.disbelieved + 1);
+        }
+    }
+
+    fn advance(&mut self, until: Timestamp) {
+        loop {
+            let next =
+                self.deliveries.iter().enumerate().filter(|(_, d)| d.at <= until).min_by_key(|(_, d)| d.at).map(|(i, _)| i);
+            let Some(next) = next else { break };
+            let delivery = self.deliveries.swap_remove(next);
+            self.deliver(delivery);
+        }
+        self.now = until;
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        let Some(at) = self.commands.iter().position(|c| c.order.token == delivery.token) else { return };
+        let order = self.commands[at].order.clone();
+        let (ready, report) = self.host(&order, &delivery.instance, delivery.at);
+        if delivery.shown && !delivery.lost {
+            self.commands[at].ends.insert(delivery.instance, (ready, Some(report)));
+        }
+    }
+
+    /// What a host does with an order, and when it answers what.
+    fn host(&mut self, order: &Order, instance: &InstanceId, now: Timestamp) -> (Timestamp, Report) {
+        let asked = order.host(instance).expect("named in its order");
+        let operation = asked.operation.clone();
+        let report = |outcome: Outcome, logins: Vec<LoginProof>| Report {
+            v: PROTOCOL_VERSION,
+            instance: instance.clone(),
+            campaign: order.campaign.clone(),
+            generation: order.generation,
+            operation: operation.clone(),
+            at: now,
+            outcome,
+            step: None,
+            message: String::new(),
+            databases: Vec::new(),
+            logins,
+            journal_head: Digest::of(operation.as_str().as_bytes()),
+            saw: None,
+            detail: None,
+            chunk: None,
+            omitted: 0,
+        };
+        const PATIENCE: i64 = 30;
+        let known = self.hosts[instance].known.get(&operation).map(|w| (w.finish_at, w.outcome.clone(), w.logins.clone()));
+        if let Some((finish_at, outcome, logins)) = known {
+            return if finish_at > now.plus(PATIENCE) {
+                (now.plus(PATIENCE), report(Outcome::Waiting { code: Code::STILL_RUNNING }, Vec::new()))
+            } else {
+                (finish_at.max(now), report(outcome, logins))
+            };
+        }
+        let unknown = Outcome::Failed { code: Code::OPERATION_UNKNOWN, retriable: Retriable::Yes };
+        let Work::Run { segment, direction } = order.work else {
+            return match order.work {
+                Work::Status => (now, report(unknown, Vec::new())),
+                _ => (now, report(Outcome::Done, Vec::new())),
+            };
+        };
+        if now > order.not_after {
+            return (now, report(Outcome::Expired, Vec::new()));
+        }
+        if self.hosts[instance].known.values().any(|w| w.finish_at > now) {
+            return (now, report(Outcome::Failed { code: Code::BUSY, retriable: Retriable::Yes }, Vec::new()));
+        }
+        // It begins. An operation older than one that began before must never get here.
+        let issued = &self.issued[instance];
+        let place = |id: &OperationId| issued.iter().position(|i| i == id);
+        if let Some(last) = self.hosts[instance].begun.last() {
+            assert!(place(&operation) > place(last), "{instance}: {operation} begins after the newer {last}");
+        }
+        let used: Vec<u16> = match (segment, direction) {
+            (Segment::Stage, Direction::Do) => asked.prove_logins.clone(),
+            (Segment::Stage, Direction::Undo) => Vec::new(),
+            _ => asked
+                .databases
+                .iter()
+                .flat_map(|d| {
+                    let old = match d.source {
+                        Source::OldHsm { pin } => Some(pin),
+                        Source::Software => None,
+                    };
+                    [Some(d.software), Some(d.cloudhsm), old].into_iter().flatten()
+                })
+                .collect(),
+        };
+        let mut logins = Vec::new();
+        let mut refused = false;
+        for index in used {
+            if self.bad.is_some() && order.secret(index) == self.bad.as_ref() {
+                refused = true;
+                logins.push(LoginProof { secret: index, result: LoginResult::Refused });
+                break;
+            }
+            if segment == Segment::Stage {
+                logins.push(LoginProof { secret: index, result: LoginResult::Proven });
+            }
+        }
+        let died = self.rng.one_in(self.faults.worker);
+        let step = if self.rng.one_in(self.faults.step) { self.rng.below(4) } else { 4 };
+        let cutover = order.work == Work::Run { segment: Segment::Cutover, direction: Direction::Do };
+        let fails = cutover && std::mem::take(&mut self.fail_next_cutover);
+        let outcome = match step {
+            _ if fails => Outcome::Failed { code: Code::STATEMENT_FAILED, retriable: Retriable::No },
+            _ if refused => {
+                self.bad_logins += 1;
+                Outcome::Failed { code: Code::LOGIN_REFUSED, retriable: Retriable::No }
+            }
+            _ if died => Outcome::Failed { code: Code::WORKER_DIED, retriable: Retriable::Yes },
+            0 => Outcome::Failed { code: Code::STATEMENT_FAILED, retriable: Retriable::No },
+            1 => Outcome::Failed { code: Code::HSM_FAILED, retriable: Retriable::Yes },
+            2 if segment == Segment::Cutover => Outcome::Parked { code: Code::HSM_FAILED },
+            3 if segment == Segment::Cutover => Outcome::Stuck { code: Code::SESSION_STILL_RUNNING },
+            _ if direction == Direction::Undo => Outcome::Undone,
+            _ => Outcome::Done,
+        };
+        let finish_at = now.plus(2 + self.rng.below(60));
+        let host = self.hosts.get_mut(instance).expect("a host");
+        match (segment, direction, &outcome) {
+            (Segment::Stage, Direction::Do, Outcome::Done) => host.staged = true,
+            (Segment::Cutover, Direction::Do, Outcome::Done) => {
+                assert!(host.staged, "{instance} is cut over without being staged");
+                host.cut_over = true;
+            }
+            (Segment::Prove, Direction::Do, Outcome::Done) => {
+                assert!(host.cut_over, "{instance} is proven without being cut over");
+                host.proven = true;
+            }
+            (Segment::Cutover, Direction::Undo, Outcome::Undone) => (host.cut_over, host.proven) = (false, false),
+            (Segment::Stage, Direction::Undo, Outcome::Undone) => {
+                assert!(!host.cut_over, "{instance} loses its client while it is cut over");
+                host.staged = false;
+            }
+            _ => {}
+        }
+        host.begun.push(operation.clone());
+        host.known.insert(operation.clone(), Worked { work: order.work, finish_at, outcome, logins });
+        // Invariant 5, by the truth: hosts that are being cut over, or have failed there, are never more than the budget.
+        let in_cutover = self.hosts.values().filter(|h| {
+            h.known
+                .values()
+                .any(|w| w.finish_at > now && w.work == Work::Run { segment: Segment::Cutover, direction: Direction::Do })
+        });
+        let busy = in_cutover.count();
+        assert!(busy <= usize::from(self.plan.waves.budget), "{busy} hosts are in cutover");
+        self.host(order, instance, now)
+    }
+
+    /// Operations that each host has begun.
+    pub fn begun(&self) -> Vec<usize> {
+        self.hosts.values().map(|h| h.begun.len()).collect()
+    }
+
+    /// One turn, a crash included.
+    pub fn step(&mut self) {
+        if self.turn().is_err() {
+            self.state = State::replay(self.plan.clone(), &self.journal);
+        }
+    }
+
+    /// The order that is to be sent now.
+    pub fn next_send(&self) -> SendOrder {
+        let decisions = self.state.decide(self.now);
+        let send = decisions.iter().find_map(|d| match d {
+            Decision::Send(send) => Some((**send).clone()),
+            _ => None,
+        });
+        send.unwrap_or_else(|| panic!("{decisions:?}"))
+    }
+
+    /// Sends an order and has its first host answer so.
+    pub fn answer(&mut self, send: &SendOrder, outcome: Outcome) {
+        let token = send.intent.token.clone();
+        let asked = send.intent.hosts[0].clone();
+        self.record(EventKind::OrderIntended(send.intent.clone()));
+        let command = CommandId::new("00000000-0000-0000-0000-000000000001").expect("id");
+        self.record(EventKind::OrderSent { token: token.clone(), command });
+        let report = Report {
+            v: PROTOCOL_VERSION,
+            instance: asked.instance.clone(),
+            campaign: campaign(),
+            generation: send.order.generation,
+            operation: asked.operation.clone(),
+            at: self.now,
+            outcome,
+            step: None,
+            message: "said so".to_owned(),
+            databases: Vec::new(),
+            logins: Vec::new(),
+            journal_head: Digest::ZERO,
+            saw: None,
+            detail: None,
+            chunk: None,
+            omitted: 0,
+        };
+        let (instance, operation) = (asked.instance, asked.operation);
+        self.record(EventKind::ReportReceived { token, instance, operation, report: Box::new(report) });
+    }
+
+    /// The laptop is gone: a new controller has the plan file and the hosts' own journals (H32).
+    pub fn lose_journal(&mut self) {
+        let hosts = self
+            .hosts
+            .iter()
+            .map(|(instance, host)| HostJournal {
+                v: 1,
+                instance: instance.clone(),
+                held_by: Some(campaign()),
+                generation: Generation(1),
+                plan: Some(self.plan.digest()),
+                operations: host
+                    .begun
+                    .iter()
+                    .filter_map(|id| {
+                        let worked = &host.known[id];
+                        let Work::Run { segment, direction } = worked.work else { return None };
+                        let outcome = (worked.finish_at <= self.now).then(|| worked.outcome.clone());
+                        Some(KnownOperation { operation: id.clone(), segment, direction, outcome })
+                    })
+                    .collect(),
+                saw: None,
+                logins: Vec::new(),
+                journal_head: Digest::ZERO,
+            })
+            .collect();
+        // What the hosts have told is known.
+        let told = self.hosts.values().flat_map(|h| h.known.iter()).filter(|(_, w)| w.finish_at <= self.now);
+        self.final_reports.extend(told.map(|(id, _)| id.clone()));
+        self.journal.clear();
+        self.state = State::new(self.plan.clone());
+        self.commands.clear();
+        // What is on its way is fenced off by the hosts, which have seen the new generation.
+        self.deliveries.clear();
+        let plan = self.plan.digest();
+        self.record(EventKind::CampaignStarted { plan, campaign: campaign(), generation: Generation(2) });
+        self.record(EventKind::Adopted { generation: Generation(2), hosts });
+    }
+
+    pub fn all(&self, test: fn(bool, bool, bool) -> bool) -> bool {
+        self.hosts.values().all(|h| test(h.staged, h.cut_over, h.proven))
+    }
+
+    /// Resumes after every end, as an operator would once the fault is gone.
+    pub fn resume_until(&mut self, wanted: End) -> u32 {
+        self.faults = Faults::NONE;
+        for round in 1..=12 {
+            self.record(EventKind::Resumed { hosts: Retry::Failed, window: None });
+            if self.drive() == wanted {
+                return round;
+            }
+        }
+        panic!("resume does not bring the campaign to {wanted:?}: {:#?}", self.state.summary(self.now));
+    }
+}

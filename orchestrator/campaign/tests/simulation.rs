@@ -1,0 +1,369 @@
+//! The reducer against a world that fails: invariants 2, 5, 7 and 9 of the design, in every order of events that a seed makes.
+
+mod common;
+
+use common::sim::*;
+use common::*;
+use proptest::prelude::*;
+use tde2hsm_campaign::plan::Plan;
+use tde2hsm_campaign::reducer::*;
+use tde2hsm_protocol::*;
+
+fn plan(hosts: usize, concurrency: u16, budget: u16, on_failure: &str) -> Plan {
+    let text = FLEET
+        .replace("concurrency = 4", &format!("concurrency = {concurrency}"))
+        .replace("budget = 4", &format!("budget = {budget}"))
+        .replace(
+            "[options]",
+            &format!("[options]\non_failure = \"{on_failure}\"\npoll_seconds = 5\nfind_seconds = 20\norder_minutes = 2"),
+        );
+    let surveys: Vec<_> = (0..hosts)
+        .map(|n| {
+            let name = format!("DB{n}");
+            // Every third host is a software source.
+            survey(n, vec![if n % 3 == 2 { software(&name, n as u64) } else { database(&name, n as u64) }])
+        })
+        .collect();
+    plan_of(&text, &facts(hosts), &surveys)
+}
+
+fn secret(name: &str, n: u32) -> SecretRef {
+    SecretRef { arn: arn(name), version: version(n) }
+}
+
+#[test]
+fn a_night_without_a_fault_is_done_in_the_waves_of_the_plan() {
+    let plan = plan(8, 3, 3, "undo");
+    let expected = plan.waves.expected.clone();
+    let mut sim = Sim::new(plan, 1, Faults::NONE);
+    assert_eq!(sim.drive(), End::Done);
+    let summary = sim.state.summary(sim.now);
+    assert_eq!(summary.waves, expected, "the plan prints the waves that happen");
+    assert_eq!(expected.iter().map(Vec::len).collect::<Vec<_>>(), vec![1, 3, 3, 1]);
+    assert!(sim.all(|staged, cut_over, proven| staged && cut_over && proven));
+    assert_eq!(summary.counts.get(&Standing::Done), Some(&8));
+}
+
+#[test]
+fn inv2_a_crash_at_every_boundary_sends_nothing_twice_and_ends_done() {
+    let mut whole = Sim::new(plan(4, 2, 2, "undo"), 7, Faults::NONE);
+    assert_eq!(whole.drive(), End::Done);
+    assert_eq!(whole.begun(), [3; 4]);
+    for point in 1..=whole.points {
+        let mut sim = Sim::new(plan(4, 2, 2, "undo"), 7, Faults::NONE);
+        sim.crash_at = Some(point);
+        assert_eq!(sim.drive(), End::Done, "point {point}");
+        assert_eq!(sim.crashes, 1);
+        assert!(sim.all(|_, cut_over, proven| cut_over && proven));
+        assert_eq!(sim.begun(), [3; 4], "point {point}: a segment was begun twice");
+    }
+    println!("{} crash points", whole.points);
+}
+
+#[test]
+fn inv2_an_intended_order_is_looked_for_before_anything_else_happens_to_its_hosts() {
+    let mut sim = Sim::new(plan(3, 1, 1, "undo"), 3, Faults::NONE);
+    sim.record(EventKind::Approved { gate: Gate::Stage });
+    let decisions = sim.state.decide(sim.now);
+    let Some(Decision::Send(send)) = decisions.first() else { panic!("{decisions:?}") };
+    sim.record(EventKind::OrderIntended(send.intent.clone()));
+    let token = send.intent.token.clone();
+    let mut sends = 0;
+    for _ in 0..4 {
+        let decisions = sim.state.decide(sim.now);
+        assert!(matches!(&decisions[0], Decision::FindCommand { token: t, .. } if *t == token), "{decisions:?}");
+        sends += decisions.iter().filter(|d| matches!(d, Decision::Send(_))).count();
+        sim.record(EventKind::CommandNotFound { token: token.clone() });
+        sim.now = sim.now.plus(5);
+    }
+    assert_eq!(sends, 0, "nothing goes out while the order is uncertain: the first host proves the passwords");
+    sim.now = sim.now.plus(20);
+    sim.record(EventKind::CommandNotFound { token });
+    let decisions = sim.state.decide(sim.now);
+    let Some(Decision::Send(again)) = decisions.first() else { panic!("{decisions:?}") };
+    assert_eq!(again.intent.hosts, send.intent.hosts, "the same operation, so that a late delivery is joined");
+    assert_ne!(again.intent.token, send.intent.token);
+}
+
+#[test]
+fn inv7_h10_one_wrong_password_costs_one_login_through_resume_and_retry() {
+    for (name, hosts) in [("old-hsm", 8), ("cloudhsm", 8), ("software", 8)] {
+        for seed in 0..20 {
+            let mut sim = Sim::new(plan(hosts, 4, 4, "undo"), seed, if seed % 2 == 0 { Faults::NONE } else { Faults::MANY });
+            sim.faults.step = 0; // Nothing else goes wrong in a step.
+            sim.faults.worker = 0;
+            sim.bad = Some(secret(name, 1));
+            assert_eq!(sim.drive(), End::LoginRefused, "{name} {seed}");
+            assert_eq!(sim.bad_logins, 1, "{name} {seed}");
+            assert!(sim.all(|_, cut_over, _| !cut_over), "{name}: it stops in stage");
+            let frozen = sim.state.summary(sim.now).frozen;
+            assert_eq!(frozen, vec![secret(name, 1)]);
+            for _ in 0..3 {
+                sim.record(EventKind::Resumed { hosts: Retry::Failed, window: None });
+                assert_eq!(sim.drive(), End::LoginRefused);
+                assert_eq!(sim.bad_logins, 1, "{name} {seed}: resume costs no login");
+            }
+            sim.record(EventKind::SecretNamed { secret: secret(name, 1), version: version(2) });
+            sim.faults = Faults::NONE;
+            let end = sim.drive();
+            if end != End::Done {
+                sim.resume_until(End::Done);
+            }
+            assert_eq!(sim.bad_logins, 1);
+            assert!(sim.all(|_, _, proven| proven));
+        }
+    }
+}
+
+#[test]
+fn h10_a_password_that_is_refused_at_cutover_freezes_the_others() {
+    let mut sim = Sim::new(plan(6, 3, 3, "hold"), 5, Faults::NONE);
+    // It is proven while staging, and rotated away before the canary's cutover.
+    while !sim.state.summary(sim.now).waves.iter().any(|w| !w.is_empty()) {
+        let before = sim.journal.len();
+        let decisions = sim.state.decide(sim.now);
+        assert!(!decisions.is_empty());
+        sim.step();
+        assert!(sim.journal.len() >= before);
+    }
+    sim.bad = Some(secret("cloudhsm", 1));
+    assert_eq!(sim.drive(), End::LoginRefused);
+    assert_eq!(sim.bad_logins, 1);
+    sim.record(EventKind::SecretNamed { secret: secret("cloudhsm", 1), version: version(2) });
+    assert_eq!(sim.drive(), End::Done);
+    assert_eq!(sim.bad_logins, 1);
+}
+
+#[test]
+fn inv5_a_failed_canary_stops_a_fleet_whose_budget_is_one() {
+    let mut sim = Sim::new(plan(6, 4, 1, "undo"), 11, Faults::NONE);
+    sim.fail_next_cutover = true;
+    assert_eq!(sim.drive(), End::BudgetSpent);
+    let summary = sim.state.summary(sim.now);
+    assert_eq!((summary.failed, summary.waves.len()), (1, 1));
+    assert_eq!(summary.counts.get(&Standing::FailedUndone), Some(&1));
+    assert_eq!(summary.counts.get(&Standing::Staged), Some(&5));
+    assert!(sim.all(|_, cut_over, _| !cut_over));
+    assert_eq!(sim.resume_until(End::Done), 1);
+}
+
+#[test]
+fn inv10_undo_after_success_brings_every_host_back_a_few_at_a_time() {
+    let mut sim = Sim::new(plan(7, 2, 2, "undo"), 2, Faults::NONE);
+    assert_eq!(sim.drive(), End::Done);
+    sim.now = sim.now.plus(3 * 86_400);
+    let hosts = sim.plan.hosts.iter().map(|h| UndoHost { instance: h.instance.clone(), saw: None }).collect();
+    sim.record(EventKind::UndoRequested { plan: Digest::of(b"undo"), hosts });
+    assert_eq!(sim.drive(), End::Undone);
+    assert!(sim.all(|staged, cut_over, proven| !staged && !cut_over && !proven));
+}
+
+#[test]
+fn h31_undo_waits_until_an_order_that_may_be_late_can_no_longer_begin() {
+    let mut sim = Sim::new(plan(1, 1, 1, "undo"), 9, Faults::NONE);
+    sim.record(EventKind::Approved { gate: Gate::Stage });
+    let send = sim.next_send();
+    let (token, host) = (send.intent.token.clone(), send.intent.hosts[0].clone());
+    sim.record(EventKind::OrderIntended(send.intent.clone()));
+    sim.record(EventKind::OrderAmbiguous { token: token.clone(), why: "lost".to_owned() });
+    sim.now = sim.now.plus(30);
+    sim.record(EventKind::CommandNotFound { token });
+    sim.record(EventKind::UndoRequested {
+        plan: Digest::ZERO,
+        hosts: vec![UndoHost { instance: host.instance.clone(), saw: None }],
+    });
+    let decisions = sim.state.decide(sim.now);
+    let [Decision::Wait { until, why }] = decisions.as_slice() else { panic!("{decisions:?}") };
+    assert!(*until > send.intent.not_after, "{until:?} {:?}", send.intent.not_after);
+    assert!(why[0].1.waits_for.contains("may still be delivered"), "{why:?}");
+    sim.now = *until;
+    assert!(
+        matches!(sim.state.decide(sim.now).first(), Some(Decision::Send(s)) if s.order.work == Work::Run { segment: Segment::Stage, direction: Direction::Undo })
+    );
+}
+
+#[test]
+fn h23_no_cutover_is_sent_on_a_view_of_the_cluster_older_than_a_minute() {
+    let mut sim = Sim::new(plan(1, 1, 1, "undo"), 4, Faults::NONE);
+    while sim.state.standing(&instance(0)) != Some(Standing::Staged) || sim.state.summary(sim.now).waves.is_empty() {
+        sim.step();
+    }
+    sim.now = sim.now.plus(3600);
+    let decisions = sim.state.decide(sim.now);
+    assert!(
+        decisions.contains(&Decision::ObserveCluster) && !decisions.iter().any(|d| matches!(d, Decision::Send(_))),
+        "{decisions:?}"
+    );
+    let mut changing = cluster();
+    changing.state = "MODIFY_IN_PROGRESS".to_owned();
+    sim.record(EventKind::ClusterObserved { cluster: changing });
+    let why = sim.state.why(&instance(0), sim.now).expect("it waits");
+    assert!(why.waits_for.contains("MODIFY_IN_PROGRESS"), "{why:?}");
+    assert!(matches!(sim.state.decide(sim.now).as_slice(), [Decision::Wait { .. }]));
+    sim.now = sim.now.plus(6);
+    assert!(sim.state.decide(sim.now).contains(&Decision::ObserveCluster), "it is looked at again");
+    sim.record(EventKind::ClusterObserved { cluster: cluster() });
+    assert!(sim.state.decide(sim.now).iter().any(|d| matches!(d, Decision::Send(_))));
+}
+
+#[test]
+fn the_window_holds_cutover_and_not_stage_and_an_order_ends_with_it() {
+    let text = FLEET
+        .replace("[waves]", "[window]\nnot_before = \"2026-11-25T12:00:00Z\"\nnot_after = \"2026-11-25T12:10:00Z\"\n[waves]");
+    let opens = Timestamp(1_795_608_000);
+    assert!(NOW < opens);
+    let mut sim = Sim::new(plan_of(&text, &facts(2), &surveys(2)), 1, Faults::NONE);
+    while sim.state.summary(sim.now).counts.get(&Standing::Staged) != Some(&2) {
+        sim.step();
+    }
+    assert!(sim.now < opens);
+    let decisions = sim.state.decide(sim.now);
+    assert!(matches!(decisions.as_slice(), [Decision::Wait { until, .. }] if *until == opens), "{decisions:?}");
+    while sim.state.standing(&sim.plan.hosts[0].instance.clone()) != Some(Standing::CuttingOver) {
+        sim.step();
+    }
+    assert!(sim.now >= opens);
+    let closes = sim.plan.window.not_after.expect("closes");
+    let cutover = sim.journal.iter().find_map(|e| match &e.kind {
+        EventKind::OrderIntended(intent) if matches!(intent.work, Work::Run { segment: Segment::Cutover, .. }) => {
+            Some(intent.clone())
+        }
+        _ => None,
+    });
+    assert!(cutover.expect("sent").not_after <= closes);
+    sim.now = closes.plus(1);
+    assert_eq!(sim.drive(), End::WindowClosed);
+    let window = tde2hsm_campaign::plan::Window { not_before: None, not_after: None };
+    sim.record(EventKind::Resumed { hosts: Retry::Failed, window: Some(window) });
+    assert_eq!(sim.drive(), End::Done);
+}
+
+#[test]
+fn h32_a_lost_journal_is_rebuilt_from_the_hosts_and_ends_the_same() {
+    for stop in 0..40 {
+        let mut sim = Sim::new(plan(5, 2, 2, "undo"), 21, Faults::NONE);
+        for _ in 0..stop {
+            sim.step();
+        }
+        sim.lose_journal();
+        assert_eq!(sim.drive(), End::Done, "stopped after {stop} turns");
+        assert!(sim.all(|_, _, proven| proven));
+        assert_eq!(sim.state.generation(), Some(Generation(2)));
+    }
+}
+
+#[test]
+fn a_newer_generation_ends_this_controller() {
+    let mut sim = Sim::new(plan(2, 1, 1, "undo"), 1, Faults::NONE);
+    sim.record(EventKind::Approved { gate: Gate::Stage });
+    let send = sim.next_send();
+    sim.answer(&send, Outcome::Stale { code: Code::ORDER_SUPERSEDED });
+    assert_eq!(sim.state.decide(sim.now), vec![Decision::Finish { end: End::Superseded }]);
+}
+
+#[test]
+fn a_host_that_never_answers_is_stuck_with_a_code_and_resume_asks_it_again() {
+    let mut sim = Sim::new(plan(1, 1, 1, "undo"), 1, Faults::NONE);
+    sim.deaf = true;
+    assert_eq!(sim.drive(), End::Incomplete);
+    let status = sim.state.summary(sim.now).hosts.remove(0);
+    assert_eq!((status.standing, status.code), (Standing::Stuck, Some(Code::HOST_SILENT)));
+    sim.deaf = false;
+    sim.resume_until(End::Done);
+}
+
+#[test]
+fn a_refused_call_is_repeated_host_by_host_so_that_one_bad_id_stops_only_its_host() {
+    let mut sim = Sim::new(plan(6, 3, 3, "undo"), 1, Faults::NONE);
+    sim.unsendable = Some(sim.plan.hosts[3].instance.clone());
+    let end = sim.drive();
+    let summary = sim.state.summary(sim.now);
+    assert_eq!(end, End::Incomplete);
+    assert_eq!(summary.counts.get(&Standing::Done), Some(&5), "{:#?}", summary.counts);
+    assert_eq!(summary.counts.get(&Standing::Failed), Some(&1));
+}
+
+#[test]
+fn release_ends_the_hold_and_leaves_the_others_alone() {
+    let mut sim = Sim::new(plan(3, 1, 1, "undo"), 1, Faults::NONE);
+    assert_eq!(sim.drive(), End::Done);
+    sim.record(EventKind::ReleaseRequested { hosts: vec![instance(1)] });
+    assert_eq!(sim.drive(), End::Done);
+    assert_eq!(sim.state.standing(&instance(1)), Some(Standing::Released));
+    assert_eq!(sim.state.standing(&instance(0)), Some(Standing::Done));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    /// Invariants 2, 5 and 9 are checked by the world at every event; this makes the nights.
+    #[test]
+    fn inv2_inv5_inv9_any_night_ends_and_resume_brings_every_host_to_done(
+        seed in any::<u64>(), hosts in 1usize..9, concurrency in 1u16..5, budget in 1u16..5, hold in any::<bool>(),
+    ) {
+        let mut sim = Sim::new(plan(hosts, concurrency, budget, if hold { "hold" } else { "undo" }), seed, Faults::MANY);
+        let end = sim.drive();
+        for status in sim.state.summary(sim.now).hosts {
+            prop_assert!(status.why.is_some() || matches!(status.standing, Standing::Done), "{} is {}", status.instance, status.standing);
+        }
+        if end != End::Done {
+            sim.resume_until(End::Done);
+        }
+        prop_assert!(sim.all(|staged, cut_over, proven| staged && cut_over && proven));
+    }
+
+    #[test]
+    fn inv9_inv10_undo_at_any_moment_of_any_night_brings_every_host_back(
+        seed in any::<u64>(), hosts in 1usize..7, stop in 0u32..80,
+    ) {
+        let mut sim = Sim::new(plan(hosts, 3, 3, "undo"), seed, Faults::MANY);
+        for _ in 0..stop {
+            if sim.state.end().is_some() {
+                break;
+            }
+            sim.step();
+        }
+        let wanted = sim.plan.hosts.iter().map(|h| UndoHost { instance: h.instance.clone(), saw: None }).collect();
+        sim.record(EventKind::UndoRequested { plan: Digest::of(b"undo"), hosts: wanted });
+        if sim.drive() != End::Undone {
+            sim.resume_until(End::Undone);
+        }
+        prop_assert!(sim.all(|staged, cut_over, proven| !staged && !cut_over && !proven));
+    }
+
+    /// Total: any events in any order change a state or do not, and never more.
+    #[test]
+    fn events_in_any_order_never_panic_and_replay_the_same(seed in any::<u64>(), hosts in 1usize..5) {
+        let mut sim = Sim::new(plan(hosts, 2, 2, "undo"), seed, Faults::MANY);
+        let _ = sim.drive();
+        let mut events = sim.journal.clone();
+        let mut rng = Rng(seed);
+        for i in (1..events.len()).rev() {
+            events.swap(i, rng.below(i as i64 + 1) as usize);
+        }
+        let first = State::replay(sim.plan.clone(), &events);
+        let second = State::replay(sim.plan.clone(), &events);
+        prop_assert_eq!(first.snapshot(), second.snapshot());
+        let decisions = first.decide(sim.now);
+        prop_assert_eq!(decisions, second.decide(sim.now));
+        let _ = first.summary(sim.now);
+    }
+}
+
+/// Ten thousand hosts: what a replay costs is measured elsewhere; here that it holds, and that it makes few calls.
+#[test]
+fn ten_thousand_hosts_replay_to_done_with_few_orders() {
+    let mut body = (*plan(1, 2_000, 2_000, "undo")).clone();
+    let host = body.hosts.remove(0);
+    body.hosts = (0..10_000).map(|n| tde2hsm_campaign::plan::HostPlan { instance: instance(n), ..host.clone() }).collect();
+    let mut sim = Sim::new(Plan::seal(body), 1, Faults::NONE);
+    sim.quiet_checks = true;
+    assert_eq!(sim.drive(), End::Done);
+    let events = sim.journal.len();
+    let state = State::replay(sim.plan.clone(), &sim.journal);
+    assert_eq!(state.snapshot(), sim.state.snapshot());
+    assert_eq!(state.summary(sim.now).counts.get(&Standing::Done), Some(&10_000));
+    let reports = sim.journal.iter().filter(|e| matches!(e.kind, EventKind::ReportReceived { .. })).count();
+    assert!(reports >= 30_000 && events < reports + 8_000, "{events} events, {reports} reports");
+    assert!(sim.sent < 3_000, "{} orders for 90,000 host-steps", sim.sent);
+}
