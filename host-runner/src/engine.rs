@@ -265,3 +265,314 @@ pub fn defect(identity: &Identity, order: &Order, mine: &HostOrder, clock: &dyn 
     report.message = what.to_owned();
     report
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::journal::Subject;
+    use std::cell::Cell;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+    use tde2hsm_protocol::survey as facts;
+    use tde2hsm_protocol::*;
+
+    /// A clock that a test moves.
+    struct Hand(Cell<i64>);
+    impl Clock for Hand {
+        fn now(&self) -> Timestamp {
+            Timestamp(self.0.get())
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn pause(&self, _: Duration) {}
+    }
+
+    type Act = Box<dyn Fn(&mut Context<'_>) -> Result<StepEnd, StepError> + Send + Sync>;
+
+    /// One body for all steps.
+    pub struct Script {
+        act: Act,
+    }
+    impl StepBody for Script {
+        fn act(&self, ctx: &mut Context<'_>) -> Result<StepEnd, StepError> {
+            (self.act)(ctx)
+        }
+        fn undo(&self, ctx: &mut Context<'_>) -> Result<StepEnd, StepError> {
+            (self.act)(ctx)
+        }
+    }
+
+    pub struct Scripted {
+        body: Script,
+        survey: Survey,
+    }
+    impl Table for Scripted {
+        fn body(&self, _: Step) -> &dyn StepBody {
+            &self.body
+        }
+        fn survey(&self, _: &Host<'_>) -> Survey {
+            self.survey.clone()
+        }
+    }
+
+    pub fn scripted(act: impl Fn(&mut Context<'_>) -> Result<StepEnd, StepError> + Send + Sync + 'static) -> Scripted {
+        let survey = Survey {
+            v: 1,
+            taken_at: Timestamp(0),
+            instance: InstanceId::new("i-0123456789abcdef0").unwrap(),
+            account: AccountId::new("123456789012").unwrap(),
+            region: Region::new("us-east-1").unwrap(),
+            runner_version: String::new(),
+            os: facts::Os {
+                id: String::new(),
+                version: String::new(),
+                arch: String::new(),
+                kernel: String::new(),
+                systemd: false,
+            },
+            clusterware: false,
+            autostarts: Vec::new(),
+            provider: facts::Provider { libraries: Vec::new(), mapped: Vec::new(), packages: Vec::new(), cloudhsm_mapped: false },
+            filesystems: Vec::new(),
+            databases: Vec::new(),
+            unreadable: Vec::new(),
+        };
+        Scripted { body: Script { act: Box::new(act) }, survey }
+    }
+
+    pub fn order(segment: Segment, direction: Direction) -> Order {
+        let sid = Sid::new("FIN").unwrap();
+        let version = SecretVersion::new("11111111-2222-3333-4444-555555555555").unwrap();
+        let arn = SecretArn::new("arn:aws:secretsmanager:us-east-1:123456789012:secret:tde/x-AbCdEf").unwrap();
+        Order {
+            v: PROTOCOL_VERSION,
+            account: AccountId::new("123456789012").unwrap(),
+            region: Region::new("us-east-1").unwrap(),
+            campaign: CampaignId::new("c-1").unwrap(),
+            plan: Digest::ZERO,
+            generation: Generation(1),
+            token: OrderToken::new("t-1").unwrap(),
+            not_before: Timestamp(100),
+            not_after: Timestamp(200),
+            journal_head: Digest::ZERO,
+            work: Work::Run { segment, direction },
+            target: None,
+            secrets: vec![SecretRef { arn, version }],
+            escrow: None,
+            hosts: vec![HostOrder {
+                instance: InstanceId::new("i-0123456789abcdef0").unwrap(),
+                operation: OperationId::new("op-1").unwrap(),
+                saw: None,
+                prove_logins: Vec::new(),
+                databases: vec![DatabaseOrder {
+                    sid,
+                    source: Source::OldHsm { pin: 0 },
+                    software: 0,
+                    cloudhsm: 0,
+                    auto_open: AutoOpen::Typed,
+                    restart_proof: RestartProof::Do,
+                    backup_hours: 0,
+                }],
+                detail: None,
+            }],
+        }
+    }
+
+    struct World {
+        _dir: tempfile::TempDir,
+        paths: Paths,
+        identity: Identity,
+        clock: Hand,
+    }
+
+    fn world() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::below(dir.path());
+        let identity = crate::identity::tests::host_with_imds("http://127.0.0.1:1");
+        World { _dir: dir, paths, identity, clock: Hand(Cell::new(150)) }
+    }
+
+    impl World {
+        fn run(&self, table: &Scripted, order: &Order) -> Report {
+            let mut journal = Journal::open(&self.paths.journal()).unwrap();
+            let host = Host { paths: &self.paths, identity: &self.identity, clock: &self.clock, table };
+            let Work::Run { segment, direction } = order.work else { panic!() };
+            run(&host, &mut journal, order, &order.hosts[0], segment, direction)
+        }
+    }
+
+    #[test]
+    fn undo_walks_the_table_backwards_over_cutover_and_prove() {
+        use Step::*;
+        let forward = [PrepareKeystore, ReverseMigrate, Escrow, SwapProvider, Migrate, EnableAutoOpen];
+        assert_eq!(walk(Segment::Cutover, Direction::Do), forward);
+        let mut all = forward.to_vec();
+        all.extend([Prove, RestartProof]);
+        all.reverse();
+        assert_eq!(walk(Segment::Cutover, Direction::Undo), all);
+        assert_eq!(walk(Segment::Stage, Direction::Undo), [StageClient, BackUp]);
+    }
+
+    #[test]
+    fn each_step_is_announced_before_and_recorded_after() {
+        let world = world();
+        let table = scripted(|ctx| {
+            // What the engine wrote is durable before the step is called.
+            let written = Journal::read(&ctx.paths.journal()).unwrap();
+            assert!(matches!(written.all().last().unwrap().event, Event::StepBegun { step, .. } if step == ctx.step));
+            Ok(if ctx.step == Step::Escrow { StepEnd::Done } else { StepEnd::AlreadyDone })
+        });
+        let report = world.run(&table, &order(Segment::Cutover, Direction::Do));
+        assert_eq!(report.outcome, Outcome::Done);
+        let journal = Journal::read(&world.paths.journal()).unwrap();
+        assert_eq!(journal.all().len(), 12);
+        assert_eq!(report.journal_head, journal.head());
+        assert!(report.saw.is_some() && report.detail.is_some());
+
+        let nothing = scripted(|_| Ok(StepEnd::AlreadyDone));
+        assert_eq!(world.run(&nothing, &order(Segment::Cutover, Direction::Do)).outcome, Outcome::AlreadyDone);
+        assert_eq!(world.run(&nothing, &order(Segment::Cutover, Direction::Undo)).outcome, Outcome::Undone);
+        assert_eq!(world.run(&nothing, &order(Segment::Stage, Direction::Do)).saw, None);
+    }
+
+    /// Every kind of failure at every step of every segment: the walk ends there, and the report says so.
+    #[test]
+    fn a_failure_at_any_step_ends_the_walk_with_its_code() {
+        let mut points = 0;
+        for segment in Segment::ALL {
+            for direction in [Direction::Do, Direction::Undo] {
+                for fails in walk(segment, direction) {
+                    for kind in [Kind::Retriable, Kind::Final, Kind::Parked, Kind::Waiting, Kind::Stuck] {
+                        let world = world();
+                        let seen = Arc::new(Mutex::new(Vec::new()));
+                        let steps = seen.clone();
+                        let table = scripted(move |ctx| {
+                            steps.lock().unwrap().push(ctx.step);
+                            if ctx.step == fails {
+                                let sid = ctx.databases()[0].sid.clone();
+                                return Err(StepError::new(kind, Code::STATEMENT_FAILED, "no\u{1b}[31m").of(&sid));
+                            }
+                            Ok(StepEnd::Done)
+                        });
+                        let report = world.run(&table, &order(segment, direction));
+                        let expected = StepError::new(kind, Code::STATEMENT_FAILED, "").outcome();
+                        assert_eq!((&report.outcome, report.step), (&expected, Some(fails)));
+                        assert_eq!(report.databases[0].outcome, expected);
+                        assert_eq!(seen.lock().unwrap().last(), Some(&fails));
+                        let read = Report::decode(&report.encode()).unwrap();
+                        assert_eq!(read.message, "no?[31m");
+                        points += 1;
+                    }
+                }
+            }
+        }
+        println!("{points} failure points");
+    }
+
+    #[test]
+    fn h31_the_window_is_checked_before_each_step() {
+        let world = world();
+        let hand = Arc::new(AtomicU32::new(0));
+        let calls = hand.clone();
+        let table = scripted(move |_| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            Ok(StepEnd::Done)
+        });
+        world.clock.0.set(200);
+        assert_eq!(world.run(&table, &order(Segment::Cutover, Direction::Do)).outcome, Outcome::Expired);
+        world.clock.0.set(99);
+        assert_eq!(world.run(&table, &order(Segment::Cutover, Direction::Do)).outcome, Outcome::Expired);
+        assert_eq!(hand.load(Ordering::Relaxed), 0);
+
+        let until = order(Segment::Cutover, Direction::Do).not_after;
+        let late = scripted(move |ctx| {
+            // The step's own check says what the engine's will say.
+            let mut expired = ctx.order.clone();
+            expired.not_after = Timestamp(0);
+            assert!((ctx.permit)().is_ok() && !in_window(&expired, ctx.clock) && ctx.order.not_after == until);
+            Ok(StepEnd::Done)
+        });
+        world.clock.0.set(150);
+        assert_eq!(world.run(&late, &order(Segment::Cutover, Direction::Do)).outcome, Outcome::Done);
+    }
+
+    #[test]
+    fn h31_a_window_that_ends_between_steps_is_a_failure_to_go_on_from() {
+        let world = world();
+        /// Moves on each time it is read: the window ends somewhere in the middle of the walk.
+        struct Running(Cell<i64>);
+        impl Clock for Running {
+            fn now(&self) -> Timestamp {
+                self.0.set(self.0.get() + 9);
+                Timestamp(self.0.get())
+            }
+            fn monotonic(&self) -> Duration {
+                Duration::ZERO
+            }
+            fn pause(&self, _: Duration) {}
+        }
+        let clock = Running(Cell::new(120));
+        let table = scripted(|_| Ok(StepEnd::Done));
+        let mut journal = Journal::open(&world.paths.journal()).unwrap();
+        let host = Host { paths: &world.paths, identity: &world.identity, clock: &clock, table: &table };
+        let order = order(Segment::Cutover, Direction::Do);
+        let report = run(&host, &mut journal, &order, &order.hosts[0], Segment::Cutover, Direction::Do);
+        assert_eq!(report.outcome, Outcome::Failed { code: Code::ORDER_EXPIRED, retriable: Retriable::Yes });
+        assert!(matches!(report.step, Some(step) if step != Step::PrepareKeystore));
+    }
+
+    #[test]
+    fn h23_cutover_looks_again_before_its_first_effect_and_not_after_it() {
+        let world = world();
+        let act = |ctx: &mut Context<'_>| {
+            let subject = Subject::Database(ctx.databases()[0].sid.clone());
+            ctx.intend(subject, "test", serde_json::json!(null))?;
+            Ok(StepEnd::Done)
+        };
+        let table = scripted(act);
+        let mut wrong = order(Segment::Cutover, Direction::Do);
+        wrong.hosts[0].saw = Some(Digest::of(b"another").short());
+        let report = world.run(&table, &wrong);
+        assert_eq!(report.outcome, Outcome::Stale { code: Code::PLAN_STALE });
+        assert!(!Journal::read(&world.paths.journal()).unwrap().has_moved(&wrong.campaign), "nothing was done");
+
+        let mut right = order(Segment::Cutover, Direction::Do);
+        right.hosts[0].saw = report.saw;
+        assert_eq!(world.run(&table, &right).outcome, Outcome::Done);
+        // This campaign has changed the host itself: what the plan saw is gone, and must be.
+        assert_eq!(world.run(&table, &wrong).outcome, Outcome::Done);
+        // Another campaign has not.
+        wrong.campaign = CampaignId::new("c-2").unwrap();
+        assert_eq!(world.run(&table, &wrong).outcome, Outcome::Stale { code: Code::PLAN_STALE });
+    }
+
+    #[test]
+    fn h39_a_secret_in_a_message_reaches_neither_report_nor_journal_nor_detail() {
+        let world = world();
+        let table = scripted(|ctx| {
+            let secret = crate::secrets::Secret::new("cu:S3cret-canary".to_owned());
+            ctx.secrets.learn(&secret);
+            let leak = format!("IDENTIFIED BY \"{}\"", secret.reveal());
+            ctx.intend(Subject::Host, "test", serde_json::json!({ "sql": leak.clone() }))?;
+            ctx.observed(Subject::Host, "test", serde_json::json!([leak.clone()]))?;
+            ctx.remember(Subject::Host, "test", serde_json::json!(leak.clone()))?;
+            let cause = std::io::Error::other(leak.clone());
+            Err(StepError::new(Kind::Final, Code::STATEMENT_FAILED, leak).caused_by(cause))
+        });
+        let report = world.run(&table, &order(Segment::Cutover, Direction::Do));
+        assert_eq!(report.message, "IDENTIFIED BY \"*redacted*\"");
+        let mut redactor = crate::redact::Redactor::default();
+        redactor.learn(&crate::secrets::Secret::new("cu:S3cret-canary".to_owned()));
+        let journal = std::fs::read(world.paths.journal().join("journal.jsonl")).unwrap();
+        let detail = report.detail.unwrap();
+        let bytes = std::fs::read(world.paths.details().join(detail.digest.to_string())).unwrap();
+        let detail = wire::inflate(&bytes).unwrap();
+        for (name, bytes) in [("journal", journal), ("detail", detail), ("report", serde_json::to_vec(&report).unwrap())] {
+            assert!(bytes.len() > 100, "{name} is there");
+            assert!(!redactor.finds(&bytes), "a secret is in the {name}");
+        }
+        assert!(redactor.finds(b"a planted S3cret-canary"), "the search finds what is there");
+    }
+}
