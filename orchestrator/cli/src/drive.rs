@@ -10,7 +10,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use tde2hsm_campaign::plan::Plan;
-use tde2hsm_campaign::reducer::{End, Event, EventKind, Gate, Intent, Standing, State, Summary};
+use tde2hsm_campaign::reducer::{End, Event, EventKind, Gate, Intent, Standing, State, Summary, Why};
 use tde2hsm_cloud::Aws;
 use tde2hsm_driver::{Answer, Clock as _, Driver, Fault, Observer, Operator, Turn, plan_of};
 use tde2hsm_journal::{Journal, Seq};
@@ -161,11 +161,13 @@ pub fn approve(out: Out, yes: bool, question: &str) -> Result<(), Failure> {
 pub struct Progress {
     out: Out,
     intents: Mutex<HashMap<OrderToken, Intent>>,
+    /// The last line about waiting, and when it was printed.
+    said: Mutex<Option<(String, std::time::Instant)>>,
 }
 
 impl Progress {
     pub fn new(out: Out) -> Progress {
-        Progress { out, intents: Mutex::new(HashMap::new()) }
+        Progress { out, intents: Mutex::new(HashMap::new()), said: Mutex::new(None) }
     }
 
     fn work(&self, token: &OrderToken) -> String {
@@ -227,5 +229,19 @@ impl Observer for Progress {
         self.out.warn(&format!("[{}] {fault}", fault.code));
     }
 
-    fn waiting(&self, _until: Timestamp, _state: &State) {}
+    /// Once a minute, and when it changes, what the hosts wait for.
+    fn waiting(&self, _until: Timestamp, why: &[(InstanceId, Why)]) {
+        let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
+        for (_, why) in why {
+            *groups.entry(&why.waits_for).or_default() += 1;
+        }
+        let text = groups.iter().map(|(what, hosts)| format!("{hosts} wait for {what}")).collect::<Vec<_>>().join("; ");
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = std::time::Instant::now();
+        let again = said.as_ref().is_none_or(|(before, at)| *before != text || now.duration_since(*at).as_secs() >= 60);
+        if again && !text.is_empty() {
+            self.out.say(&text);
+            *said = Some((text, now));
+        }
+    }
 }

@@ -35,8 +35,8 @@ pub struct Driver<'a> {
     campaign: CampaignId,
     state: State,
     head: Head,
-    /// When each open command was last read: what the reducer's `every` is counted from.
-    read_at: BTreeMap<OrderToken, Timestamp>,
+    /// When each open command is to be read next. Lost with the program, and then they are all read at once.
+    due: BTreeMap<OrderToken, Timestamp>,
 }
 
 impl<'a> Driver<'a> {
@@ -53,7 +53,7 @@ impl<'a> Driver<'a> {
     ) -> Result<Driver<'a>, JournalError> {
         journal.keep(plan.digest(), &plan.to_json()).await?;
         let state = State::new(plan);
-        let mut driver = Driver { journal, cloud, clock, observer, campaign, state, head: Head::START, read_at: BTreeMap::new() };
+        let mut driver = Driver { journal, cloud, clock, observer, campaign, state, head: Head::START, due: BTreeMap::new() };
         driver.record(first).await?;
         Ok(driver)
     }

@@ -62,6 +62,6 @@ impl<'a> Driver<'a> {
     ) -> Result<Driver<'a>, OpenError> {
         let (plan, events, head) = plan_of(journal, &campaign).await?;
         let state = State::replay(plan, &events);
-        Ok(Driver { journal, cloud, clock, observer, campaign, state, head, read_at: BTreeMap::new() })
+        Ok(Driver { journal, cloud, clock, observer, campaign, state, head, due: BTreeMap::new() })
     }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use tde2hsm_campaign::facts::Cluster;
 use tde2hsm_campaign::plan::DocumentPin;
-use tde2hsm_campaign::reducer::{CommandId, Event, Fetch, Gate, State};
+use tde2hsm_campaign::reducer::{CommandId, Event, Fetch, Gate, State, Why};
 use tde2hsm_protocol::{ClusterId, Code, InstanceId, OrderToken, Timestamp};
 
 /// A command to be sent, once.
@@ -87,7 +87,8 @@ pub trait Observer: Send + Sync {
     fn event(&self, _event: &Event, _state: &State) {}
     /// A call that failed and will be made again.
     fn trouble(&self, _fault: &Fault) {}
-    fn waiting(&self, _until: Timestamp, _state: &State) {}
+    /// Nothing more to do before `until`, and what each host waits for.
+    fn waiting(&self, _until: Timestamp, _why: &[(InstanceId, Why)]) {}
 }
 
 /// Watches nothing.

@@ -53,6 +53,8 @@ impl From<JournalError> for DriverError {
     }
 }
 
+/// Seconds from sending a command until it is first read.
+const FIRST_LOOK: i64 = 3;
 /// Seconds until a call that failed is made again.
 const PAUSE: i64 = 5;
 /// This many failing turns in a row, a few minutes, end the loop; the campaign can be resumed.
@@ -80,16 +82,16 @@ impl Driver<'_> {
                 Some(fault) => {
                     troubles += 1;
                     self.observer.trouble(&fault);
-                    self.sleep(self.clock.now().plus(PAUSE)).await;
+                    self.clock.sleep_until(self.clock.now().plus(PAUSE)).await;
                     continue;
                 }
                 None => troubles = 0,
             }
             match turn {
                 Turn::Again => {}
-                Turn::Wait { until } => self.sleep(until).await,
+                Turn::Wait { until } => self.clock.sleep_until(until).await,
                 Turn::Asks { gate, wake, .. } if declined == Some(gate) => match wake {
-                    Some(wake) => self.sleep(wake).await,
+                    Some(wake) => self.clock.sleep_until(wake).await,
                     None => return Ok(Turn::Stopped),
                 },
                 Turn::Asks { gate, hosts, .. } => match operator.ask(gate, &hosts, &self.state).await {
@@ -99,11 +101,6 @@ impl Driver<'_> {
                 Turn::Stopped | Turn::Ended(_) => return Ok(turn),
             }
         }
-    }
-
-    async fn sleep(&self, until: Timestamp) {
-        self.observer.waiting(until, &self.state);
-        self.clock.sleep_until(until).await;
     }
 
     /// A call without an answer leaves `trouble` behind and no event: the reducer asks for it again.
@@ -128,7 +125,10 @@ impl Driver<'_> {
                     }
                 }
                 Decision::Ask { gate, hosts } => asks = Some((gate, hosts)),
-                Decision::Wait { until, .. } => sooner(until),
+                Decision::Wait { until, why } => {
+                    self.observer.waiting(until, &why);
+                    sooner(until);
+                }
                 Decision::Finish { end } => {
                     self.record(vec![EventKind::Ended { end }]).await?;
                     return Ok(Turn::Ended(end));
@@ -172,7 +172,10 @@ impl Driver<'_> {
         let command =
             Command { document: &document, instances: &instances, order: &text, fetch, token: &token, delivery_seconds };
         let event = match self.cloud.send(&command).await {
-            Ok(command) => EventKind::OrderSent { token, command },
+            Ok(command) => {
+                self.due.insert(token.clone(), self.clock.now().plus(FIRST_LOOK));
+                EventKind::OrderSent { token, command }
+            }
             Err(SendError::NotSent(fault)) => {
                 self.observer.trouble(&fault);
                 EventKind::OrderNotSent { token, why: fault.to_string() }
@@ -201,16 +204,18 @@ impl Driver<'_> {
         Ok(self.record(vec![event]).await?)
     }
 
-    /// Reads a command unless it was read less than `every` seconds ago; answers when it is due again.
+    /// Reads a command when it is due, and then at most once in `every` seconds; answers when it is due again.
     async fn read(&mut self, open: &OpenCommand, every: u32, trouble: &mut Option<Fault>) -> Result<Timestamp, DriverError> {
         let now = self.clock.now();
-        if let Some(due) = self.read_at.get(&open.token).map(|at| at.plus(i64::from(every)))
+        let every = i64::from(every);
+        // The first look comes early, but not at once: no host has answered by then.
+        if let Some(due) = self.due.get(&open.token).map(|due| (*due).min(now.plus(every)))
             && now < due
         {
             return Ok(due);
         }
-        self.read_at.insert(open.token.clone(), now);
-        let due = now.plus(i64::from(every));
+        let due = now.plus(every);
+        self.due.insert(open.token.clone(), due);
         let invocations = match self.cloud.read(&open.command).await {
             Ok(invocations) => invocations,
             Err(fault) => {
@@ -229,7 +234,7 @@ impl Driver<'_> {
             });
         }
         if events.len() == open.hosts.len() {
-            self.read_at.remove(&open.token);
+            self.due.remove(&open.token);
         }
         self.record(events).await?;
         Ok(due)
