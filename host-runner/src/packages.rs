@@ -333,3 +333,46 @@ fn os_name(os: &Os) -> String {
         id => format!("{id}{major}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_operating_system_has_one_name() {
+        let name = |id: &str, version: &str| {
+            os_name(&Os { id: id.into(), version: version.into(), arch: "x86_64".into(), kernel: String::new(), systemd: true })
+        };
+        assert_eq!(name("rhel", "8.10"), "rhel8");
+        assert_eq!(name("ol", "9.4"), "rhel9");
+        assert_eq!(name("amzn", "2023"), "amzn2023");
+        assert_eq!(name("ubuntu", "22.04"), "ubuntu22.04");
+        assert_eq!(name("debian", "12"), "debian12");
+    }
+
+    #[test]
+    fn h34_only_the_manifests_own_bytes_are_installed() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::below(dir.path());
+        std::fs::create_dir_all(paths.packages()).unwrap();
+        std::fs::create_dir_all(paths.at("/etc")).unwrap();
+        std::fs::write(paths.at("/etc/os-release"), "ID=\"rhel\"\nVERSION_ID=\"8.10\"\n").unwrap();
+        let packages = Packages::new(&paths);
+        assert!(matches!(packages.wanted(), Err(PackageError::Manifest { .. })));
+        let manifest = |file: &str, os: &str| {
+            let text = serde_json::json!({"packages": [{"os": os, "file": file, "name": "cloudhsm-pkcs11",
+                "version": "5.17.0-1", "sha256": Digest::of(b"rpm").to_string()}]});
+            std::fs::write(paths.packages().join("manifest.json"), text.to_string()).unwrap();
+        };
+        manifest("client.rpm", "rhel8");
+        assert_eq!(packages.wanted().unwrap(), ("cloudhsm-pkcs11".to_owned(), "5.17.0-1".to_owned()));
+        std::fs::write(paths.packages().join("client.rpm"), "another rpm").unwrap();
+        assert!(matches!(packages.install(), Err(PackageError::Digest { .. })));
+        std::fs::write(paths.packages().join("client.rpm"), "rpm").unwrap();
+        assert!(packages.verified("client.rpm", Digest::of(b"rpm")).is_ok());
+        std::fs::write(paths.at("/outside.rpm"), "rpm").unwrap();
+        assert!(packages.verified("../../../outside.rpm", Digest::of(b"rpm")).is_err());
+        manifest("client.rpm", "rhel9");
+        assert_eq!(packages.install().unwrap_err().code(), Code::PACKAGE_NONE);
+    }
+}

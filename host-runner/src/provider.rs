@@ -245,6 +245,19 @@ impl Provider {
         }
     }
 
+    /// What a swap of this campaign has done so far, as the disk tells it: for an undo whose journal a crash cut off.
+    pub fn swapped(&self, stamp: &str) -> Result<Option<Swap>, ProviderError> {
+        let former = files::stat(&self.dated(stamp).join("hsm"))?.map(|info| info.path);
+        let library = self.tree().join(LIBRARY);
+        let there = files::hash(&library)?;
+        let ours = there.is_some() && there == files::hash(&self.new_library())?;
+        if former.is_none() && !ours {
+            return Ok(None);
+        }
+        let sha256 = if ours { there } else { files::hash(&self.new_library())? };
+        Ok(Some(Swap { former, library, sha256: sha256.unwrap_or(Digest::ZERO) }))
+    }
+
     /// The new tree aside, the old one back. Refused while mapped. A second call finds nothing to do.
     pub fn swap_back(&self, swap: &Swap, stamp: &str) -> Result<(), ProviderError> {
         let (tree, dated) = (self.tree(), self.dated(stamp));
@@ -491,5 +504,155 @@ pub(crate) mod probe {
                 _
             )
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    struct World {
+        _dir: tempfile::TempDir,
+        paths: Paths,
+        provider: Provider,
+        owner: Owner,
+    }
+
+    /// A host with the old vendor's library in the tree and the new client installed.
+    fn world() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::below(dir.path());
+        let vendor = paths.extapi().join("64/hsm/oldhsm/7.4.0");
+        fs::create_dir_all(&vendor).unwrap();
+        fs::write(vendor.join("libcryptoki_oldhsm.so"), "\x7fELF old").unwrap();
+        fs::write(vendor.join("README"), "not a library").unwrap();
+        fs::create_dir_all(paths.cloudhsm().join("lib")).unwrap();
+        fs::write(paths.cloudhsm().join("lib").join(LIBRARY), "\x7fELF new").unwrap();
+        fs::create_dir_all(paths.proc()).unwrap();
+        let mut owner = Owner::root(&paths);
+        (owner.uid, owner.gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        World { _dir: dir, provider: Provider::new(&paths), paths, owner }
+    }
+
+    impl World {
+        fn names(&self) -> Vec<String> {
+            self.provider.libraries().unwrap().into_iter().map(|library| library.path).collect()
+        }
+        /// A process that maps a file.
+        fn process(&self, pid: u32, title: &str, path: &str) {
+            let dir = self.paths.proc().join(pid.to_string());
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("cmdline"), format!("{title}\0")).unwrap();
+            let path = self.paths.at(path);
+            fs::write(dir.join("maps"), format!("7f00-7f01 r-xp 00000000 08:01 12  {}\n", path.display())).unwrap();
+        }
+    }
+
+    const OLD: &str = "/opt/oracle/extapi/64/hsm/oldhsm/7.4.0/libcryptoki_oldhsm.so";
+    const NEW: &str = "/opt/oracle/extapi/64/hsm/libcloudhsm_pkcs11.so";
+
+    #[test]
+    fn the_swap_leaves_exactly_one_library_and_its_undo_the_former_tree() {
+        let world = world();
+        assert_eq!(world.names(), [OLD]);
+        let swap = world.provider.swap(&world.owner, "c-1").unwrap();
+        assert_eq!(world.names(), [NEW]);
+        assert!(world.provider.is_swapped().unwrap());
+        // Outside what Oracle searches, whole.
+        let former = swap.former.clone().unwrap();
+        assert!(!former.starts_with(world.paths.extapi()));
+        assert_eq!(fs::read_to_string(former.join("oldhsm/7.4.0/README")).unwrap(), "not a library");
+        // Again is the same, and the disk alone tells it.
+        assert_eq!(world.provider.swap(&world.owner, "c-1").unwrap(), swap);
+        assert_eq!(world.provider.swapped("c-1").unwrap(), Some(swap.clone()));
+
+        world.provider.swap_back(&swap, "c-1").unwrap();
+        assert_eq!(world.names(), [OLD]);
+        assert!(world.paths.extapi().join("64/hsm/oldhsm/7.4.0/README").exists());
+        world.provider.swap_back(&swap, "c-1").unwrap();
+        assert_eq!(world.names(), [OLD]);
+        assert_eq!(world.provider.swapped("c-1").unwrap(), None);
+        // There and back once more: the campaign went on after its undo.
+        let again = world.provider.swap(&world.owner, "c-1").unwrap();
+        assert_eq!(world.names(), [NEW]);
+        world.provider.swap_back(&again, "c-1").unwrap();
+        assert_eq!(world.names(), [OLD]);
+    }
+
+    /// A crash after each rename of the swap: the next attempt ends where the first would have.
+    #[test]
+    fn a_swap_that_a_crash_cut_off_is_gone_on_with() {
+        for crash in 0..3 {
+            let world = world();
+            let dated = world.provider.dated("c-1");
+            if crash >= 1 {
+                fs::create_dir_all(dated.join("incoming")).unwrap();
+                fs::write(dated.join("incoming/.half"), "half a library").unwrap();
+            }
+            if crash >= 2 {
+                fs::rename(world.provider.tree(), dated.join("hsm")).unwrap();
+            }
+            let swap = world.provider.swap(&world.owner, "c-1").unwrap();
+            assert_eq!(world.names(), [NEW], "crash {crash}");
+            world.provider.swap_back(&swap, "c-1").unwrap();
+            assert_eq!(world.names(), [OLD], "crash {crash}");
+        }
+        let world = world();
+        let swap = world.provider.swap(&world.owner, "c-1").unwrap();
+        // The undo was cut off after its first rename.
+        fs::rename(world.provider.tree(), world.provider.dated("c-1").join("hsm-cloudhsm")).unwrap();
+        world.provider.swap_back(&swap, "c-1").unwrap();
+        assert_eq!(world.names(), [OLD]);
+    }
+
+    #[test]
+    fn h17_nothing_moves_while_a_process_maps_the_tree() {
+        let world = world();
+        world.process(71, "ora_gen0_FIN", OLD);
+        world.process(72, "oracleHR (LOCAL=NO)", &format!("{OLD} (deleted)"));
+        world.process(73, "sshd", "/usr/lib/libc.so.6");
+        let mapped = world.provider.mapped().unwrap();
+        let seen: Vec<_> =
+            mapped.iter().map(|m| (m.pid, m.path.as_str(), m.deleted, m.sid.as_ref().map(|s| s.as_str()))).collect();
+        assert_eq!(seen, [(71, OLD, false, Some("FIN")), (72, OLD, true, Some("HR"))]);
+        assert!(matches!(world.provider.swap(&world.owner, "c-1"), Err(ProviderError::Mapped { pid: 71, .. })));
+        assert_eq!(world.names(), [OLD]);
+        for pid in ["71", "72"] {
+            fs::remove_dir_all(world.paths.proc().join(pid)).unwrap();
+        }
+        let swap = world.provider.swap(&world.owner, "c-1").unwrap();
+        world.process(74, "ora_gen0_FIN", NEW);
+        assert!(matches!(world.provider.swap_back(&swap, "c-1"), Err(ProviderError::Mapped { pid: 74, .. })));
+        assert_eq!(world.names(), [NEW]);
+        assert!(!world.provider.cloudhsm_mapped().unwrap());
+        world.process(75, "something", "/opt/cloudhsm/lib/libcloudhsm_pkcs11.so");
+        assert!(world.provider.cloudhsm_mapped().unwrap(), "H18");
+    }
+
+    #[test]
+    fn a_library_elsewhere_below_extapi_stops_the_swap() {
+        let world = world();
+        fs::create_dir_all(world.paths.extapi().join("32/hsm")).unwrap();
+        fs::write(world.paths.extapi().join("32/hsm/libother.so.bak"), "x").unwrap();
+        assert!(matches!(world.provider.swap(&world.owner, "c-1"), Err(ProviderError::NotOne { found: 2 })));
+        assert_eq!(world.names().len(), 2);
+        // A software source: no tree at all before, none after the undo.
+        let world = self::world();
+        fs::remove_dir_all(world.paths.extapi()).unwrap();
+        let swap = world.provider.swap(&world.owner, "c-1").unwrap();
+        assert_eq!((world.names(), &swap.former), (vec![NEW.to_owned()], &None));
+        world.provider.swap_back(&swap, "c-1").unwrap();
+        assert!(world.names().is_empty());
+    }
+
+    #[test]
+    fn h10_an_answer_that_never_came_counts_as_a_login_spent() {
+        let said =
+            |login_begun, end| probe::Said { library: None, login_begun, end, lost: Some("was ended by signal 11".into()) };
+        assert_eq!(said(true, None).judge().login, LoginResult::Refused);
+        assert_eq!(said(false, None).judge().login, LoginResult::Unreachable);
+        let proven = Some((LoginResult::Proven, "ok".to_owned()));
+        assert_eq!(said(true, proven).judge().login, LoginResult::Proven);
     }
 }
