@@ -72,7 +72,19 @@ pub struct Served {
 impl Served {
     /// Builds the program if need be and starts it; returns when it is ready.
     pub fn up(dir: &Path, args: &[&str]) -> Result<Self> {
-        run(Command::new(env!("CARGO")).args(["build", "--quiet", "--package", "sandbox"])).context("building the sandbox")?;
+        run(Command::new(env!("CARGO")).args([
+            "build",
+            "--quiet",
+            "-p",
+            "sandbox",
+            "-p",
+            "sandbox-oracle",
+            "-p",
+            "sandbox-old-hsm",
+            "-p",
+            "sandbox-cloudhsm",
+        ]))
+        .context("building the sandbox")?;
         let mut child = Command::new(target_dir().join("debug/sandbox"))
             .args(["up", "--dir"])
             .arg(dir)
