@@ -99,6 +99,30 @@ pub struct Document {
     pub sha256: Digest,
 }
 
+/// A document without parameters that takes the runner and its packages off a host.
+pub fn removal() -> Document {
+    let document = json!({
+        "schemaVersion": "2.2",
+        "description": "Takes host-runner of tde2hsm off a host; its journal and backups stay",
+        "mainSteps": [{
+            "action": "aws:runShellScript",
+            "name": STEP_RUN,
+            "precondition": {"StringEquals": ["platformType", "Linux"]},
+            "inputs": {
+                "timeoutSeconds": "60",
+                "onFailure": "exit",
+                "runCommand": script::REMOVE.lines().collect::<Vec<_>>(),
+            },
+        }],
+    });
+    let text = serde_json::to_string_pretty(&document).expect("a JSON value serialises");
+    let sha256 = Digest::of(text.as_bytes());
+    Document { text, sha256 }
+}
+
+/// What the removal's script prints when it has done its work.
+pub const REMOVED: &str = "tde2hsm: removed";
+
 /// Directory below the command's own download directory.
 const RUNNER_DIR: &str = "runner";
 const CLIENT_DIR: &str = "client";

@@ -50,3 +50,14 @@ put() {
   chmod "$4" "$t"; chown root:root "$t"; sync "$t"; mv -f "$t" "$3"
 }
 install -d -m 0755 -o root -g root /opt/tde2hsm"#;
+
+/// What takes the runner off a host again. The journal and the backups below `/var/lib/tde2hsm` stay: while old keys
+/// may be needed, so may they.
+pub(crate) const REMOVE: &str = r#"#!/bin/bash
+set -Eeuo pipefail
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+trap 'echo "tde2hsm: the script failed in line $LINENO"; exit 1' ERR
+rm -rf /opt/tde2hsm/packages
+rm -f /opt/tde2hsm/host-runner
+if [ -d /opt/tde2hsm ]; then rmdir --ignore-fail-on-non-empty /opt/tde2hsm; fi
+echo "tde2hsm: removed""#;

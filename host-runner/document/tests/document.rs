@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use tde2hsm_document::{
     Artefact, BucketName, DocumentSource, FileName, ObjectVersion, OsName, PARAMETER_FETCH, PARAMETER_ORDER, Package,
-    PackageVersion,
+    PackageVersion, REMOVED, removal,
 };
 use tde2hsm_protocol::{Digest, Region};
 
@@ -161,6 +161,24 @@ fn h34_a_changed_download_is_refused() {
     assert!(!dir.path().join("opt/tde2hsm/packages/manifest.json").exists());
     let left: Vec<_> = std::fs::read_dir(dir.path().join("opt/tde2hsm/packages")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn removal_leaves_nothing_of_ours_in_opt_and_is_content_with_nothing() {
+    let document: Value = serde_json::from_str(&removal().text).unwrap();
+    let lines = document["mainSteps"][0]["inputs"]["runCommand"].as_array().unwrap().clone();
+    let dir = tempfile::tempdir().unwrap();
+    download(dir.path(), RUNNER, b"a package");
+    assert!(run(dir.path(), "x").status.success());
+    std::fs::create_dir_all(dir.path().join("var/lib/tde2hsm/journal")).unwrap();
+    for again in ["first", "second"] {
+        let script = lines.iter().map(|line| line.as_str().unwrap()).collect::<Vec<_>>().join("\n");
+        let script = script.replace("/opt/tde2hsm", &format!("{}/opt/tde2hsm", dir.path().display()));
+        let out = Command::new("bash").arg("-c").arg(script).output().unwrap();
+        assert!(out.status.success() && String::from_utf8_lossy(&out.stdout).contains(REMOVED), "{again}: {out:?}");
+        assert!(!dir.path().join("opt/tde2hsm").exists());
+    }
+    assert!(dir.path().join("var/lib/tde2hsm/journal").exists());
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub enum Command {
     Adopt(Adopt),
     /// End a campaign's hold on a host
     Release(Release),
-    /// Take the SSM document out of the account
+    /// Take host-runner off the hosts and the SSM document out of the account
     Clean(Clean),
     /// Explain a code, such as TDE0107
     Explain(Explain),
@@ -197,6 +197,8 @@ pub struct Release {
 
 #[derive(Debug, Args)]
 pub struct Clean {
+    #[arg(default_value = "fleet.toml")]
+    pub fleet: PathBuf,
     #[command(flatten)]
     pub document: Document,
     #[command(flatten)]

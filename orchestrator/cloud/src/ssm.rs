@@ -113,6 +113,36 @@ impl Ssm {
         })
     }
 
+    /// Sends a document without parameters, once.
+    pub async fn send_plain(
+        &self,
+        document: &DocumentPin,
+        instances: &[InstanceId],
+        token: &OrderToken,
+    ) -> Result<CommandId, CloudError> {
+        self.bucket.take().await;
+        let once = aws_sdk_ssm::config::Builder::new().retry_config(RetryConfig::disabled());
+        let answer = self
+            .client
+            .send_command()
+            .set_instance_ids(Some(instances.iter().map(ToString::to_string).collect()))
+            .document_name(&document.name)
+            .document_version(&document.version)
+            .document_hash(document.hash.to_string())
+            .document_hash_type(DocumentHashType::Sha256)
+            .timeout_seconds(120)
+            .comment(token.as_str())
+            .max_concurrency(PAGE.to_string())
+            .max_errors("100%")
+            .customize()
+            .config_override(once)
+            .send()
+            .await
+            .map_err(|e| sort(call("SendCommand"), e))?;
+        let id = answer.command().and_then(|command| command.command_id()).unwrap_or_default();
+        CommandId::new(id).map_err(|why| CloudError::found(call("SendCommand"), Code::SEND_UNCERTAIN, why))
+    }
+
     /// Commands with this document whose Comment is the token, sent at or after `since`. More than one means that
     /// something sent twice; hosts answer the second from their journal.
     pub async fn find(&self, document: &DocumentPin, token: &OrderToken, since: Timestamp) -> Result<Vec<CommandId>, CloudError> {
