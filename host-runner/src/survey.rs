@@ -1,11 +1,531 @@
-//! What the host is, facts only.
+//! What the host is, facts only; whether they are good is the control plane's to say.
+//!
+//! Nothing is changed, no password is used, no keystore is opened. Each database costs one session, and
+//! V$ENCRYPTION_WALLET is read once in it, for reading it can log in to an HSM (H12). A fact that cannot be read is
+//! named among the unreadable ones; it never becomes a default that a rule could take for a "no".
 
 use crate::clock::Clock;
 use crate::identity::Identity;
+use crate::oracle::views::{self, Status};
+use crate::oracle::{Db, Place, Session, SessionError, places, state};
+use crate::packages::Packages;
 use crate::paths::Paths;
-use tde2hsm_protocol::survey::Survey;
+use crate::procs;
+use crate::provider::Provider as Tree;
+use crate::sqlnet::{Method, SqlnetFile};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tde2hsm_protocol::survey::{
+    Blockers, ColumnKey, Container, Database, EncryptedTablespace, Facts, Filesystem, InstanceState, KeystoreConfig,
+    KeystoreFile, Os, Owner, Pmon, Provider, Survey, Unreadable,
+};
+use tde2hsm_protocol::{ContainerName, Digest, PROTOCOL_VERSION, Sid, Timestamp};
 
 /// Never fails: what cannot be read stands in `unreadable`.
-pub fn take(_paths: &Paths, _identity: &Identity, _clock: &dyn Clock) -> Survey {
-    unimplemented!()
+pub fn take(paths: &Paths, identity: &Identity, clock: &dyn Clock) -> Survey {
+    let mut unreadable = Unread::default();
+    let places = unreadable.of("databases", places::places(paths)).unwrap_or_default();
+    let mounts = Mounts::read(paths);
+    let mut wanted: Vec<PathBuf> =
+        ["/var/lib/tde2hsm", "/opt/oracle/extapi", "/opt/cloudhsm", "/opt/tde2hsm"].iter().map(PathBuf::from).collect();
+    let databases: Vec<Database> =
+        places.iter().map(|place| database(paths, place, &places, clock, &mounts, &mut unreadable)).collect();
+    for database in &databases {
+        wanted.push(PathBuf::from(&database.home));
+        wanted.extend(database.keystore_dir.iter().map(PathBuf::from));
+    }
+    wanted.sort();
+    wanted.dedup();
+    Survey {
+        v: PROTOCOL_VERSION,
+        taken_at: clock.now(),
+        instance: identity.instance.clone(),
+        account: identity.account.clone(),
+        region: identity.region.clone(),
+        runner_version: env!("CARGO_PKG_VERSION").to_owned(),
+        os: os(paths, &mut unreadable),
+        clusterware: paths.at("/etc/oracle/olr.loc").exists(),
+        autostarts: autostarts(paths),
+        provider: provider(paths, &mut unreadable),
+        filesystems: wanted.iter().filter_map(|path| mounts.filesystem(paths, path)).collect(),
+        databases,
+        unreadable: unreadable.0,
+    }
+}
+
+#[derive(Default)]
+struct Unread(Vec<Unreadable>);
+
+impl Unread {
+    fn of<T, E: std::fmt::Display>(&mut self, what: &str, result: Result<T, E>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let why: String = error.to_string().chars().filter(|c| !c.is_control()).take(200).collect();
+                self.0.push(Unreadable { what: what.to_owned(), why });
+                None
+            }
+        }
+    }
+}
+
+fn os(paths: &Paths, unreadable: &mut Unread) -> Os {
+    let release = unreadable.of("/etc/os-release", std::fs::read_to_string(paths.at("/etc/os-release"))).unwrap_or_default();
+    let field = |name: &str| {
+        let value = release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value.unwrap_or_default().trim().trim_matches(['"', '\'']).to_owned()
+    };
+    let kernel = std::fs::read_to_string(paths.proc().join("sys/kernel/osrelease")).unwrap_or_default();
+    Os {
+        id: field("ID"),
+        version: field("VERSION_ID"),
+        arch: std::env::consts::ARCH.to_owned(),
+        kernel: kernel.trim().to_owned(),
+        systemd: paths.at("/run/systemd/system").exists(),
+    }
+}
+
+/// What would start a database while it is to be down (H20): a unit that restarts its program, or cron. A unit that
+/// acts at boot alone does not.
+fn autostarts(paths: &Paths) -> Vec<String> {
+    let starts = |text: &str| ["dbstart", "startup", "srvctl start"].iter().any(|word| text.to_ascii_lowercase().contains(word));
+    let mut found = Vec::new();
+    for (dir, units) in [
+        ("/etc/systemd/system", true),
+        ("/usr/lib/systemd/system", true),
+        ("/etc/cron.d", false),
+        ("/var/spool/cron", false),
+        ("/var/spool/cron/crontabs", false),
+    ] {
+        for entry in std::fs::read_dir(paths.at(dir)).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let plain = entry.file_type().is_ok_and(|kind| kind.is_file());
+            if !plain || entry.metadata().is_ok_and(|meta| meta.len() > 1 << 20) || (units && !name.ends_with(".service")) {
+                continue;
+            }
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let live: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.starts_with('#')).collect();
+            let again = live.iter().any(|line| line.strip_prefix("Restart=").is_some_and(|how| !matches!(how.trim(), "no" | "")));
+            if live.iter().any(|line| starts(line)) && (!units || again) {
+                found.push(format!("{dir}/{name}"));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn provider(paths: &Paths, unreadable: &mut Unread) -> Provider {
+    let tree = Tree::new(paths);
+    Provider {
+        libraries: unreadable.of("libraries below /opt/oracle/extapi", tree.libraries()).unwrap_or_default(),
+        mapped: unreadable.of("processes that map the provider", tree.mapped()).unwrap_or_default(),
+        packages: unreadable.of("installed packages", Packages::new(paths).cloudhsm()).unwrap_or_default(),
+        cloudhsm_mapped: unreadable.of("processes that map /opt/cloudhsm", tree.cloudhsm_mapped()).unwrap_or_default(),
+    }
+}
+
+/// The mount table: what a path lies on.
+struct Mounts(Vec<Mount>);
+
+struct Mount {
+    point: String,
+    kind: String,
+    source: String,
+}
+
+impl Mounts {
+    fn read(paths: &Paths) -> Mounts {
+        let text = std::fs::read_to_string(paths.proc().join("self/mountinfo")).unwrap_or_default();
+        Mounts(text.lines().filter_map(mount).collect())
+    }
+
+    fn of(&self, path: &Path) -> Option<&Mount> {
+        // The last mount of several on one point is the one that is seen.
+        self.0
+            .iter()
+            .enumerate()
+            .filter(|(_, m)| path.starts_with(&m.point))
+            .max_by_key(|(n, m)| (m.point.len(), *n))
+            .map(|(_, m)| m)
+    }
+
+    fn kind(&self, path: &Path) -> String {
+        self.of(path).map(|mount| mount.kind.clone()).unwrap_or_default()
+    }
+
+    fn filesystem(&self, paths: &Paths, path: &Path) -> Option<Filesystem> {
+        let mut existing = paths.at(path);
+        while !existing.exists() {
+            existing = existing.parent()?.to_owned();
+        }
+        let stat = statvfs(&existing).ok()?;
+        let mount = self.of(&existing);
+        let kind = mount.map(|mount| mount.kind.clone()).unwrap_or_default();
+        let ephemeral =
+            matches!(kind.as_str(), "tmpfs" | "ramfs") || mount.is_some_and(|mount| instance_store(paths, &mount.source));
+        let flags = stat.flags();
+        Some(Filesystem {
+            path: path.display().to_string(),
+            kind,
+            free_bytes: u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())),
+            noexec: flags.contains(FsFlags::ST_NOEXEC),
+            readonly: flags.contains(FsFlags::ST_RDONLY),
+            ephemeral,
+        })
+    }
+}
+
+/// A line of `/proc/self/mountinfo` (proc(5)).
+fn mount(line: &str) -> Option<Mount> {
+    let (left, right) = line.split_once(" - ")?;
+    let point = left.split(' ').nth(4)?.replace("\\040", " ");
+    let mut right = right.split(' ');
+    Some(Mount { point, kind: right.next()?.to_owned(), source: right.next()?.to_owned() })
+}
+
+/// The disk below a device is an NVMe instance store (H5).
+fn instance_store(paths: &Paths, source: &str) -> bool {
+    let Some(name) = source.strip_prefix("/dev/") else { return false };
+    let real = std::fs::canonicalize(paths.at("/sys/class/block").join(name)).unwrap_or_default();
+    real.ancestors()
+        .take(2)
+        .any(|dir| std::fs::read_to_string(dir.join("device/model")).is_ok_and(|model| model.contains("Instance Storage")))
+}
+
+fn database(
+    paths: &Paths,
+    place: &Place,
+    all: &[Place],
+    clock: &dyn Clock,
+    mounts: &Mounts,
+    unreadable: &mut Unread,
+) -> Database {
+    let sid = &place.sid;
+    let db = unreadable.of(&format!("{sid}: owner of its home"), Db::new(paths, place.clone()));
+    let mut session = db.as_ref().and_then(|db| {
+        let result = if place.pmon.is_some() { unreadable.of(&format!("{sid}: session"), db.connect()) } else { None };
+        result.filter(|session| !session.idle())
+    });
+    let instance = session.as_mut().and_then(|s| unreadable.of(&format!("{sid}: V$INSTANCE"), views::instance(s)));
+    let facts = match (&mut session, &instance) {
+        (Some(s), Some(instance)) if instance.status != Status::Started => {
+            let found = facts(s, instance, clock, sid, unreadable);
+            unreadable.of(&format!("{sid}: facts"), found)
+        }
+        _ => None,
+    };
+    let state = match (&place.pmon, &instance, &facts) {
+        (None, ..) => InstanceState::Down,
+        (Some(_), None, _) => InstanceState::Unreadable,
+        (Some(_), Some(instance), facts) => match instance.status {
+            Status::Started => InstanceState::Started,
+            Status::Mounted => InstanceState::Mounted,
+            Status::Open => match facts.as_ref().map(|facts| facts.open_mode.as_str()) {
+                Some("READ WRITE") => InstanceState::OpenReadWrite,
+                Some(_) => InstanceState::OpenReadOnly,
+                None => InstanceState::Unreadable,
+            },
+        },
+    };
+    let keystore = db.as_ref().map_or_else(
+        || KeystoreConfig::Unreadable { why: "the owner of its home is not known".to_owned() },
+        |db| keystore(db, session.as_mut(), all),
+    );
+    if let Some(session) = session {
+        session.close();
+    }
+    let unique = facts.as_ref().map(|facts| facts.unique_name.as_str());
+    let keystore_dir = keystore_dir(&keystore, place, unique, all);
+    let mut keystore_files = Vec::new();
+    if let (Some(db), Some(dir)) = (&db, &keystore_dir)
+        && let Some(found) = unreadable.of(&format!("{sid}: keystore directory"), files(db, dir, mounts))
+    {
+        keystore_files = found;
+    }
+    let auto_login = keystore_files.iter().any(|file| file.name == "cwallet.sso");
+    let facts = facts.map(|facts| Facts { opens_by_itself: auto_login && reaches_file(&keystore), ..facts });
+    Database {
+        sid: sid.clone(),
+        home: place.oratab_home.clone().unwrap_or_else(|| place.home.clone()),
+        owner: db.as_ref().map_or_else(
+            || Owner { user: String::new(), uid: 0, gid: 0 },
+            |db| Owner { user: db.owner.user.clone(), uid: db.owner.uid, gid: db.owner.gid },
+        ),
+        tns_admin: place.tns_admin(),
+        in_oratab: place.oratab_home.is_some(),
+        state,
+        pmon: place.pmon.as_ref().map(pmon),
+        facts,
+        keystore,
+        keystore_dir,
+        keystore_files,
+    }
+}
+
+fn pmon(pmon: &procs::Pmon) -> Pmon {
+    Pmon {
+        pid: pmon.pid,
+        oracle_home: pmon.env("ORACLE_HOME").map(str::to_owned),
+        tns_admin: pmon.env("TNS_ADMIN").map(str::to_owned),
+        started_at: pmon.started_at,
+        cgroup: pmon.cgroup.clone(),
+        memlock: pmon.limit("Max locked memory").and_then(|limit| limit.soft),
+        binary_replaced: pmon.exe.ends_with(" (deleted)"),
+    }
+}
+
+/// How the database is told where its keystore is (`O§2.4`).
+fn keystore(db: &Db, session: Option<&mut Session>, all: &[Place]) -> KeystoreConfig {
+    let parameters = match session {
+        Some(s) => match views::parameters(s, &["wallet_root", "tde_configuration"]) {
+            Ok(parameters) => parameters,
+            Err(error) => return KeystoreConfig::Unreadable { why: error.to_string() },
+        },
+        None => match parameters_of_file(db) {
+            Ok(parameters) => parameters,
+            Err(why) => return KeystoreConfig::Unreadable { why },
+        },
+    };
+    if let Some(root) = parameters.get("wallet_root") {
+        return KeystoreConfig::WalletRoot {
+            wallet_root: root.clone(),
+            tde_configuration: parameters.get("tde_configuration").cloned(),
+        };
+    }
+    let file = db.place.sqlnet_ora();
+    let bytes =
+        match db.owner.files().map_err(|e| e.to_string()).and_then(|mut f| f.read(Path::new(&file)).map_err(|e| e.to_string())) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return KeystoreConfig::None,
+            Err(why) => return KeystoreConfig::Unreadable { why },
+        };
+    match SqlnetFile::parse(&bytes).and_then(|parsed| parsed.wallet_location()) {
+        Ok(Some(location)) => KeystoreConfig::Sqlnet {
+            method: match location.method {
+                Method::File => "FILE".to_owned(),
+                Method::Hsm => "HSM".to_owned(),
+                Method::Other(other) => other,
+            },
+            directory: location.directory,
+            shared_by: all.iter().filter(|place| place.sqlnet_ora() == file).map(|place| place.sid.clone()).collect(),
+            file,
+        },
+        Ok(None) => KeystoreConfig::None,
+        Err(error) => KeystoreConfig::Unreadable { why: format!("`{file}`: {error}") },
+    }
+}
+
+/// Of a database that is down: the text that an spfile, binary as it is, holds its parameters in.
+fn parameters_of_file(db: &Db) -> Result<BTreeMap<String, String>, String> {
+    let home = db.place.home.trim_end_matches('/');
+    let mut files = db.owner.files().map_err(|error| error.to_string())?;
+    for name in [format!("{home}/dbs/spfile{}.ora", db.place.sid), format!("{home}/dbs/init{}.ora", db.place.sid)] {
+        if let Some(bytes) = files.read(Path::new(&name)).map_err(|error| error.to_string())? {
+            return Ok(parameters_in(&bytes));
+        }
+    }
+    Ok(BTreeMap::new())
+}
+
+fn parameters_in(bytes: &[u8]) -> BTreeMap<String, String> {
+    let text = String::from_utf8_lossy(bytes);
+    let mut found = BTreeMap::new();
+    for line in text.split(['\n', '\0']) {
+        let Some((name, value)) = line.trim().split_once('=') else { continue };
+        let name = name.rsplit('.').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if name == "wallet_root" || name == "tde_configuration" {
+            found.insert(name, value.trim().trim_matches(['\'', '"']).to_owned());
+        }
+    }
+    found
+}
+
+fn reaches_file(keystore: &KeystoreConfig) -> bool {
+    match keystore {
+        KeystoreConfig::Sqlnet { directory, .. } => directory.is_some(),
+        KeystoreConfig::WalletRoot { tde_configuration, .. } => {
+            tde_configuration.as_ref().is_none_or(|value| value.to_ascii_uppercase().contains("FILE"))
+        }
+        KeystoreConfig::None | KeystoreConfig::Unreadable { .. } => false,
+    }
+}
+
+fn keystore_dir(keystore: &KeystoreConfig, place: &Place, unique: Option<&str>, all: &[Place]) -> Option<String> {
+    match keystore {
+        KeystoreConfig::WalletRoot { wallet_root, .. } if wallet_root.starts_with('/') => {
+            Some(format!("{}/tde", wallet_root.trim_end_matches('/')))
+        }
+        KeystoreConfig::Sqlnet { directory: Some(directory), .. } => {
+            crate::steps::expand(directory, place, unique).map(|dir| dir.display().to_string())
+        }
+        // Where the interim keystore will be made: Oracle's default, or one for each SID.
+        KeystoreConfig::Sqlnet { file, directory: None, .. } => {
+            let alone = all.iter().filter(|other| other.sqlnet_ora() == *file).count() == 1;
+            let name = if alone { unique? } else { place.sid.as_str() };
+            Some(format!("{}/admin/{name}/wallet", place.base()?))
+        }
+        _ => None,
+    }
+}
+
+fn files(db: &Db, dir: &str, mounts: &Mounts) -> Result<Vec<KeystoreFile>, String> {
+    let mut files = db.owner.files().map_err(|error| error.to_string())?;
+    let found = files.list(Path::new(dir)).map_err(|error| error.to_string())?.unwrap_or_default();
+    Ok(found
+        .into_iter()
+        .filter_map(|info| {
+            let name = info.path.file_name()?.to_string_lossy().into_owned();
+            let sha256: Digest = info.sha256?;
+            (name.ends_with(".p12") || name.ends_with(".sso")).then(|| KeystoreFile {
+                name,
+                size: info.size,
+                sha256,
+                uid: info.uid,
+                mode: info.mode & 0o7777,
+                filesystem: mounts.kind(&info.path),
+            })
+        })
+        .collect())
+}
+
+fn facts(
+    s: &mut Session,
+    instance: &views::Instance,
+    clock: &dyn Clock,
+    sid: &Sid,
+    unreadable: &mut Unread,
+) -> Result<Facts, SessionError> {
+    let database = views::database(s)?;
+    let open = instance.status == Status::Open;
+    // A version that is not known has no wallet query; the rules refuse it by its number.
+    let wallet = match instance.version {
+        Some(version) => unreadable.of(&format!("{sid}: V$ENCRYPTION_WALLET"), views::wallet(s, version)).unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let mut containers = Vec::new();
+    let mut tablespaces = Vec::new();
+    let mut column_keys = Vec::new();
+    if let Some(state) = unreadable.of(&format!("{sid}: keys"), state::observe(s)) {
+        for keys in state.containers {
+            let con_id = keys.container.con_id;
+            match keys.columns {
+                Some(columns) => column_keys.extend(columns.into_iter().map(|(key, tables)| ColumnKey { con_id, key, tables })),
+                None if keys.key.is_some() => unreadable.0.push(Unreadable {
+                    what: format!("{sid}: column keys of {}", keys.container.name),
+                    why: format!("it is {}", keys.container.open_mode),
+                }),
+                None => {}
+            }
+            containers.push(Container {
+                con_id,
+                name: keys.container.name,
+                open_mode: keys.container.open_mode,
+                restricted: keys.container.restricted,
+                key: keys.key,
+            });
+        }
+        let named = |space: views::Tablespace| EncryptedTablespace {
+            con_id: space.con_id,
+            name: space.name,
+            key: space.key,
+            access: space.access,
+            status: space.status,
+        };
+        tablespaces = state.tablespaces.into_iter().map(named).collect();
+    }
+    if containers.is_empty() {
+        let name = if database.cdb { ContainerName::ROOT } else { &database.name };
+        if let Ok(name) = ContainerName::new(name) {
+            containers.push(Container {
+                con_id: u32::from(database.cdb),
+                name,
+                open_mode: database.open_mode.clone(),
+                restricted: instance.restricted,
+                key: None,
+            });
+        }
+    }
+    let mut ask = |what: &str, result: Result<bool, SessionError>| unreadable.of(&format!("{sid}: {what}"), result);
+    let data_guard = ask("Data Guard", views::data_guard(s)).unwrap_or_default();
+    let capture = if open { ask("capture processes", views::capture(s)).unwrap_or_default() } else { false };
+    let blockers = if open {
+        unreadable.of(&format!("{sid}: blockers"), views::blockers(s, instance)).unwrap_or_default()
+    } else {
+        Blockers { archiver_stuck: instance.archiver_stuck, ..Blockers::default() }
+    };
+    let age = unreadable.of(&format!("{sid}: backups"), views::full_backup_age(s)).flatten();
+    let (processes, processes_limit) = unreadable.of(&format!("{sid}: processes"), views::processes(s)).unwrap_or_default();
+    let spfile = views::parameters(s, &["spfile"])?.remove("spfile");
+    let pending = unreadable.of(&format!("{sid}: pending parameters"), views::pending(s)).unwrap_or_default();
+    let redo = unreadable.of(&format!("{sid}: redo logs"), views::redo(s)).unwrap_or_default();
+    Ok(Facts {
+        dbid: database.dbid,
+        name: database.name,
+        unique_name: database.unique_name,
+        version: instance.version_text.clone(),
+        role: database.role,
+        open_mode: database.open_mode,
+        cdb: database.cdb,
+        log_mode: database.log_mode,
+        restricted: instance.restricted,
+        rac: instance.rac,
+        data_guard,
+        capture,
+        flashback: database.flashback,
+        spfile,
+        pending,
+        wallet,
+        containers,
+        tablespaces,
+        column_keys,
+        redo: redo.into_iter().map(|(log, _)| log).collect(),
+        restore_points: unreadable.of(&format!("{sid}: restore points"), views::restore_points(s)).unwrap_or_default(),
+        blockers,
+        last_full_backup: age.map(|age| Timestamp(clock.now().0 - age)),
+        processes,
+        processes_limit,
+        opens_by_itself: false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h17_a_database_that_is_down_still_says_how_it_is_configured() {
+        let spfile = b"C\x00\x00\x01*.processes=300\n*.tde_configuration='KEYSTORE_CONFIGURATION=HSM|FILE'\nORCL.wallet_root='/w'\n\x00\x00";
+        let found = parameters_in(spfile);
+        assert_eq!(found["tde_configuration"], "KEYSTORE_CONFIGURATION=HSM|FILE");
+        assert_eq!(found["wallet_root"], "/w");
+        assert!(parameters_in(b"*.processes=300\n").is_empty());
+    }
+
+    #[test]
+    fn h5_what_a_keystore_lies_on_is_the_innermost_mount() {
+        let text = "22 1 259:1 / / rw,relatime shared:1 - xfs /dev/nvme0n1p1 rw\n23 22 0:20 / /u01/app/w rw - tmpfs tmpfs rw\n24 22 0:21 / /u01/a\\040b rw - ext4 /dev/x rw\nbad\n";
+        let mounts = Mounts(text.lines().filter_map(mount).collect());
+        assert_eq!(mounts.kind(Path::new("/u01/app/w/tde")), "tmpfs");
+        assert_eq!(mounts.kind(Path::new("/u01/app/wallet")), "xfs");
+        assert_eq!(mounts.kind(Path::new("/u01/a b/c")), "ext4");
+    }
+
+    #[test]
+    fn h20_a_unit_that_starts_again_is_an_autostart_and_one_at_boot_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::below(dir.path());
+        let write = |name: &str, text: &str| {
+            let path = paths.at(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("/etc/systemd/system/dbora.service", "[Service]\nType=oneshot\nExecStart=/u01/bin/dbstart\n");
+        write("/etc/systemd/system/monitor.service", "[Service]\nExecStart=/opt/dbstart.sh\nRestart=always\n");
+        write("/etc/systemd/system/other.service", "[Service]\nExecStart=/bin/true\nRestart=always\n");
+        write("/var/spool/cron/oracle", "# */5 * * * * dbstart\n*/5 * * * * /home/oracle/dbstart.sh\n");
+        write("/etc/cron.d/sysstat", "*/10 * * * * root sa1\n");
+        assert_eq!(autostarts(&paths), ["/etc/systemd/system/monitor.service", "/var/spool/cron/oracle"]);
+    }
 }

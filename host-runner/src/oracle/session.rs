@@ -197,7 +197,7 @@ impl Session {
     fn identify(&mut self) -> Result<(), SessionError> {
         let sql = select(
             &["s.sid", "s.serial#", "p.spid"],
-            "FROM v$session s, v$process p WHERE p.addr = s.paddr AND s.sid = SYS_CONTEXT('USERENV','SID')",
+            "FROM v$session s, v$process p WHERE p.addr = s.paddr AND s.sid = TO_NUMBER(SYS_CONTEXT('USERENV','SID'))",
         );
         match self.query(&sql, 3) {
             Ok(rows) => {
@@ -457,7 +457,8 @@ mod tests {
             })
         }
         fn kill(&mut self) {
-            let _ = self.child.kill();
+            let group = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
             let _ = self.child.wait();
         }
     }

@@ -159,11 +159,13 @@ impl KeyState {
     /// Keys of this database that lie in a store, were made at or after a time, and are active nowhere (H9).
     pub fn orphans(&self, store: Store, since: Timestamp) -> Vec<MasterKeyId> {
         let active: Vec<MasterKeyId> = self.keyed().map(|(_, key)| key.id).collect();
+        // A key of a pluggable database may carry its own DBID or the whole database's.
+        let ours: Vec<u64> = self.containers.iter().map(|keys| keys.container.dbid).collect();
         let mut orphans: Vec<MasterKeyId> = self
             .keys
             .iter()
             .filter(|row| row.store == Some(store) && row.created.is_some_and(|at| at >= since))
-            .filter(|row| row.creator_dbid.is_none_or(|dbid| dbid == self.database.dbid) && row.activated.is_none())
+            .filter(|row| row.creator_dbid.is_none_or(|dbid| ours.contains(&dbid)) && row.activated.is_none())
             .map(|row| row.id)
             .filter(|id| !active.contains(id))
             .collect();

@@ -220,6 +220,7 @@ pub fn wallet(s: &mut Session, version: Version) -> Result<Vec<WalletRow>, Sessi
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
     pub con_id: u32,
+    pub dbid: u64,
     pub name: ContainerName,
     pub open_mode: String,
     pub restricted: bool,
@@ -242,15 +243,17 @@ pub fn containers(s: &mut Session, database: &Database) -> Result<Vec<Container>
         |text: &str| ContainerName::new(text.trim()).map_err(|error| unreadable("the list of containers", error.to_string()));
     let mut all = vec![Container {
         con_id: u32::from(database.cdb),
+        dbid: database.dbid,
         name: name(root)?,
         open_mode: database.open_mode.clone(),
         restricted: false,
     }];
     if database.cdb {
-        let sql = select(&["con_id", "name", "open_mode", "restricted"], "FROM v$pdbs ORDER BY con_id");
-        for row in s.query(&sql, 4)? {
+        let sql = select(&["con_id", "name", "open_mode", "restricted", "dbid"], "FROM v$pdbs ORDER BY con_id");
+        for row in s.query(&sql, 5)? {
             all.push(Container {
                 con_id: number(&sql, &row[0])?,
+                dbid: number(&sql, &row[4])?,
                 name: name(&row[1])?,
                 open_mode: row[2].trim().to_owned(),
                 restricted: row[3].trim() == "YES",

@@ -23,6 +23,8 @@ mod swap_provider;
 use crate::step::{Context, StepBody, StepEnd, StepError};
 use tde2hsm_protocol::Step;
 
+pub(crate) use config::expand;
+
 /// `survey` is no step of a segment: the worker takes it by itself.
 struct Survey;
 

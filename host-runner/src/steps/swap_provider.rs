@@ -78,7 +78,6 @@ impl StepBody for SwapProvider {
         for member in &affected {
             move_aside(ctx, &member.order.sid, "the library goes back")?;
         }
-        (ctx.permit)()?;
         ctx.intend(Subject::Host, "swap back", json!(swap))?;
         let stamp = stamp(ctx);
         let result = ctx.provider().swap_back(&swap, &stamp);
@@ -95,8 +94,9 @@ impl StepBody for SwapProvider {
     }
 }
 
+/// The same in every attempt of a campaign: a second one goes on where a crash left the first.
 fn stamp(ctx: &Context<'_>) -> String {
-    format!("tde2hsm-{}-{}", ctx.order.campaign, ctx.clock.now().0)
+    ctx.order.campaign.to_string()
 }
 
 /// The swap is done: whatever is down comes up.
@@ -142,8 +142,11 @@ fn gate(ctx: &mut Context<'_>) -> Result<Vec<Affected>, StepError> {
             s = connect(&member.db)?;
         }
         let maps = mapped.iter().any(|mapping| mapping.sid.as_ref() == Some(&sid));
+        // A software source restarts where its configuration is in `sqlnet.ora`, or where something of it may have tried
+        // the library: a failed load is cached until the instance stops (H27).
         let sqlnet = matches!(member.keystore.style, Style::Sqlnet { .. });
-        if from_hsm || maps || sqlnet {
+        let names_hsm = config::now(&member.db, &member.keystore, &mut s)?.names_hsm();
+        if from_hsm || maps || sqlnet || names_hsm {
             if from_hsm {
                 redo::nothing_older(&member.db, &mut s, OldKeys::Gone)?;
             }
@@ -303,7 +306,6 @@ fn exchange(ctx: &mut Context<'_>, affected: &[Affected], stamp: &str) -> Result
         .map(|order| order.sid.clone())
         .ok_or_else(|| StepError::new(Kind::Final, Code::DATABASE_UNKNOWN, "the order names no database"))?;
     let owner = find(ctx, &first)?.owner;
-    (ctx.permit)()?;
     ctx.intend(Subject::Host, "swap", json!({ "stamp": stamp }))?;
     let swap = ctx.provider().swap(&owner, stamp)?;
     ctx.remember(Subject::Host, "swap", serde_json::to_value(&swap).expect("plain data serialises"))?;
