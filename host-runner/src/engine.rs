@@ -123,7 +123,9 @@ pub fn run(
 ) -> Report {
     let mut secrets = Secrets::new(host.identity, &order.secrets);
     let mut results = Results::default();
-    let end = match walk_steps(host, journal, &mut secrets, &mut results, order, mine, segment, direction) {
+    let end = walk_steps(host, journal, &mut secrets, &mut results, order, mine, segment, direction)
+        .and_then(|end| logins(host, journal, &results, order, mine).map(|()| end));
+    let end = match end {
         Ok(end) => end,
         Err(error) => End::of(&error.into(), None),
     };
@@ -139,6 +141,23 @@ pub fn run(
     let detail = details::put(host.paths, &detail).ok();
     report.detail = detail;
     report
+}
+
+/// For the controller that adopts the campaign, which knows of no report (H32).
+fn logins(
+    host: &Host<'_>,
+    journal: &mut Journal,
+    results: &Results,
+    order: &Order,
+    mine: &HostOrder,
+) -> Result<(), JournalError> {
+    for proof in &results.logins {
+        if let Some(secret) = order.secret(proof.secret).cloned() {
+            let event = Event::LoginEnded { secret, result: proof.result };
+            journal.append(host.clock.now(), &order.campaign, Some(&mine.operation), event)?;
+        }
+    }
+    Ok(())
 }
 
 #[expect(clippy::too_many_arguments, reason = "the operation's parts, borrowed apart from each other")]

@@ -78,10 +78,7 @@ pub enum Event {
     Start {
         sid: Sid,
     },
-    /// C_Login, or the keystore's password check, is about to be tried (H10).
-    LoginBegun {
-        secret: SecretRef,
-    },
+    /// How a try of a secret version ended (H10).
     LoginEnded {
         secret: SecretRef,
         result: LoginResult,
@@ -313,14 +310,6 @@ impl Entries {
             Event::Released => Some(None),
             _ => None,
         })?
-    }
-
-    /// How the newest try of a secret version ended on this host, in any campaign (H10).
-    pub fn login(&self, secret: &SecretRef) -> Option<LoginResult> {
-        self.all().iter().rev().find_map(|entry| match &entry.event {
-            Event::LoginEnded { secret: s, result } if s == secret => Some(*result),
-            _ => None,
-        })
     }
 
     /// Every secret version that this host tried in a campaign, each with its newest end.

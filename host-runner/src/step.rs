@@ -149,21 +149,6 @@ impl Context<'_> {
         self.secrets.redact(text)
     }
 
-    /// How this host's last try of a secret version ended, in whatever campaign: a refused one is not tried again (H10).
-    pub fn login_known(&self, index: u16) -> Option<LoginResult> {
-        self.journal.login(self.order.secret(index)?)
-    }
-    /// Durable before a password is tried.
-    pub fn login_begins(&mut self, index: u16) -> Result<(), StepError> {
-        let secret = self.order.secret(index).ok_or(SecretError::NoSuch(index))?.clone();
-        self.write(Event::LoginBegun { secret })
-    }
-    /// How it ended; the report says so, too.
-    pub fn login_ended(&mut self, index: u16, result: LoginResult) -> Result<(), StepError> {
-        let secret = self.order.secret(index).ok_or(SecretError::NoSuch(index))?.clone();
-        self.results.login(index, result);
-        self.write(Event::LoginEnded { secret, result })
-    }
     fn write(&mut self, event: Event) -> Result<(), StepError> {
         let at = self.clock.now();
         self.journal.append(at, &self.order.campaign, Some(&self.host.operation), event)?;

@@ -859,8 +859,7 @@ mod tests {
     fn h32_an_adopting_controller_learns_operations_logins_and_the_next_generation() {
         let world = world();
         let login = |ctx: &mut Context<'_>| {
-            ctx.login_begins(0)?;
-            ctx.login_ended(0, LoginResult::Refused)?;
+            ctx.results.login(0, LoginResult::Refused);
             Err(StepError::new(Kind::Final, Code::LOGIN_REFUSED, "refused"))
         };
         let table = table(login);
