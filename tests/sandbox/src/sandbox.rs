@@ -181,9 +181,18 @@ region = "{region}"
 id = "{cluster}"
 
 [secrets]
-old-hsm = {{ arn = "{old}" }}
+old_hsm = {{ arn = "{old}" }}
 cloudhsm = {{ arn = "{cu}" }}
 software = {{ arn = "{software}" }}
+
+[escrow]
+prefix = "tde/escrow"
+replica_regions = ["{SECOND}"]
+
+[options]
+auto_open = "enable"
+# The sandbox answers at once.
+poll_seconds = 1
 
 [[targets]]
 tag = {{ key = "{key}", value = "{value}" }}

@@ -38,7 +38,7 @@ PRETTY_NAME="Red Hat Enterprise Linux 8.10 (Ootpa)"
 CPE_NAME="cpe:/o:redhat:enterprise_linux:8::baseos"
 "#;
 
-const DIRS: [(&str, u32); 19] = [
+const DIRS: [(&str, u32); 20] = [
     ("dev", 0o755),
     ("etc/alternatives", 0o755),
     ("etc/rpm", 0o755),
@@ -52,6 +52,7 @@ const DIRS: [(&str, u32); 19] = [
     ("srv", 0o755),
     ("sys", 0o555),
     ("tmp", 0o1777),
+    ("etc/pki/tls/certs", 0o755),
     ("u01", 0o755),
     ("var/lib/amazon/ssm", 0o755),
     ("var/lib/rpm", 0o755),
@@ -83,6 +84,8 @@ pub fn make(root: &Path, spec: &RootSpec<'_>) -> Result<(), HostError> {
         ("etc/hostname", format!("{}\n", spec.hostname)),
         ("etc/hosts", format!("127.0.0.1 localhost\n{} {}\n", spec.ip, spec.hostname)),
         ("etc/resolv.conf", String::new()),
+        // A host without a single trusted root cannot build a TLS client, even for an endpoint that needs none.
+        ("etc/pki/tls/certs/ca-bundle.crt", include_str!("../customerCA.crt").to_owned()),
         ("etc/rpm/macros", "%_dbpath /var/lib/rpm\n".to_owned()),
         ("etc/tde2hsm/endpoints.toml", spec.endpoints.to_owned()),
     ];

@@ -497,7 +497,13 @@ pub struct Data {
 }
 
 fn fill(db: &Connection, name: &str, data: &Data) -> Result<()> {
-    let columns: Vec<String> = data.columns.iter().map(|c| format!("\"{c}\"")).collect();
+    // A column of numbers compares with a string as a number, as in Oracle: SQLite does so for a column that is declared so.
+    let kind = |i: usize| {
+        let number = |row: &Vec<Value>| matches!(row.get(i), Some(Value::Integer(_)));
+        let null = |row: &Vec<Value>| matches!(row.get(i), Some(Value::Null) | None);
+        if data.rows.iter().all(|row| number(row) || null(row)) && data.rows.iter().any(number) { " INTEGER" } else { "" }
+    };
+    let columns: Vec<String> = data.columns.iter().enumerate().map(|(i, c)| format!("\"{c}\"{}", kind(i))).collect();
     let sql = format!("CREATE TABLE \"{name}\" ({})", columns.join(", "));
     db.execute(&sql, []).map_err(internal)?;
     let marks = vec!["?"; data.columns.len()].join(", ");
