@@ -316,6 +316,26 @@ impl Owner {
         Ok(Child { program: program.path.clone(), child, input, output: reader(output), ended: None })
     }
 
+    /// Runs with its output in a file, so that what it says outlives us; `stdin` is written at once. `None`: it did not
+    /// end within its limit, and its process group was ended.
+    pub fn run_into(&self, program: &Program, stdin: &[u8], output: &File) -> Result<Option<Ended>, OwnerError> {
+        let spawn = |source: std::io::Error| self.spawn_error(program, source);
+        let mut command = self.command(program);
+        command.stdin(Stdio::piped()).stdout(output.try_clone().map_err(spawn)?).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(spawn)?;
+        drop(command);
+        if let Some(mut input) = child.stdin.take() {
+            // A program that ended before it read its input is judged by what it said.
+            let _ = input.write_all(stdin);
+        }
+        let talk = |source| OwnerError::Talk { program: program.path.clone(), source };
+        let ended = wait(&mut child, program.limit).map_err(talk)?;
+        if ended.is_none() {
+            end_group(&mut child);
+        }
+        Ok(ended)
+    }
+
     /// Runs to its end or limit. Standard error is kept apart; a program that runs into its limit is ended with its
     /// whole process group.
     pub fn run(&self, program: &Program, stdin: &[u8]) -> Result<Output, OwnerError> {

@@ -11,9 +11,13 @@ use crate::owner::{Ended, Owner, OwnerError, Program};
 use crate::paths::Paths;
 use crate::procs::{Pmon, Procs, sid_of};
 use crate::secrets::Secret;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tde2hsm_protocol::survey::{Library, Mapping};
 use tde2hsm_protocol::{Code, Digest, LoginResult};
 
@@ -310,28 +314,82 @@ impl Provider {
     /// One C_Login, exactly one, as the owner (H10, H33). Where it is not known whether the token saw the login, the
     /// answer is `refused`: a login may have been spent, and nobody may try again before a person has looked.
     pub fn probe(&self, owner: &Owner, pmon: Option<&Pmon>, library: &Path, pin: &Secret) -> Result<Probe, ProviderError> {
-        self.run_probe(owner, pmon, library, "login", pin.reveal().as_bytes())
+        self.probe_as("", owner, pmon, library, pin)
+    }
+
+    /// The same under a name, by which [`Provider::last_probe`] finds what it said when its caller is gone.
+    pub fn probe_as(
+        &self,
+        name: &str,
+        owner: &Owner,
+        pmon: Option<&Pmon>,
+        library: &Path,
+        pin: &Secret,
+    ) -> Result<Probe, ProviderError> {
+        self.run_probe(name, owner, pmon, library, "login", pin.reveal().as_bytes())
     }
 
     /// The same without a login: does it load and find a token? `unreachable` when not.
     pub fn probe_load(&self, owner: &Owner, pmon: Option<&Pmon>, library: &Path) -> Result<Probe, ProviderError> {
-        self.run_probe(owner, pmon, library, "load", &[])
+        self.run_probe("", owner, pmon, library, "load", &[])
+    }
+
+    /// What the last probe said if it had this name, after its process has ended. `None`: a probe of this name was never
+    /// begun, or another came after it. So a worker that died in the middle of one does not cost a second login, nor a
+    /// doubt: the probe's process went on and wrote down how it ended.
+    pub fn last_probe(&self, name: &str) -> Result<Option<Probe>, ProviderError> {
+        let mut file = self.probe_file()?;
+        let mut text = String::new();
+        self.probe_io(file.read_to_string(&mut text), "read")?;
+        let Some((first, said)) = text.split_once('\n') else { return Ok(None) };
+        Ok((!name.is_empty() && first == name).then(|| probe::judge(said, "ended without a word".to_owned())))
+    }
+
+    /// What a probe says, locked: its process holds the lock as long as it lives, whatever becomes of us.
+    fn probe_file(&self) -> Result<Flock<File>, ProviderError> {
+        let dir = self.paths.state();
+        files::make_dir(&dir, 0o700)?;
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let mut file = self.probe_io(options.open(dir.join("probe")), "opened")?;
+        let deadline = Instant::now() + PROBE_LIMIT * 2;
+        loop {
+            file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(held) => return Ok(held),
+                Err((file, nix::Error::EWOULDBLOCK)) if Instant::now() < deadline => file,
+                Err((_, error)) => return self.probe_io(Err(error.into()), "locked"),
+            };
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn probe_io<T>(&self, result: std::io::Result<T>, what: &'static str) -> Result<T, ProviderError> {
+        result.map_err(|source| ProviderError::Io { path: self.paths.state().join("probe"), what, source })
     }
 
     fn run_probe(
         &self,
+        name: &str,
         owner: &Owner,
         pmon: Option<&Pmon>,
         library: &Path,
         what: &str,
         stdin: &[u8],
     ) -> Result<Probe, ProviderError> {
+        let mut file = self.probe_file()?;
+        let begin = |file: &mut File| {
+            file.set_len(0)?;
+            file.rewind()?;
+            file.write_all(format!("{}\n", name.replace('\n', " ")).as_bytes())?;
+            file.sync_all()
+        };
+        self.probe_io(begin(&mut file), "written")?;
         let program = Program::new(owner.runner(), PROBE_LIMIT).arg("probe").arg(what).arg(library);
-        let mut child = owner.spawn(&in_env_of(program, pmon))?;
-        child.write(stdin)?;
-        child.close_input();
-        let said = probe::listen(&mut child)?;
-        Ok(said.judge())
+        let ended = owner.run_into(&in_env_of(program, pmon), stdin, &file)?;
+        let mut text = String::new();
+        self.probe_io(file.rewind().and_then(|()| file.read_to_string(&mut text)), "read")?;
+        let lost = ended.map_or_else(|| format!("gave no answer within {} s", PROBE_LIMIT.as_secs()), death);
+        Ok(probe::judge(text.split_once('\n').map_or("", |(_, said)| said), lost))
     }
 }
 
@@ -347,8 +405,6 @@ fn names_library(path: &Path) -> bool {
 }
 
 fn is_elf(path: &Path) -> Result<bool, ProviderError> {
-    use std::io::Read as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
     let mut magic = [0; 4];
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     match std::fs::File::options().read(true).custom_flags(flags).open(path).and_then(|mut file| file.read_exact(&mut magic)) {
@@ -371,71 +427,37 @@ pub fn death(ended: Ended) -> String {
 /// The library is a stranger's code and runs in the child's process: it may print, hang or crash. The child therefore
 /// announces each step on a line of its own before it takes it, and the parent judges by the last line it saw.
 pub(crate) mod probe {
-    use super::{PROBE_LIMIT, Probe, death};
-    use crate::owner::{Child, OwnerError, Read};
+    use super::Probe;
     use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
     use cryptoki::error::{Error, RvError};
     use cryptoki::session::UserType;
     use std::io::{Read as _, Write as _};
-    use std::time::{Duration, Instant};
     use tde2hsm_protocol::LoginResult;
 
     const MARK: &str = "tde2hsm-probe ";
 
-    /// What was heard.
-    #[derive(Debug, Default)]
-    pub struct Said {
-        pub library: Option<String>,
-        /// C_Login was about to be called.
-        pub login_begun: bool,
-        pub end: Option<(LoginResult, String)>,
-        pub lost: Option<String>,
-    }
-
-    impl Said {
-        pub fn judge(self) -> Probe {
-            let (login, said) = match (self.end, self.login_begun) {
-                (Some(end), _) => end,
-                (None, true) => {
-                    (LoginResult::Refused, format!("no answer to C_Login: the probe {}", self.lost.unwrap_or_default()))
-                }
-                (None, false) => (LoginResult::Unreachable, format!("the probe {}", self.lost.unwrap_or_default())),
-            };
-            Probe { login, said, library: self.library }
-        }
-    }
-
-    pub fn listen(child: &mut Child) -> Result<Said, OwnerError> {
-        let deadline = Instant::now() + PROBE_LIMIT;
-        let mut said = Said::default();
-        let mut text = Vec::new();
-        loop {
-            match child.read(deadline.saturating_duration_since(Instant::now()))? {
-                Read::Some(bytes) => text.extend(bytes),
-                Read::End => break,
-                Read::Nothing => {
-                    child.kill();
-                    said.lost = Some(format!("gave no answer within {} s", PROBE_LIMIT.as_secs()));
-                    break;
-                }
-            }
-        }
-        for line in String::from_utf8_lossy(&text).lines() {
-            // A library may print without a line end before us.
-            let Some(at) = line.find(MARK) else { continue };
-            match line[at + MARK.len()..].split_once(' ') {
-                Some(("library", name)) => said.library = Some(name.to_owned()),
-                Some(("login", _)) => said.login_begun = true,
-                Some(("proven", words)) => said.end = Some((LoginResult::Proven, words.to_owned())),
-                Some(("refused", words)) => said.end = Some((LoginResult::Refused, words.to_owned())),
-                Some(("unreachable", words)) => said.end = Some((LoginResult::Unreachable, words.to_owned())),
+    /// From what a probe said; `lost` is how it ended where it did not say so itself.
+    pub fn judge(said: &str, lost: String) -> Probe {
+        let mut library = None;
+        let mut login_begun = false;
+        let mut end = None;
+        // A library may print without a line end before us.
+        for line in said.lines().filter_map(|line| line.find(MARK).map(|at| &line[at + MARK.len()..])) {
+            match line.split_once(' ') {
+                Some(("library", name)) => library = Some(name.to_owned()),
+                Some(("login", _)) => login_begun = true,
+                Some(("proven", words)) => end = Some((LoginResult::Proven, words.to_owned())),
+                Some(("refused", words)) => end = Some((LoginResult::Refused, words.to_owned())),
+                Some(("unreachable", words)) => end = Some((LoginResult::Unreachable, words.to_owned())),
                 _ => {}
             }
         }
-        if said.lost.is_none() {
-            said.lost = child.wait(Duration::from_secs(10))?.map(death);
-        }
-        Ok(said)
+        let (login, said) = match (end, login_begun) {
+            (Some(end), _) => end,
+            (None, true) => (LoginResult::Refused, format!("no answer to C_Login: the probe {lost}")),
+            (None, false) => (LoginResult::Unreachable, format!("the probe {lost}")),
+        };
+        Probe { login, said, library }
     }
 
     /// The child. `what`: `login` or `load`.
@@ -648,11 +670,11 @@ mod tests {
 
     #[test]
     fn h10_an_answer_that_never_came_counts_as_a_login_spent() {
-        let said =
-            |login_begun, end| probe::Said { library: None, login_begun, end, lost: Some("was ended by signal 11".into()) };
-        assert_eq!(said(true, None).judge().login, LoginResult::Refused);
-        assert_eq!(said(false, None).judge().login, LoginResult::Unreachable);
-        let proven = Some((LoginResult::Proven, "ok".to_owned()));
-        assert_eq!(said(true, proven).judge().login, LoginResult::Proven);
+        let login = |said: &str| probe::judge(said, "was ended by signal 11".to_owned()).login;
+        let begun = "tde2hsm-probe library x\nnoise tde2hsm-probe login C_Login\n";
+        assert_eq!(login(begun), LoginResult::Refused);
+        assert_eq!(login("noise\ntde2hsm-probe library x\n"), LoginResult::Unreachable);
+        assert_eq!(login(&format!("{begun}tde2hsm-probe proven ok\n")), LoginResult::Proven);
+        assert_eq!(login(&format!("{begun}tde2hsm-probe refused CKR_PIN_INCORRECT\n")), LoginResult::Refused);
     }
 }

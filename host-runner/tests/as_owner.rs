@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr, reason = "a test that cannot run says so")]
 
 use std::fs;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -221,4 +222,44 @@ fn h10_the_probe_logs_in_once_and_tells_refused_from_unreachable() {
     assert_eq!(provider.probe_load(&world.owner, Some(&pmon), Path::new(&library)).unwrap().login, LoginResult::Proven);
     provider.loads(&world.owner, Some(&pmon), Path::new(&library)).unwrap();
     assert!(provider.loads(&world.owner, None, Path::new("/etc/hostname")).is_err());
+}
+
+#[test]
+fn h10_a_worker_that_dies_in_the_middle_of_a_login_costs_no_second_one() {
+    let Some(world) = world() else { return };
+    let Some((library, conf)) = token(&world) else {
+        eprintln!("SoftHSM is not installed: nothing shown");
+        return;
+    };
+    let provider = Provider::new(&world.paths);
+    let pmon = pmon(&[("SOFTHSM2_CONF", &conf)], Vec::new());
+    assert_eq!(provider.last_probe("secret v1").unwrap(), None);
+    let pin = Secret::new("cu:Right1".to_owned());
+    let said = provider.probe_as("secret v1", &world.owner, Some(&pmon), Path::new(&library), &pin).unwrap();
+    // Whoever comes after the caller's death reads what the probe wrote down itself.
+    assert_eq!(provider.last_probe("secret v1").unwrap(), Some(said));
+    assert_eq!(provider.last_probe("secret v2").unwrap(), None);
+
+    // Its process still runs: it is waited for. The lock is the probe's own, inherited with its output.
+    let path = world.paths.state().join("probe");
+    fs::write(&path, "secret v2\ntde2hsm-probe login C_Login\n").unwrap();
+    let file = fs::File::options().append(true).open(&path).unwrap();
+    let held = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let mut going = Command::new("sh");
+    going.arg("-c").arg("read go; echo 'tde2hsm-probe proven late'").stdin(std::process::Stdio::piped());
+    let mut child = going.stdout(held.try_clone().unwrap()).spawn().unwrap();
+    drop(going);
+    // A killed caller's descriptor is closed without an unlock.
+    let descriptor = held.as_raw_fd();
+    std::mem::forget(held);
+    // SAFETY: its owner was forgotten in the line above.
+    drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    let asked = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| provider.last_probe("secret v2").unwrap());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        asked.join().unwrap()
+    });
+    let asked = asked.unwrap();
+    assert_eq!((asked.login, asked.said.as_str()), (LoginResult::Proven, "late"));
 }
