@@ -13,7 +13,7 @@ use tde2hsm_campaign::render;
 use tde2hsm_protocol::Digest;
 
 /// Version of the program, as plans name it.
-pub const PROGRAM: &str = concat!("tde2hsm ", env!("CARGO_PKG_VERSION"));
+pub const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 
 #[derive(Serialize)]
 struct Made<'a> {
