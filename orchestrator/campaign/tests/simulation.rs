@@ -360,7 +360,9 @@ fn ten_thousand_hosts_replay_to_done_with_few_orders() {
     sim.quiet_checks = true;
     assert_eq!(sim.drive(), End::Done);
     let events = sim.journal.len();
+    let begun = std::time::Instant::now();
     let state = State::replay(sim.plan.clone(), &sim.journal);
+    println!("{events} events replayed in {:?}", begun.elapsed());
     assert_eq!(state.snapshot(), sim.state.snapshot());
     assert_eq!(state.summary(sim.now).counts.get(&Standing::Done), Some(&10_000));
     let reports = sim.journal.iter().filter(|e| matches!(e.kind, EventKind::ReportReceived { .. })).count();

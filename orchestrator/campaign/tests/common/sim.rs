@@ -54,7 +54,7 @@ struct Delivery {
 
 struct Command {
     id: CommandId,
-    order: Order,
+    order: Arc<Order>,
     listed_at: Timestamp,
     /// Per host: when it ends, and with which report.
     ends: BTreeMap<InstanceId, (Timestamp, Option<Report>)>,
@@ -301,8 +301,8 @@ impl Sim {
     fn send(&mut self, send: SendOrder) -> Result<(), Crash> {
         self.boundary()?;
         let token = send.intent.token.clone();
-        assert!(send.order.encode().is_ok(), "an order does not fit");
-        assert!(self.commands.iter().all(|c| c.order.token != token), "a token is used twice");
+        assert!(self.quiet_checks || send.order.encode().is_ok(), "an order does not fit");
+        assert!(self.quiet_checks || self.commands.iter().all(|c| c.order.token != token), "a token is used twice");
         self.record(EventKind::OrderIntended(send.intent));
         self.boundary()?;
         let faulty = self.rng.one_in(self.faults.send);
@@ -336,8 +336,12 @@ impl Sim {
                 self.deliveries.push(delivery(at.plus(self.rng.below(200)), false, true));
             }
         }
-        let mut command =
-            Command { id: id.clone(), listed_at: self.now.plus(self.rng.below(8)), ends: BTreeMap::new(), order: send.order };
+        let mut command = Command {
+            id: id.clone(),
+            listed_at: self.now.plus(self.rng.below(8)),
+            ends: BTreeMap::new(),
+            order: Arc::new(send.order),
+        };
         // SSM gives up on what it cannot deliver, and on what never answers.
         for host in &command.order.hosts {
             command.ends.insert(host.instance.clone(), (self.now.plus(90), None));
@@ -363,7 +367,8 @@ impl Sim {
             events.push(match report {
                 Some(report) => {
                     // Through the wire, as in the field.
-                    let report = Report::decode(&report.encode()).expect("decodes");
+                    let report =
+                        if self.quiet_checks { report.clone() } else { Report::decode(&report.encode()).expect("decodes") };
                     EventKind::ReportReceived { token, instance, operation, report: Box::new(report) }
                 }
                 None => EventKind::InvocationEnded { token, instance, operation, status: "Delivery Timed Out".to_owned() },
@@ -407,18 +412,17 @@ impl Sim {
     }
 
     fn advance(&mut self, until: Timestamp) {
-        loop {
-            let next =
-                self.deliveries.iter().enumerate().filter(|(_, d)| d.at <= until).min_by_key(|(_, d)| d.at).map(|(i, _)| i);
-            let Some(next) = next else { break };
-            let delivery = self.deliveries.swap_remove(next);
+        let (mut due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.deliveries).into_iter().partition(|d| d.at <= until);
+        self.deliveries = later;
+        due.sort_by_key(|d| d.at);
+        for delivery in due {
             self.deliver(delivery);
         }
         self.now = until;
     }
 
     fn deliver(&mut self, delivery: Delivery) {
-        let Some(at) = self.commands.iter().position(|c| c.order.token == delivery.token) else { return };
+        let Some(at) = self.commands.iter().rposition(|c| c.order.token == delivery.token) else { return };
         let order = self.commands[at].order.clone();
         let (ready, report) = self.host(&order, &delivery.instance, delivery.at);
         if delivery.shown && !delivery.lost {
@@ -543,6 +547,9 @@ impl Sim {
         host.begun.push(operation.clone());
         host.known.insert(operation.clone(), Worked { work: order.work, finish_at, outcome, logins });
         // Invariant 5, by the truth: hosts that are being cut over, or have failed there, are never more than the budget.
+        if self.quiet_checks {
+            return self.host(order, instance, now);
+        }
         let in_cutover = self.hosts.values().filter(|h| {
             h.known
                 .values()
