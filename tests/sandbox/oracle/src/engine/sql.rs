@@ -265,6 +265,10 @@ fn words(tokens: &mut Vec<T>) -> Result<()> {
             tokens[i] = word("to_date");
             tokens.insert(i + 1, op("("));
             tokens.insert(i + 3, op(")"));
+        } else if at(0).is_some_and(|t| t.op("/")) {
+            // 1/24 is a number, not 0.
+            tokens.splice(i..=i, [op("*"), T::Num("1.0".into()), op("/")]);
+            i += 2;
         } else if is(0, "MINUS") {
             tokens[i] = word("EXCEPT");
         } else if is(0, "FETCH") && (is(1, "FIRST") || is(1, "NEXT")) {
@@ -466,27 +470,79 @@ fn rownum(tokens: &mut Vec<T>) {
         };
         if let Some(limit) = limit {
             tokens.splice(i..i + 3, [T::Num("1".into()), op("="), T::Num("1".into())]);
-            let mut depth = 0;
-            let mut end = i;
-            while end < tokens.len() {
-                if tokens[end].op("(") {
-                    depth += 1;
-                } else if tokens[end].op(")") {
-                    depth -= 1;
-                    if depth < 0 {
-                        break;
-                    }
-                } else if depth == 0 && tokens[end].is("UNION") {
-                    break;
+            let end = block_end(tokens, i);
+            let limit = [word("LIMIT"), T::Num(limit.to_string())];
+            match one_table(tokens, i, end) {
+                Some(block) => {
+                    // The rows are numbered before they are grouped or ordered.
+                    tokens.splice(
+                        block.condition_end..block.condition_end,
+                        limit.into_iter().chain([op(")"), T::Word(block.alias)]),
+                    );
+                    tokens.splice(block.from + 1..block.from + 1, [op("("), word("SELECT"), op("*"), word("FROM")]);
                 }
-                end += 1;
+                None => {
+                    tokens.splice(end..end, limit);
+                }
             }
-            tokens.splice(end..end, [word("LIMIT"), T::Num(limit.to_string())]);
         } else {
             tokens.splice(i..=i, [word("ROW_NUMBER"), op("("), op(")"), word("OVER"), op("("), op(")")]);
         }
         i += 1;
     }
+}
+
+/// The end of the query block that holds `at`.
+fn block_end(tokens: &[T], at: usize) -> usize {
+    let mut depth = 0;
+    let mut end = at;
+    while end < tokens.len() {
+        if tokens[end].op("(") {
+            depth += 1;
+        } else if tokens[end].op(")") {
+            depth -= 1;
+            if depth < 0 {
+                break;
+            }
+        } else if depth == 0 && ["UNION", "EXCEPT", "INTERSECT"].iter().any(|w| tokens[end].is(w)) {
+            break;
+        }
+        end += 1;
+    }
+    end
+}
+
+/// A block over one table or view: where its FROM is, where its WHERE ends, and what the table is called.
+struct Block {
+    from: usize,
+    condition_end: usize,
+    alias: String,
+}
+
+fn one_table(tokens: &[T], at: usize, end: usize) -> Option<Block> {
+    let mut depth = 0;
+    let from = (0..at).rev().find(|&i| {
+        if tokens[i].op(")") {
+            depth += 1;
+        } else if tokens[i].op("(") {
+            depth -= 1;
+        }
+        depth == 0 && tokens[i].is("FROM")
+    })?;
+    let (name, alias) = match tokens.get(from + 1..from + 4)? {
+        [T::Word(t) | T::Quoted(t), w, ..] if w.is("WHERE") => (t, t),
+        [T::Word(t) | T::Quoted(t), T::Word(alias), w] if w.is("WHERE") => (t, alias),
+        _ => return None,
+    };
+    let alias = if name == alias { T::Quoted(name.to_uppercase()).sql() } else { alias.clone() };
+    let mut depth = 0;
+    let condition_end = (at..end)
+        .find(|&i| {
+            depth += i32::from(tokens[i].op("(")) - i32::from(tokens[i].op(")"));
+            depth == 0 && (tokens[i].is("GROUP") || tokens[i].is("ORDER"))
+        })
+        .unwrap_or(end);
+    Some(Block { from, condition_end, alias })
 }
 
 /// A view's content.
@@ -780,6 +836,9 @@ pub fn session_user(sess: &Sess) -> &'static str {
 
 fn to_jiff(julian: f64) -> jiff::civil::DateTime {
     let micros = ((julian - UNIX_EPOCH_JULIAN) * 86_400e6).round() as i64;
+    // A Julian day in a double is good to 40 µs: what is that near to a whole second is one.
+    let second = (micros + 500_000).div_euclid(1_000_000) * 1_000_000;
+    let micros = if (micros - second).abs() < 50 { second } else { micros };
     let stamp = jiff::Timestamp::from_microsecond(micros).unwrap_or_default();
     jiff::tz::TimeZone::UTC.to_datetime(stamp)
 }

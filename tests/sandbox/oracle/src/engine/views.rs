@@ -123,6 +123,9 @@ fn find(name: &str) -> Option<(Needs, Make)> {
         "DBA_TABLESPACES" | "CDB_TABLESPACES" => (OpenDatabase, tablespaces_view),
         "DBA_DATA_FILES" | "CDB_DATA_FILES" => (OpenDatabase, data_files_view),
         "DBA_TABLES" | "CDB_TABLES" => (OpenDatabase, tables_view),
+        "DBA_TAB_PARTITIONS" => {
+            (OpenDatabase, |_, _, _| Ok(data("TABLE_OWNER TABLE_NAME PARTITION_NAME TABLESPACE_NAME", vec![])))
+        }
         "DBA_ENCRYPTED_COLUMNS" | "CDB_ENCRYPTED_COLUMNS" => (OpenDatabase, encrypted_columns_view),
         "ENC$" => (OpenDatabase, enc_view),
         "PROPS$" | "DATABASE_PROPERTIES" => (OpenDatabase, properties_view),
@@ -192,6 +195,12 @@ fn instance_view(i: &mut Instance, sess: &Sess, _: &str) -> Result<Data> {
         State::Mounted => "MOUNTED",
         _ => "OPEN",
     };
+    let archivelog = i.control.as_ref().is_some_and(|c| c.archivelog);
+    let archiver = match (i.archiver_stuck(&crate::sim::load()), archivelog && i.state >= State::OpenReadOnly) {
+        (true, _) => "FAILED",
+        (_, true) => "STARTED",
+        _ => "STOPPED",
+    };
     let row = vec![
         int(1),
         text(&i.sid),
@@ -201,7 +210,7 @@ fn instance_view(i: &mut Instance, sess: &Sess, _: &str) -> Result<Data> {
         text(status),
         yes_no(i.memory.get("cluster_database").is_some_and(|v| v.eq_ignore_ascii_case("true"))),
         int(1),
-        text(if i.state >= State::OpenReadOnly { "STARTED" } else { "STOPPED" }),
+        text(archiver),
         Value::Null,
         text(if i.restricted { "RESTRICTED" } else { "ALLOWED" }),
         text(if i.shutting_down { "YES" } else { "NO" }),
