@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tde2hsm_campaign::plan::Plan;
 use tde2hsm_campaign::reducer::{End, Event, EventKind, Gate, Intent, Standing, State, Summary, Why};
 use tde2hsm_cloud::Aws;
@@ -157,17 +158,25 @@ pub fn approve(out: Out, yes: bool, question: &str) -> Result<(), Failure> {
     Err(Failure::new(Code::NOT_APPROVED, "nothing was changed"))
 }
 
+/// A line at least this often says what is waited for.
+const QUIET: Duration = Duration::from_secs(20);
+
 /// Prints what happens.
 pub struct Progress {
     out: Out,
     intents: Mutex<HashMap<OrderToken, Intent>>,
-    /// The last line about waiting, and when it was printed.
-    said: Mutex<Option<(String, std::time::Instant)>>,
+    /// When a line was printed last.
+    said: Mutex<Instant>,
 }
 
 impl Progress {
     pub fn new(out: Out) -> Progress {
-        Progress { out, intents: Mutex::new(HashMap::new()), said: Mutex::new(None) }
+        Progress { out, intents: Mutex::new(HashMap::new()), said: Mutex::new(Instant::now()) }
+    }
+
+    fn say(&self, text: &str) {
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.out.say(text);
     }
 
     fn work(&self, token: &OrderToken) -> String {
@@ -196,31 +205,30 @@ fn work(work: Work) -> String {
 
 impl Observer for Progress {
     fn event(&self, event: &Event, _state: &State) {
-        let out = self.out;
         match &event.kind {
             EventKind::CampaignStarted { campaign, generation, .. } => {
-                out.say(&format!("campaign {campaign}, generation {generation}"));
+                self.say(&format!("campaign {campaign}, generation {generation}"));
             }
             EventKind::OrderIntended(intent) => {
                 let mut intents = self.intents.lock().unwrap_or_else(PoisonError::into_inner);
                 intents.insert(intent.token.clone(), intent.clone());
             }
-            EventKind::OrderSent { token, .. } => out.say(&format!("sent {}", self.work(token))),
-            EventKind::OrderNotSent { token, why } => out.say(&format!("not sent: {}: {why}", self.work(token))),
-            EventKind::OrderAmbiguous { token, .. } => out.say(&format!("uncertain whether sent: {}", self.work(token))),
-            EventKind::CommandFound { token, .. } => out.say(&format!("found: {}", self.work(token))),
+            EventKind::OrderSent { token, .. } => self.say(&format!("sent {}", self.work(token))),
+            EventKind::OrderNotSent { token, why } => self.say(&format!("not sent: {}: {why}", self.work(token))),
+            EventKind::OrderAmbiguous { token, .. } => self.say(&format!("uncertain whether sent: {}", self.work(token))),
+            EventKind::CommandFound { token, .. } => self.say(&format!("found: {}", self.work(token))),
             EventKind::ReportReceived { instance, report, .. } => {
                 let code = report.outcome.code().map(|c| format!(" {c}")).unwrap_or_default();
                 let step = report.step.map(|s| format!(" in {s}")).unwrap_or_default();
                 let message = if report.message.is_empty() { String::new() } else { format!(": {}", report.message) };
-                out.say(&format!("{instance} {}{code}{step}{message}", report.outcome.name()));
+                self.say(&format!("{instance} {}{code}{step}{message}", report.outcome.name()));
             }
             EventKind::InvocationEnded { instance, status, .. } => {
-                out.say(&format!("{instance} gave no report; SSM says {status}"))
+                self.say(&format!("{instance} gave no report; SSM says {status}"))
             }
-            EventKind::ClusterUnknown { why } => out.say(&format!("the cluster cannot be seen: {why}")),
-            EventKind::Released { instance } => out.say(&format!("{instance} is released")),
-            EventKind::Ended { end } => out.say(&format!("campaign ended: {}", text::end(*end))),
+            EventKind::ClusterUnknown { why } => self.say(&format!("the cluster cannot be seen: {why}")),
+            EventKind::Released { instance } => self.say(&format!("{instance} is released")),
+            EventKind::Ended { end } => self.say(&format!("campaign ended: {}", text::end(*end))),
             _ => {}
         }
     }
@@ -229,19 +237,21 @@ impl Observer for Progress {
         self.out.warn(&format!("[{}] {fault}", fault.code));
     }
 
-    /// Once a minute, and when it changes, what the hosts wait for.
+    /// When nothing was said for a while: what the hosts wait for.
     fn waiting(&self, _until: Timestamp, why: &[(InstanceId, Why)]) {
+        if self.said.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < QUIET {
+            return;
+        }
         let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
         for (_, why) in why {
-            *groups.entry(&why.waits_for).or_default() += 1;
+            // The reason without the ids in its parentheses: hosts of different commands wait for the same thing.
+            let reason = why.waits_for.split(" (").next().unwrap_or_default();
+            *groups.entry(reason).or_default() += 1;
         }
-        let text = groups.iter().map(|(what, hosts)| format!("{hosts} wait for {what}")).collect::<Vec<_>>().join("; ");
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = std::time::Instant::now();
-        let again = said.as_ref().is_none_or(|(before, at)| *before != text || now.duration_since(*at).as_secs() >= 60);
-        if again && !text.is_empty() {
-            self.out.say(&text);
-            *said = Some((text, now));
+        let hosts = |n: usize| if n == 1 { "1 host waits".to_owned() } else { format!("{n} hosts wait") };
+        let text = groups.iter().map(|(what, n)| format!("{} for {what}", hosts(*n))).collect::<Vec<_>>().join("; ");
+        if !text.is_empty() {
+            self.say(&text);
         }
     }
 }

@@ -90,7 +90,14 @@ fn fleet_of(plan: &Plan) -> Fleet {
         cluster: ClusterChoice { id: plan.target.cluster.clone(), key_availability_check: plan.target.key_availability_check },
         secrets: Secrets::default(),
         escrow: Some(EscrowChoice { prefix: plan.escrow.prefix.clone(), replica_regions: plan.escrow.replica_regions.clone() }),
-        options: Options { on_failure: plan.policy.on_failure, accept: plan.accepted.clone(), ..Options::default() },
+        options: Options {
+            on_failure: plan.policy.on_failure,
+            accept: plan.accepted.clone(),
+            retries: plan.policy.retries,
+            order_minutes: u16::try_from(plan.policy.order_seconds / 60).unwrap_or(u16::MAX),
+            poll_seconds: u16::try_from(plan.policy.poll_seconds).unwrap_or(u16::MAX),
+            ..Options::default()
+        },
         waves: Waves {
             canary: plan.waves.canary,
             concurrency: plan.waves.concurrency,
