@@ -312,13 +312,9 @@ impl Provider {
     }
 
     /// One C_Login, exactly one, as the owner (H10, H33). Where it is not known whether the token saw the login, the
-    /// answer is `refused`: a login may have been spent, and nobody may try again before a person has looked.
-    pub fn probe(&self, owner: &Owner, pmon: Option<&Pmon>, library: &Path, pin: &Secret) -> Result<Probe, ProviderError> {
-        self.probe_as("", owner, pmon, library, pin)
-    }
-
-    /// The same under a name, by which [`Provider::last_probe`] finds what it said when its caller is gone.
-    pub fn probe_as(
+    /// answer is `refused`: a login may have been spent, and nobody may try again before a person has looked. By `name`
+    /// [`Provider::last_probe`] finds what it said when its caller is gone.
+    pub fn probe(
         &self,
         name: &str,
         owner: &Owner,

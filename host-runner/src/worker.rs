@@ -469,7 +469,6 @@ fn start_worker(paths: &Paths, operation: &OperationId) -> std::io::Result<()> {
         });
     }
     // Not waited for: it outlives us, and is init's child then.
-    #[expect(clippy::zombie_processes, reason = "the worker outlives the process that delivers")]
     let started = command.spawn();
     started.map(drop)
 }

@@ -209,7 +209,7 @@ fn h10_the_probe_logs_in_once_and_tells_refused_from_unreachable() {
     let provider = Provider::new(&world.paths);
     let pmon = pmon(&[("SOFTHSM2_CONF", &conf)], Vec::new());
     let ask = |library: &str, pin: &str| {
-        provider.probe(&world.owner, Some(&pmon), Path::new(library), &Secret::new(pin.to_owned())).unwrap()
+        provider.probe("one", &world.owner, Some(&pmon), Path::new(library), &Secret::new(pin.to_owned())).unwrap()
     };
     let right = ask(&library, "cu:Right1");
     assert_eq!(right.login, LoginResult::Proven, "{right:?}");
@@ -235,7 +235,7 @@ fn h10_a_worker_that_dies_in_the_middle_of_a_login_costs_no_second_one() {
     let pmon = pmon(&[("SOFTHSM2_CONF", &conf)], Vec::new());
     assert_eq!(provider.last_probe("secret v1").unwrap(), None);
     let pin = Secret::new("cu:Right1".to_owned());
-    let said = provider.probe_as("secret v1", &world.owner, Some(&pmon), Path::new(&library), &pin).unwrap();
+    let said = provider.probe("secret v1", &world.owner, Some(&pmon), Path::new(&library), &pin).unwrap();
     // Whoever comes after the caller's death reads what the probe wrote down itself.
     assert_eq!(provider.last_probe("secret v1").unwrap(), Some(said));
     assert_eq!(provider.last_probe("secret v2").unwrap(), None);

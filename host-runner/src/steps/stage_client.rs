@@ -120,7 +120,7 @@ fn login_of(ctx: &Context<'_>, index: u16, orders: &[DatabaseOrder]) -> Result<O
 }
 
 /// Exactly one login for a secret version, ever: one that was made, whatever it said and even if nobody was left to
-/// hear it, is not made again (H10).
+/// hear it, is not made again (H10); what it said is read from the probe then.
 fn prove(ctx: &mut Context<'_>, index: u16, orders: &[DatabaseOrder]) -> Result<bool, StepError> {
     let Some(secret) = ctx.order.secret(index).cloned() else {
         return Err(StepError::new(Kind::Final, Code::SECRET_UNREADABLE, format!("the order has no secret number {index}")));
@@ -144,17 +144,24 @@ fn prove(ctx: &mut Context<'_>, index: u16, orders: &[DatabaseOrder]) -> Result<
             ctx.results.login(index, LoginResult::Proven);
             return Ok(false);
         }
-        Some("unreachable") | None => {}
-        // Refused, or begun and never heard of: a doubt counts as a refusal.
+        Some("unreachable" | "begun") | None => {}
         Some(_) => {
             ctx.results.login(index, LoginResult::Refused);
-            return Err(login_refused(&db, "an earlier login with this version was refused, or its end was not seen"));
+            return Err(login_refused(&db, "an earlier login with this version was refused"));
         }
     }
-    (ctx.permit)()?;
-    let value = ctx.secrets.get(index)?;
-    ctx.remember(Subject::Host, &fact, json!("begun"))?;
-    let probe = provider.probe(&db.owner, db.pmon(), &library, &value)?;
+    let begun = ctx.recall(&Subject::Host, &fact) == Some(json!("begun"));
+    // A worker that died in the middle left a probe that said itself how it ended.
+    let earlier = if begun { provider.last_probe(&fact)? } else { None };
+    let probe = match earlier {
+        Some(probe) => probe,
+        None => {
+            (ctx.permit)()?;
+            let value = ctx.secrets.get(index)?;
+            ctx.remember(Subject::Host, &fact, json!("begun"))?;
+            provider.probe(&fact, &db.owner, db.pmon(), &library, &value)?
+        }
+    };
     let word = match probe.login {
         LoginResult::Proven => "proven",
         LoginResult::Refused => "refused",
