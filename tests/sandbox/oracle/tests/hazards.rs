@@ -442,6 +442,32 @@ fn h48_the_other_switches() {
     has(&world.sql("FIN", &format!("{OPEN_NEW}\n{MIGRATE}")), "ORA-28414");
 }
 
+/// In a CDB a crash behind the root's pointer leaves PDBs on the old key: MIGRATE is done, SET KEY finishes each.
+#[test]
+fn h49_a_crash_between_root_and_pdbs() {
+    let mut world = World::new();
+    world.install_library(Vendor::CloudHsm);
+    let mut spec = cdb19("CDB");
+    spec["source"] = json!({"software": {"password": SW}});
+    world.seed(&spec);
+    let all = |open: &str| open.replace(';', " CONTAINER = ALL;");
+    let start = format!("STARTUP MOUNT\n{OPEN_SW}\n{OPEN_NEW}\nALTER DATABASE OPEN;\nALTER PLUGGABLE DATABASE ALL OPEN;");
+    world.sql("CDB", &format!("{start}\n{}\n{}", all(OPEN_SW), configure("HSM|FILE")));
+    world.sim(&json!({"faults": [{"id": "f", "at": "MIGRATE:pointer", "do": "crash-instance"}]}));
+    has(&world.sql("CDB", MIGRATE), "ORA-03113");
+    world.until("the instance is gone", || world.pmon("CDB").is_none().then_some(()));
+    let out = world.sql("CDB", &format!("{start}\n{}\n{}\n{MIGRATE}", all(OPEN_SW), all(OPEN_NEW)));
+    has(&out, "ORA-28377");
+    for pdb in ["PDB1", "PDB2"] {
+        let set = "ADMINISTER KEY MANAGEMENT SET KEY IDENTIFIED BY \"tdecu:NewPass_1\";";
+        let out = world.sql("CDB", &format!("ALTER SESSION SET CONTAINER={pdb};\n{COUNT}\n{set}\n{COUNT}"));
+        has_not(&out, "ORA-");
+        assert_eq!(out.matches("20 rows").count(), 2);
+    }
+    world.sql("CDB", "ALTER SYSTEM CHECKPOINT;");
+    assert_eq!(world.verify(&["software"])["CDB"].rows_readable, 40);
+}
+
 /// Every phase of both migrations, with the instance or the server process dying there: the data reads on,
 /// and the statement, sent again by someone who looked first, ends it.
 #[test]
