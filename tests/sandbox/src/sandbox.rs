@@ -77,6 +77,8 @@ pub struct Sandbox {
     pub hosts: Vec<SandboxHost>,
     pub region: Region,
     pub cluster: String,
+    pub cluster_group: String,
+    pub vpc: String,
     pub secrets: Secrets,
     pub arns: BTreeMap<String, String>,
     pub endpoint: String,
@@ -138,19 +140,32 @@ impl Sandbox {
             tokio::spawn(Imds::new(cloud.clone(), identity).serve(listener));
             hosts.push(SandboxHost { id, plan, namespace, agent });
         }
-        let sandbox =
-            Arc::new(Self { layout, cloud, hosts, region, cluster: network.cluster, secrets, arns, endpoint, users, program, rights_are_borrowed: options.borrowed });
+        let sandbox = Arc::new(Self {
+            layout,
+            cloud,
+            hosts,
+            region,
+            cluster_group: network.groups[1].clone(),
+            vpc: network.vpc,
+            cluster: network.cluster,
+            secrets,
+            arns,
+            endpoint,
+            users,
+            program,
+            rights_are_borrowed: options.borrowed,
+        });
         let site = Site { programs: &programs, users, secrets: &sandbox.secrets, seed: options.seed, old_hsm: &OLD_HSM };
         let built = sandbox.on_each_host(WIDTH, |host| {
             databases::install(&site, &host.plan, host.namespace.root())?;
             host.namespace.start()?;
             databases::seed(&site, &host.plan, &host.namespace, &sandbox.layout.truth(&host.id))?;
-            databases::start(&site, &host.plan, &host.namespace)
+            databases::start(users, &sandbox.secrets, &host.plan, &host.namespace)
         });
         for (host, result) in sandbox.hosts.iter().zip(built) {
             result.with_context(|| format!("host {}", host.plan.name))?;
         }
-        crate::package::place(&programs.cloudhsm, &sandbox.program, &sandbox.layout.packages())?;
+        crate::package::place(&programs.cloudhsm, &sandbox.layout.packages())?;
         fs::write(sandbox.layout.packages().join("customerCA.crt"), CUSTOMER_CA)?;
         fs::write(sandbox.layout.env_file(), sandbox.exports())?;
         fs::write(sandbox.layout.fleet_file(), sandbox.fleet_toml())?;
@@ -193,6 +208,13 @@ replica_regions = ["{SECOND}"]
 auto_open = "enable"
 # The sandbox answers at once.
 poll_seconds = 1
+# Nobody has AWS's word for 12.2 with Client SDK 5 (O§6.1); whoever tested it says so by name.
+oracle_matrix = ["oracle-12.2/sdk-5/hsm2m.medium/rhel-8"]
+
+[waves]
+canary = 1
+concurrency = 8
+budget = 4
 
 [[targets]]
 tag = {{ key = "{key}", value = "{value}" }}
@@ -388,6 +410,7 @@ fn put_secrets(cloud: &Cloud, region: &Region, secrets: &Secrets) -> Result<BTre
 
 /// The VPC of the fleet and its cluster.
 struct Network {
+    vpc: String,
     cluster: String,
     subnets: Vec<(String, String)>,
     groups: Vec<String>,
@@ -419,7 +442,7 @@ impl Network {
                 id: cluster.clone(),
                 created: now.plus_secs(-40 * 86_400),
                 group: groups[1].clone(),
-                vpc,
+                vpc: vpc.clone(),
                 subnets: subnets.clone(),
                 certificate: CUSTOMER_CA.to_owned(),
                 addresses: vec!["10.0.1.250".to_owned(), "10.0.2.250".to_owned()],
@@ -427,7 +450,7 @@ impl Network {
             state.hsm.add_cluster(spec, &mut cluster_ids);
         }
         world.ids = cluster_ids;
-        Self { cluster, subnets, groups, image, launched: now.plus_secs(-30 * 86_400) }
+        Self { vpc, cluster, subnets, groups, image, launched: now.plus_secs(-30 * 86_400) }
     }
 
     /// Launches the instance of a host and registers its agent.
