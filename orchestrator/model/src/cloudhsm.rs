@@ -13,6 +13,7 @@ const HSM_LIMIT: usize = 28;
 enum HsmState {
     Creating(Millis),
     Active,
+    Degraded,
     Deleting(Millis),
 }
 
@@ -124,6 +125,14 @@ impl CloudHsm {
         if let Some(cluster) = self.clusters.iter_mut().find(|c| c.id == cluster) {
             cluster.state = state.to_owned();
         }
+    }
+
+    /// One ACTIVE HSM becomes DEGRADED; its id.
+    pub fn degrade_one(&mut self, cluster: &str) -> Option<String> {
+        let hsms = self.clusters.iter_mut().find(|c| c.id == cluster).map(|c| &mut c.hsms)?;
+        let hsm = hsms.iter_mut().find(|h| h.state == HsmState::Active)?;
+        hsm.state = HsmState::Degraded;
+        Some(hsm.id.clone())
     }
 
     /// Every HSM of a cluster that has come to life, and whether it is ACTIVE.
@@ -387,8 +396,8 @@ impl CloudHsm {
             .iter_mut()
             .find(|h| by("HsmId", &h.id) || by("EniId", &h.eni) || by("EniIp", &h.ip))
             .ok_or_else(|| not_found("The HSM was not found"))?;
-        if hsm.state != HsmState::Active {
-            return Err(invalid("The HSM is not ACTIVE"));
+        if !matches!(hsm.state, HsmState::Active | HsmState::Degraded) {
+            return Err(invalid("The HSM is neither ACTIVE nor DEGRADED"));
         }
         hsm.state = HsmState::Deleting(now.plus_ms(options.hsm_ms));
         let reply = json!({"HsmId": hsm.id});
@@ -477,6 +486,7 @@ fn describe_hsm(cluster: &str, hsm: &Hsm) -> Value {
     let state = match hsm.state {
         HsmState::Creating(_) => "CREATE_IN_PROGRESS",
         HsmState::Active => "ACTIVE",
+        HsmState::Degraded => "DEGRADED",
         HsmState::Deleting(_) => "DELETE_IN_PROGRESS",
     };
     json!({

@@ -360,7 +360,8 @@ mod tests {
     #[test]
     fn h13_a_pinned_version_stays_readable_after_a_rotation() {
         let (mut secrets, mut ids) = bed();
-        let (made, _) = secrets.create(&json!({"Name": "tde/pin", "SecretString": "one"}), Millis(0), &mut ids, &regions()).unwrap();
+        let (made, _) =
+            secrets.create(&json!({"Name": "tde/pin", "SecretString": "one"}), Millis(0), &mut ids, &regions()).unwrap();
         let new = secrets.rotate("tde/pin", "two", Millis(1), &mut ids).unwrap();
         let get = |body: Value| secrets.get_secret_value(&body).map(|v| v["SecretString"].as_str().unwrap().to_owned());
         assert_eq!(get(json!({"SecretId": made["ARN"], "VersionId": made["VersionId"]})).unwrap(), "one");
@@ -368,7 +369,10 @@ mod tests {
         assert_eq!(get(json!({"SecretId": "tde/pin", "VersionStage": "AWSPREVIOUS"})).unwrap(), "one");
         let partial = made["ARN"].as_str().unwrap();
         assert_eq!(get(json!({"SecretId": partial[..partial.len() - 7]})).unwrap(), "two");
-        assert_eq!(get(json!({"SecretId": "tde/pin", "VersionId": "x".repeat(36)})).unwrap_err().code, "ResourceNotFoundException");
+        assert_eq!(
+            get(json!({"SecretId": "tde/pin", "VersionId": "x".repeat(36)})).unwrap_err().code,
+            "ResourceNotFoundException"
+        );
         let described = secrets.describe_secret(&json!({"SecretId": "tde/pin"})).unwrap();
         assert_eq!(described["VersionIdsToStages"][&new], json!(["AWSCURRENT"]));
     }

@@ -241,7 +241,7 @@ impl World {
             Service::Secrets => {
                 let value = state.secrets.call(operation, body, now, &mut self.ids)?;
                 if operation == "PutSecretValue" {
-                    self.replicate(region, &value, now);
+                    self.replicate(region, &value);
                 }
                 Ok(value)
             }
@@ -270,7 +270,17 @@ impl World {
         Ok(reply["ARN"].as_str().unwrap_or_default().to_owned())
     }
 
-    fn replicate(&mut self, region: &Region, put: &Value, _now: Millis) {
+    /// A new version of a secret, as someone who rotates it would make; in its replicas too.
+    pub fn rotate_secret(&mut self, region: &Region, name: &str, value: &str, now: Millis) -> Result<String, ApiError> {
+        let Some(state) = self.regions.get_mut(region) else {
+            return Err(ApiError::new("ResourceNotFoundException", "there is no such region"));
+        };
+        let version = state.secrets.rotate(name, value, now, &mut self.ids)?;
+        self.replicate(region, &json!({"Name": name}));
+        Ok(version)
+    }
+
+    fn replicate(&mut self, region: &Region, put: &Value) {
         let name = put["Name"].as_str().unwrap_or_default();
         let copies = self.regions.get(region).map(|state| state.secrets.replicas(name)).unwrap_or_default();
         for (target, copy) in copies {

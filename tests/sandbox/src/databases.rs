@@ -273,23 +273,40 @@ fn give_tns_admin(users: Users, database: &Database, root: &Path) -> Result<()> 
     Ok(())
 }
 
-/// Starts the databases of a host and opens their keystores, as its DBA would after a reboot.
-pub fn start(site: &Site<'_>, plan: &HostPlan, namespace: &Namespace) -> Result<()> {
+/// What a DBA types to open a database's keystore: the PIN of the HSM whose library is in place, or the software password.
+fn password(secrets: &Secrets, database: &Database, root: &Path) -> String {
+    let below = |vendor: Vendor| find(&root.join("opt/oracle/extapi"), vendor.library_name());
+    match database.source {
+        _ if below(Vendor::CloudHsm) => format!("{}:{}", secrets.cloudhsm_user, secrets.cloudhsm_password),
+        Source::OldHsm => format!("{}:{}", secrets.old_hsm_user, secrets.old_hsm_password),
+        Source::Software => secrets.software.clone(),
+    }
+}
+
+fn find(dir: &Path, name: &str) -> bool {
+    fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| entry.file_name() == name || find(&entry.path(), name))
+}
+
+/// Starts the databases of a host and opens their keystores, as its DBA would after a reboot or a crash: recovery may need
+/// the keys, so the keystore comes before the database (H25).
+pub fn start(users: Users, secrets: &Secrets, plan: &HostPlan, namespace: &Namespace) -> Result<()> {
     for database in &plan.databases {
-        let password = match database.source {
-            Source::OldHsm => format!("{}:{}", site.secrets.old_hsm_user, site.secrets.old_hsm_password),
-            Source::Software => site.secrets.software.clone(),
-        };
-        let mut script = String::from("CONNECT / AS SYSDBA\nSTARTUP\n");
-        let container = if database.pdbs.is_empty() { "" } else { " CONTAINER=ALL" };
+        let password = password(secrets, database, namespace.root());
+        let open = format!("ADMINISTER KEY MANAGEMENT SET KEYSTORE OPEN IDENTIFIED BY \"{password}\";\n");
+        let mut script = format!("CONNECT / AS SYSDBA\nSTARTUP MOUNT\n{open}ALTER DATABASE OPEN;\n");
         if !database.pdbs.is_empty() {
             script.push_str("ALTER PLUGGABLE DATABASE ALL OPEN;\n");
         }
-        script.push_str(&format!("ADMINISTER KEY MANAGEMENT SET KEYSTORE OPEN IDENTIFIED BY \"{password}\"{container};\nEXIT\n"));
+        for pdb in &database.pdbs {
+            script.push_str(&format!("ALTER SESSION SET CONTAINER = {pdb};\n{open}"));
+        }
+        script.push_str("EXIT\n");
         let sqlplus = format!("{}/bin/sqlplus", database.release.home());
-        let text = run(command(namespace, site.users, database, &[&sqlplus, "-S", "-L", "/nolog"])?, script.as_bytes())
+        let text = run(command(namespace, users, database, &[&sqlplus, "-S", "-L", "/nolog"])?, script.as_bytes())
             .with_context(|| format!("starting {}", database.sid))?;
-        if let Some(line) = text.lines().find(|line| line.contains("ORA-") || line.contains("SP2-")) {
+        // ORA-28354: it has opened by itself.
+        let wrong = |line: &&str| (line.contains("ORA-") || line.contains("SP2-")) && !line.contains("ORA-28354");
+        if let Some(line) = text.lines().find(wrong) {
             bail!("{} did not start: {line}", database.sid);
         }
     }

@@ -6,6 +6,7 @@
 use anyhow::{Context as _, Result};
 use rpm::{BuildConfig, CompressionWithLevel, FileOptions, PackageBuilder};
 use sandbox_shim::Vendor;
+use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 
 pub const NAME: &str = "cloudhsm-pkcs11";
@@ -16,14 +17,16 @@ const CONFIGURE: &str = include_str!("configure-pkcs11");
 const UNCONFIGURED: &str = "{\n  \"servers\": []\n}\n";
 
 /// Leaves the package in `dir` and returns its path. Building takes seconds without optimisation, so the result is kept
-/// beside the library until library or program change.
-pub fn place(library: &Path, program: &Path, dir: &Path) -> Result<PathBuf> {
+/// beside the library under the hash of what it is made from.
+pub fn place(library: &Path, dir: &Path) -> Result<PathBuf> {
     let name = format!("{NAME}-{VERSION}-{RELEASE}.x86_64.rpm");
     let path = dir.join(&name);
-    let kept = library.with_file_name(&name);
-    let made = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified());
-    let fresh = made(&kept).is_ok_and(|at| [library, program].iter().all(|source| made(source).is_ok_and(|m| m < at)));
-    if fresh {
+    let mut hash = Sha256::new();
+    hash.update(std::fs::read(library).with_context(|| format!("reading {}", library.display()))?);
+    hash.update(CONFIGURE);
+    hash.update(UNCONFIGURED);
+    let kept = library.with_file_name(format!("{NAME}-{}.rpm", &hex::encode(hash.finalize())[..16]));
+    if kept.is_file() {
         std::fs::copy(&kept, &path).with_context(|| format!("copying {}", kept.display()))?;
         return Ok(path);
     }
@@ -44,9 +47,15 @@ fn build(library: &Path, path: &Path) -> Result<()> {
         builder.with_dir_entry(FileOptions::dir(format!("/opt/cloudhsm{name}")).permissions(0o755))?;
     }
     builder
-        .with_file(library, FileOptions::new(format!("/opt/cloudhsm/lib/{}", Vendor::CloudHsm.library_name())).permissions(0o755))?
+        .with_file(
+            library,
+            FileOptions::new(format!("/opt/cloudhsm/lib/{}", Vendor::CloudHsm.library_name())).permissions(0o755),
+        )?
         .with_file_contents(CONFIGURE, FileOptions::new("/opt/cloudhsm/bin/configure-pkcs11").permissions(0o755))?
-        .with_file_contents(UNCONFIGURED, FileOptions::new(Vendor::CloudHsm.config_path()).permissions(0o644).config().noreplace())?;
+        .with_file_contents(
+            UNCONFIGURED,
+            FileOptions::new(Vendor::CloudHsm.config_path()).permissions(0o644).config().noreplace(),
+        )?;
     let package = builder.build().context("building the client package")?;
     package.write_file(path).with_context(|| format!("writing {}", path.display()))
 }

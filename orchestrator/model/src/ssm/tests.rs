@@ -1,6 +1,6 @@
 use super::*;
 use crate::ec2::InstanceSpec;
-use crate::{AccountId, Caller, CallFault, Effect, Principal, Request, World};
+use crate::{AccountId, CallFault, Caller, Effect, Principal, Request, World};
 use serde_json::json;
 
 const T0: Millis = Millis(1_800_000_000_000);
@@ -15,7 +15,15 @@ struct Bed {
 
 /// A step the agent has finished.
 fn step(name: &str, state: StepState, code: i32, stdout: &str) -> StepOutcome {
-    StepOutcome { name: name.into(), state, code, stdout: stdout.into(), stderr: String::new(), started: T0, finished: Some(T0.plus_ms(500)) }
+    StepOutcome {
+        name: name.into(),
+        state,
+        code,
+        stdout: stdout.into(),
+        stderr: String::new(),
+        started: T0,
+        finished: Some(T0.plus_ms(500)),
+    }
 }
 
 impl Bed {
@@ -51,7 +59,11 @@ impl Bed {
                 last_ping: T0,
             });
         }
-        let caller = Caller { principal: Principal::Operator, arn: "arn:aws:sts::123456789012:assumed-role/o/s".into(), user_id: "A:s".into() };
+        let caller = Caller {
+            principal: Principal::Operator,
+            arn: "arn:aws:sts::123456789012:assumed-role/o/s".into(),
+            user_id: "A:s".into(),
+        };
         Self { world, region, caller, now: T0, ids }
     }
 
@@ -171,7 +183,8 @@ fn a_document_is_pinned_by_version_and_hash() {
     assert_eq!(bed.ok("DescribeDocument", json!({"Name": "tde2hsm-run"}))["Document"]["DefaultVersion"], "1");
     bed.ok("UpdateDocumentDefaultVersion", json!({"Name": "tde2hsm-run", "DocumentVersion": "2"}));
     assert_eq!(bed.ok("DescribeDocument", json!({"Name": "tde2hsm-run"}))["Document"]["DocumentVersion"], "2");
-    let bad_order = json!({"DocumentName": "tde2hsm-run", "InstanceIds": [bed.ids[0].as_str()], "Parameters": {"Order": ["A;B"]}});
+    let bad_order =
+        json!({"DocumentName": "tde2hsm-run", "InstanceIds": [bed.ids[0].as_str()], "Parameters": {"Order": ["A;B"]}});
     assert_eq!(bed.code("SendCommand", bad_order), "InvalidParameters");
 }
 
@@ -375,7 +388,8 @@ fn list_calls_page_through_everything() {
     seen.sort();
     seen.dedup();
     assert_eq!(seen.len(), 7);
-    let info = bed.ok("DescribeInstanceInformation", json!({"MaxResults": 5, "Filters": [{"Key": "tag:fleet", "Values": ["demo"]}]}));
+    let info =
+        bed.ok("DescribeInstanceInformation", json!({"MaxResults": 5, "Filters": [{"Key": "tag:fleet", "Values": ["demo"]}]}));
     assert_eq!(info["InstanceInformationList"].as_array().unwrap().len(), 5);
     assert_eq!(bed.code("ListCommands", json!({"NextToken": "nonsense"})), "InvalidNextToken");
 }
