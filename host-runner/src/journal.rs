@@ -141,7 +141,7 @@ impl Journal {
             let path = path.clone();
             move |source| JournalError::Io { path, what, source }
         };
-        std::fs::create_dir_all(dir).map_err(fail("created"))?;
+        crate::files::make_dir(dir, 0o700).map_err(|error| fail("created")(std::io::Error::other(error)))?;
         let mut file = OpenOptions::new()
             .read(true)
             .append(true)

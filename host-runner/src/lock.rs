@@ -18,7 +18,7 @@ pub struct Lock {
 }
 
 fn open(paths: &Paths) -> std::io::Result<File> {
-    std::fs::create_dir_all(paths.state())?;
+    crate::files::make_dir(&paths.state(), 0o700).map_err(std::io::Error::other)?;
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     options.open(paths.state().join("lock"))

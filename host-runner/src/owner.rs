@@ -521,7 +521,7 @@ impl Become {
                 // Its memory holds secrets (H39).
                 check(libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 }))?;
             } else {
-                // Ours is 0/0; without a pmon to compare with, the system's default for a login is not known here.
+                // As the former pmon had them; without one, as ours are.
                 for (resource, limit) in &self.limits {
                     let _ = libc::setrlimit(*resource, limit);
                 }

@@ -252,10 +252,12 @@ fn safe(text: &str) -> String {
 /// No core dump, and no other process of the same user may look into this one (H39). For every process that may hold
 /// a secret, before it holds one.
 pub fn harden() {
-    // SAFETY: two system calls on plain values. If they fail, nothing got worse.
+    // The hard limit stays: a database that is started from here gets its own back (H24).
+    let hard = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_CORE).map_or(0, |(_, hard)| hard);
+    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, hard);
+    // SAFETY: a system call on plain values. If it fails, nothing got worse.
     unsafe {
         libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
-        libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 });
     }
 }
 
