@@ -14,7 +14,7 @@ use crate::oracle::{Db, Session};
 use crate::step::{Context, Kind, StepBody, StepEnd, StepError};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use tde2hsm_protocol::{Code, DatabaseOrder, Digest};
+use tde2hsm_protocol::{Code, DatabaseOrder};
 
 pub struct PrepareKeystore;
 
@@ -93,24 +93,24 @@ fn prepare(ctx: &mut Context<'_>, order: &DatabaseOrder) -> Result<bool, StepErr
     if mode.mode & 0o077 != 0 {
         files.set_mode(&keystore.dir.join(P12), 0o600)?;
     }
-    let proven = prove_password(ctx, &db, &mut s, &keystore, password)?;
+    let proven = prove_password(ctx, &db, &mut s, &keystore, order, password)?;
     s.close();
     Ok(made || proven)
 }
 
-/// True when a proof was made; false when this file's password was proven before in this campaign.
+/// True when a proof was made; false when this version of the password was proven on this keystore before in this
+/// campaign: our own statements change the file since, and each of them checks the password again.
 fn prove_password(
     ctx: &mut Context<'_>,
     db: &Db,
     s: &mut Session,
     keystore: &Keystore,
+    order: &DatabaseOrder,
     password: SoftwarePassword<'_>,
 ) -> Result<bool, StepError> {
     let sid = db.sid().clone();
     let p12 = keystore.dir.join(P12);
-    let bytes = db.owner.files()?.read(&p12)?.unwrap_or_default();
-    let digest = Digest::of(&zeroize::Zeroizing::new(bytes));
-    let fact = json!({ "sha256": digest });
+    let fact = json!({ "secret": ctx.order.secret(order.software), "dir": keystore.dir });
     if ctx.recall(&subject(&sid), "password-proven").as_ref() == Some(&fact) {
         return Ok(false);
     }
@@ -136,9 +136,6 @@ fn prove_password(
         let merge = ddl::merge_keystore(&from, password, &ours, password, &backup, &limits).map_err(quoted)?;
         password_statement(ctx, db, s, "prove the software password", &merge)?;
     }
-    // BACKUP KEYSTORE marks the keystore as backed up: the file may have changed with it.
-    let bytes = db.owner.files()?.read(&p12)?.unwrap_or_default();
-    let fact = json!({ "sha256": Digest::of(&zeroize::Zeroizing::new(bytes)) });
     ctx.remember(subject(&sid), "password-proven", fact)?;
     Ok(true)
 }

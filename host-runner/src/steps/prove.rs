@@ -13,6 +13,7 @@ pub struct Prove;
 
 impl StepBody for Prove {
     fn act(&self, ctx: &mut Context<'_>) -> Result<StepEnd, StepError> {
+        let mut end = if ctx.databases().is_empty() { StepEnd::Nothing } else { StepEnd::AlreadyDone };
         for order in orders(ctx) {
             let member = member(ctx, order)?;
             rotate::prove(ctx, &member, Store::Hsm, OldKeys::Reachable)?;
@@ -21,8 +22,13 @@ impl StepBody for Prove {
             let (read, empty) = read_everything(&member.db, &mut s, &state)?;
             s.close();
             ctx.observed(subject(member.sid()), "rows read", json!({ "tablespaces": read, "nothing to read in": empty }))?;
+            let proven = json!(state.ids());
+            if ctx.recall(&subject(member.sid()), "proven").as_ref() != Some(&proven) {
+                ctx.remember(subject(member.sid()), "proven", proven)?;
+                end = StepEnd::Done;
+            }
         }
-        Ok(if ctx.databases().is_empty() { StepEnd::Nothing } else { StepEnd::Done })
+        Ok(end)
     }
 
     fn undo(&self, _ctx: &mut Context<'_>) -> Result<StepEnd, StepError> {

@@ -4,7 +4,7 @@
 //! tablespace whatever its access, no ENC$ row, no closed container (H1, H3), and no redo that crash recovery would
 //! read (H2). Its undo is another rotation, back into the old HSM, and keeps the interim keystore reachable (H4).
 
-use super::common::{connect, credentials, failed, observe, old_pin, orders, subject};
+use super::common::{connect, credentials, observe, old_pin, orders, subject};
 use super::config::{self, Want};
 use super::restart;
 use super::rotate::{self, Changed, Member};
@@ -108,9 +108,4 @@ impl StepBody for ReverseMigrate {
         }
         Ok(end)
     }
-}
-
-/// For a person: why a database's keys cannot be looked at.
-pub fn need_open(order: &DatabaseOrder, error: crate::oracle::SessionError) -> StepError {
-    failed(&order.sid, error)
 }

@@ -11,7 +11,7 @@ use super::common::{
     unsupported,
 };
 use super::config::{self, Keystore, Style, Want};
-use super::redo;
+use super::{redo, restart};
 use crate::oracle::ddl::{self, Force, QuoteError, Statement, WithBackup};
 use crate::oracle::errors::{Class, OraError};
 use crate::oracle::state::{self, KeyState, OldKeys};
@@ -20,7 +20,7 @@ use crate::oracle::{Db, Session};
 use crate::step::{Context, Kind, StepError};
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use tde2hsm_protocol::survey::Access;
+use tde2hsm_protocol::survey::{Access, ActiveKey};
 use tde2hsm_protocol::{Code, DatabaseOrder, Sid, Store, Timestamp};
 
 /// One database of a rotation.
@@ -166,7 +166,7 @@ pub fn to_software(ctx: &mut Context<'_>, group: &[Member], old_keys: OldKeys) -
         }
         s.close();
     }
-    let outcome = waiting.iter().try_for_each(|member| rotate(ctx, member, Way::ToSoftware, old_keys));
+    let outcome = waiting.iter().try_for_each(|member| rotate(ctx, member, Way::ToSoftware));
     if let Err(error) = outcome {
         // Everything stays readable: METHOD=FILE would hide the HSM from whatever is still in it.
         fall_back(ctx, group)?;
@@ -186,7 +186,7 @@ pub fn to_hsm(ctx: &mut Context<'_>, member: &Member) -> Result<Changed, StepErr
     s.close();
     let done = state.all_in(Store::Hsm);
     if !done {
-        rotate(ctx, member, Way::ToHsm, OldKeys::Reachable)?;
+        rotate(ctx, member, Way::ToHsm)?;
     }
     prove(ctx, member, Way::ToHsm, OldKeys::Reachable)?;
     Ok(if done { Changed::No } else { Changed::Yes })
@@ -209,47 +209,53 @@ fn fall_back(ctx: &mut Context<'_>, group: &[Member]) -> Result<(), StepError> {
 }
 
 /// Configuration first, then in a new session: open, one statement, and SET KEY where a container was left behind.
-fn rotate(ctx: &mut Context<'_>, member: &Member, way: Way, old_keys: OldKeys) -> Result<(), StepError> {
+fn rotate(ctx: &mut Context<'_>, member: &Member, way: Way) -> Result<(), StepError> {
     let db = &member.db;
     let sid = db.sid().clone();
     let mut s = connect(db)?;
     config::configure(ctx, db, &member.keystore, &mut s, way.want())?;
     s.close();
     let mut s = connect(db)?;
-    let wallet = Wallet::read(db, &mut s)?;
-    if !wallet.has(way.to()) || (way == Way::ToHsm && !wallet.has(Store::Software)) {
-        return Err(step_error(
-            &sid,
-            Kind::Retriable,
-            Code::CONFIGURATION_REFUSED,
-            "the configuration is not in effect in a new session",
-        ));
+    let mut wallet = Wallet::read(db, &mut s)?;
+    if !in_effect(&wallet, way) {
+        s = restarted(ctx, member, s, "the configuration is not in effect in a new session")?;
+        wallet = Wallet::read(db, &mut s)?;
     }
-    let force = if wallet.needs_force() { Force::Yes } else { Force::No };
-    if way == Way::ToSoftware {
-        open_everywhere(ctx, db, &mut s, &wallet, Store::Software, &member.credentials)?;
+    if !in_effect(&wallet, way) {
+        let why = "the configuration is not in effect, not even after a restart";
+        return Err(step_error(&sid, Kind::Final, Code::CONFIGURATION_REFUSED, why));
     }
-    let state = observe(db, &mut s)?;
-    let root = state.keyed().find(|(keys, _)| keys.container.con_id <= 1).map(|(_, key)| key.clone());
-    let moved = |key: &tde2hsm_protocol::survey::ActiveKey| key.store == Some(way.to());
-    if !root.as_ref().is_some_and(moved) {
-        let since = ctx.clock.now();
-        if ctx.recall(&subject(&sid), way.verb()).is_none() {
-            ctx.remember(subject(&sid), way.verb(), json!({ "since": since, "keys": state.ids() }))?;
+    let moved = |key: &ActiveKey| key.store == Some(way.to());
+    let root = |state: &KeyState| state.keyed().find(|(keys, _)| keys.container.con_id <= 1).map(|(_, key)| key.clone());
+    for attempt in 0..2 {
+        // A MIGRATE opens the software keystore itself (FORCE KEYSTORE): an OPEN of it while the HSM is closed might
+        // be put to the HSM as well, and cost a login (H48).
+        if way == Way::ToSoftware {
+            open_everywhere(ctx, db, &mut s, &wallet, Store::Software, &member.credentials)?;
         }
+        let state = observe(db, &mut s)?;
+        if root(&state).as_ref().is_some_and(moved) {
+            break;
+        }
+        if ctx.recall(&subject(&sid), way.verb()).is_none() {
+            ctx.remember(subject(&sid), way.verb(), json!({ "since": ctx.clock.now(), "keys": state.ids() }))?;
+        }
+        let force = if wallet.needs_force() { Force::Yes } else { Force::No };
         let backup = WithBackup::unique(if way == Way::ToHsm { "mg" } else { "rm" }, &unique(ctx));
         let statement = way.statement(&member.credentials, force, &backup, &s).map_err(|error| failed(&sid, error.into()))?;
         let sent = send_once(ctx, db, &mut s, way.verb(), &statement)?;
-        if let Some(error) = refusal(&sent)
-            && (error.is(46623) || error.is(46631))
-        {
-            clause_fix(ctx, member, &mut s, way, force, &state, &error)?;
-        } else {
-            judge(ctx, member, &mut s, way, &sent, &statement)?;
+        match refusal(&sent) {
+            Some(error) if error.is(46623) || error.is(46631) => clause_fix(ctx, member, &mut s, way, force, &state, &error)?,
+            // The configuration in memory is not the one that counts (U9): refused before anything was tried, so
+            // it goes out again after a restart, where a look has shown that nothing changed.
+            Some(error) if attempt == 0 && (error.is(28414) || error.is(28415)) && observe(db, &mut s)?.ids() == state.ids() => {
+                s = restarted(ctx, member, s, &error.to_string())?;
+                wallet = Wallet::read(db, &mut s)?;
+                continue;
+            }
+            _ => judge(ctx, member, &mut s, way, &sent, &statement)?,
         }
-    }
-    if !matches!(s.server(), Some(server) if session_works(&mut s, server)) {
-        s = connect(db)?;
+        break;
     }
     let mut state = look(ctx, member, &mut s)?;
     let behind: Vec<Container> = state
@@ -264,14 +270,23 @@ fn rotate(ctx: &mut Context<'_>, member: &Member, way: Way, old_keys: OldKeys) -
         state = observe(db, &mut s)?;
     }
     changed_everywhere(ctx, &sid, way, &state)?;
-    let _ = old_keys;
     redo::clean(ctx, db, &mut s)?;
     s.close();
     Ok(())
 }
 
-fn session_works(s: &mut Session, server: crate::oracle::ServerSession) -> bool {
-    crate::oracle::views::session_exists(s, server.sid, server.serial).unwrap_or(false)
+fn in_effect(wallet: &Wallet, way: Way) -> bool {
+    wallet.has(way.to()) && (way == Way::ToSoftware || wallet.has(Store::Software))
+}
+
+/// A clean restart for a configuration that takes effect at a start alone (U9). Its redo may need the former key, which
+/// the library in place still reaches.
+fn restarted(ctx: &mut Context<'_>, member: &Member, s: Session, why: &str) -> Result<Session, StepError> {
+    s.close();
+    ctx.intend(subject(member.sid()), "restart", json!({ "why": why }))?;
+    restart::stop(ctx, &member.db)?;
+    restart::start(ctx, &member.db, &member.credentials)?;
+    connect(&super::common::db(ctx, member.sid())?)
 }
 
 fn refusal(sent: &Sent) -> Option<OraError> {
