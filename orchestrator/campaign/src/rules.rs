@@ -129,6 +129,9 @@ pub fn effective<'a>(fleet: &'a Fleet, instance: &InstanceId, sid: &Sid) -> Effe
 enum When {
     Do,
     Both,
+    /// Whoever undoes may not be kept from it by what only the way forward needs, nor by the half-done state that is the
+    /// reason for undoing: a warning then, and the host judges before each step.
+    Warns,
 }
 
 #[derive(Clone, Copy)]
@@ -149,9 +152,16 @@ struct Rule {
     check: Check,
 }
 
+impl Rule {
+    fn at_most(&self, undo: bool) -> Severity {
+        if undo && self.when == Warns { Warning } else { Error }
+    }
+}
+
 /// What a rule may say: its own code, at its own severity or less.
 struct Out<'a> {
     rule: &'a Rule,
+    at_most: Severity,
     fleet: Option<&'a Fleet>,
     instance: Option<InstanceId>,
     sid: Option<Sid>,
@@ -178,6 +188,7 @@ impl Out<'_> {
     }
     fn push(&mut self, severity: Severity, container: Option<ContainerName>, way_out: Option<String>, message: String) {
         let code = self.rule.code;
+        let severity = severity.min(self.at_most);
         let accepted = severity == Severity::Warning
             && self
                 .fleet
@@ -202,19 +213,19 @@ const fn rule(code: Code, severity: Severity, when: When, check: Check) -> Rule 
 
 use Check::{Cluster as OfCluster, Database as OfDatabase, Fleet as OfFleet, Host as OfHost, Instance as OfInstance};
 use Severity::{Error, Note, Warning};
-use When::{Both, Do};
+use When::{Both, Do, Warns};
 
 /// Every rule, in the order in which findings are read.
 const RULES: &[Rule] = &[
     rule(Code::TARGETS_EMPTY, Error, Both, OfFleet(cloud::targets_empty)),
-    rule(Code::CLUSTER_MISSING, Error, Both, OfFleet(cloud::cluster_missing)),
-    rule(Code::CLUSTER_NOT_ACTIVE, Error, Both, OfCluster(cloud::cluster_not_active)),
-    rule(Code::CLUSTER_HSMS, Error, Both, OfCluster(cloud::cluster_hsms)),
-    rule(Code::CLUSTER_CHANGING, Error, Both, OfCluster(cloud::cluster_changing)),
-    rule(Code::CLUSTER_ROLLBACK, Error, Both, OfCluster(cloud::cluster_rollback)),
+    rule(Code::CLUSTER_MISSING, Error, Warns, OfFleet(cloud::cluster_missing)),
+    rule(Code::CLUSTER_NOT_ACTIVE, Error, Warns, OfCluster(cloud::cluster_not_active)),
+    rule(Code::CLUSTER_HSMS, Error, Warns, OfCluster(cloud::cluster_hsms)),
+    rule(Code::CLUSTER_CHANGING, Error, Warns, OfCluster(cloud::cluster_changing)),
+    rule(Code::CLUSTER_ROLLBACK, Error, Warns, OfCluster(cloud::cluster_rollback)),
     rule(Code::ESCROW_UNNAMED, Error, Do, OfFleet(cloud::escrow_unnamed)),
     rule(Code::DOCUMENT_FACTS, Error, Both, OfFleet(cloud::document_facts)),
-    rule(Code::SECRET_MISSING, Error, Both, OfFleet(cloud::secret_missing)),
+    rule(Code::SECRET_MISSING, Error, Warns, OfFleet(cloud::secret_missing)),
     rule(Code::SECRET_FOREIGN, Error, Both, OfFleet(cloud::secret_foreign)),
     rule(Code::SECRET_ROTATED, Warning, Both, OfFleet(cloud::secret_rotated)),
     rule(Code::CONNECTIONS, Error, Do, OfFleet(cloud::connections)),
@@ -223,29 +234,29 @@ const RULES: &[Rule] = &[
     rule(Code::AGENT_OFFLINE, Error, Both, OfInstance(cloud::agent_offline)),
     rule(Code::AGENT_OLD, Error, Both, OfInstance(cloud::agent_old)),
     rule(Code::AGENT_PLATFORM, Error, Both, OfInstance(cloud::agent_platform)),
-    rule(Code::HSM_RULES, Error, Both, OfInstance(cloud::hsm_rules)),
-    rule(Code::HSM_ROUTE, Error, Both, OfInstance(cloud::hsm_route)),
+    rule(Code::HSM_RULES, Error, Warns, OfInstance(cloud::hsm_rules)),
+    rule(Code::HSM_ROUTE, Error, Warns, OfInstance(cloud::hsm_route)),
     rule(Code::TAG_MISSING, Warning, Both, OfInstance(cloud::tag_missing)),
     rule(Code::SURVEY_MISSING, Error, Both, OfInstance(host::survey_missing)),
     rule(Code::SURVEY_OLD, Error, Both, OfHost(host::survey_old)),
     rule(Code::SURVEY_IDENTITY, Error, Both, OfHost(host::survey_identity)),
-    rule(Code::FACT_UNKNOWN, Error, Both, OfHost(host::fact_unknown)),
+    rule(Code::FACT_UNKNOWN, Error, Warns, OfHost(host::fact_unknown)),
     rule(Code::CLUSTERWARE_REFUSED, Error, Both, OfHost(host::clusterware)),
     rule(Code::SDK3_REFUSED, Error, Do, OfHost(host::sdk3)),
     rule(Code::OS_PACKAGE, Error, Do, OfHost(host::os_package)),
     rule(Code::MATRIX, Error, Do, OfHost(host::matrix)),
-    rule(Code::SPACE, Error, Both, OfHost(host::space)),
-    rule(Code::NOEXEC, Error, Both, OfHost(host::noexec)),
-    rule(Code::READ_ONLY_MOUNT, Error, Both, OfHost(host::read_only_mount)),
+    rule(Code::SPACE, Error, Warns, OfHost(host::space)),
+    rule(Code::NOEXEC, Error, Warns, OfHost(host::noexec)),
+    rule(Code::READ_ONLY_MOUNT, Error, Warns, OfHost(host::read_only_mount)),
     rule(Code::AUTOSTART, Warning, Both, OfHost(host::autostart)),
-    rule(Code::LIBRARIES, Error, Both, OfHost(host::libraries)),
-    rule(Code::LIBRARY_DELETED, Error, Both, OfHost(host::library_deleted)),
+    rule(Code::LIBRARIES, Error, Warns, OfHost(host::libraries)),
+    rule(Code::LIBRARY_DELETED, Error, Warns, OfHost(host::library_deleted)),
     rule(Code::LIBRARY_STRANGER, Error, Both, OfHost(host::library_stranger)),
     rule(Code::CLOUDHSM_IN_USE, Error, Do, OfHost(host::cloudhsm_in_use)),
-    rule(Code::KEYSTORE_SHARED, Error, Both, OfHost(host::keystore_shared)),
-    rule(Code::DATABASE_DOWN, Error, Both, OfHost(host::database_down)),
-    rule(Code::KEY_STORE_UNKNOWN, Error, Both, OfHost(host::key_store_unknown)),
-    rule(Code::KEYS_MIXED, Error, Both, OfHost(host::keys_mixed)),
+    rule(Code::KEYSTORE_SHARED, Error, Warns, OfHost(host::keystore_shared)),
+    rule(Code::DATABASE_DOWN, Error, Warns, OfHost(host::database_down)),
+    rule(Code::KEY_STORE_UNKNOWN, Error, Warns, OfHost(host::key_store_unknown)),
+    rule(Code::KEYS_MIXED, Error, Warns, OfHost(host::keys_mixed)),
     rule(Code::ALREADY_MIGRATED, Note, Do, OfHost(host::already_migrated)),
     rule(Code::NOTHING_TO_DO, Error, Do, OfHost(host::nothing_to_do)),
     rule(Code::NOT_TO_UNDO, Error, Both, OfHost(host::not_to_undo)),
@@ -258,23 +269,23 @@ const RULES: &[Rule] = &[
     rule(Code::ISOLATED_PDB_REFUSED, Error, Both, OfDatabase(database::isolated_pdb)),
     rule(Code::ASM_KEYSTORE_REFUSED, Error, Both, OfDatabase(database::asm_keystore)),
     rule(Code::DATABASE_ROLE, Error, Both, OfDatabase(database::role)),
-    rule(Code::DATABASE_MODE, Error, Both, OfDatabase(database::mode)),
-    rule(Code::PDB_MODE, Error, Both, OfDatabase(database::pdb_mode)),
-    rule(Code::RESTRICTED, Error, Both, OfDatabase(database::restricted)),
-    rule(Code::KEYSTORE_CONFIGURATION, Error, Both, OfDatabase(database::keystore_configuration)),
-    rule(Code::KEYSTORE_IS_CLOSED, Error, Both, OfDatabase(database::keystore_closed)),
-    rule(Code::SQLNET_SHARED, Error, Both, OfDatabase(database::sqlnet_shared)),
-    rule(Code::KEYSTORE_EPHEMERAL, Error, Both, OfDatabase(database::keystore_ephemeral)),
-    rule(Code::KEYSTORE_LARGE, Error, Both, OfDatabase(database::keystore_large)),
+    rule(Code::DATABASE_MODE, Error, Warns, OfDatabase(database::mode)),
+    rule(Code::PDB_MODE, Error, Warns, OfDatabase(database::pdb_mode)),
+    rule(Code::RESTRICTED, Error, Warns, OfDatabase(database::restricted)),
+    rule(Code::KEYSTORE_CONFIGURATION, Error, Warns, OfDatabase(database::keystore_configuration)),
+    rule(Code::KEYSTORE_IS_CLOSED, Error, Warns, OfDatabase(database::keystore_closed)),
+    rule(Code::SQLNET_SHARED, Error, Warns, OfDatabase(database::sqlnet_shared)),
+    rule(Code::KEYSTORE_EPHEMERAL, Error, Warns, OfDatabase(database::keystore_ephemeral)),
+    rule(Code::KEYSTORE_LARGE, Error, Warns, OfDatabase(database::keystore_large)),
     rule(Code::OLD_KEY_TABLESPACE_HSM, Error, Both, OfDatabase(database::old_key_tablespace_hsm)),
     rule(Code::OLD_KEY_TABLESPACE, Warning, Both, OfDatabase(database::old_key_tablespace)),
     rule(Code::TABLESPACE_STATUS, Error, Both, OfDatabase(database::tablespace_status)),
-    rule(Code::BACKUP_MISSING, Error, Both, OfDatabase(database::backup_missing)),
+    rule(Code::BACKUP_MISSING, Error, Warns, OfDatabase(database::backup_missing)),
     rule(Code::NOARCHIVELOG, Error, Both, OfDatabase(database::noarchivelog)),
     rule(Code::ARCHIVER_STUCK, Error, Both, OfDatabase(database::archiver_stuck)),
-    rule(Code::RECOVERY_AREA_FULL, Error, Both, OfDatabase(database::recovery_area_full)),
-    rule(Code::RESTORE_POINT, Error, Both, OfDatabase(database::restore_point)),
-    rule(Code::FLASHBACK, Error, Both, OfDatabase(database::flashback)),
+    rule(Code::RECOVERY_AREA_FULL, Error, Warns, OfDatabase(database::recovery_area_full)),
+    rule(Code::RESTORE_POINT, Error, Warns, OfDatabase(database::restore_point)),
+    rule(Code::FLASHBACK, Error, Warns, OfDatabase(database::flashback)),
     rule(Code::CAPTURE_ACTIVE, Error, Both, OfDatabase(database::capture)),
     rule(Code::DATAFILES_OFFLINE, Error, Both, OfDatabase(database::datafiles_offline)),
     rule(Code::FILES_NEED_RECOVERY, Error, Both, OfDatabase(database::files_need_recovery)),
@@ -283,11 +294,11 @@ const RULES: &[Rule] = &[
     rule(Code::JOBS_RUNNING, Warning, Both, OfDatabase(database::jobs_running)),
     rule(Code::AUTO_OPEN_UNDECIDED, Error, Do, OfDatabase(database::auto_open_undecided)),
     rule(Code::AUTO_OPEN_LOST, Warning, Do, OfDatabase(database::auto_open_lost)),
-    rule(Code::SPFILE_NONE, Error, Both, OfDatabase(database::spfile_none)),
+    rule(Code::SPFILE_NONE, Error, Warns, OfDatabase(database::spfile_none)),
     rule(Code::SPFILE_PENDING, Warning, Both, OfDatabase(database::spfile_pending)),
     rule(Code::OWNER_ROOT, Error, Both, OfDatabase(database::owner_root)),
-    rule(Code::HOME_REPLACED, Error, Both, OfDatabase(database::home_replaced)),
-    rule(Code::ENVIRONMENT_DIFFERS, Error, Both, OfDatabase(database::environment_differs)),
+    rule(Code::HOME_REPLACED, Error, Warns, OfDatabase(database::home_replaced)),
+    rule(Code::ENVIRONMENT_DIFFERS, Error, Warns, OfDatabase(database::environment_differs)),
     rule(Code::HOST_CGROUP, Warning, Both, OfDatabase(database::host_cgroup)),
 ];
 
@@ -304,8 +315,9 @@ pub fn all(context: &Context<'_>) -> Vec<Finding> {
 pub fn fleet(context: &Context<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     let undo = context.undo_of.is_some();
-    for rule in RULES.iter().filter(|r| !undo || r.when == Both) {
-        let mut out = Out { rule, fleet: Some(context.fleet), instance: None, sid: None, found: &mut found };
+    for rule in RULES.iter().filter(|r| !undo || r.when != Do) {
+        let mut out =
+            Out { rule, at_most: rule.at_most(undo), fleet: Some(context.fleet), instance: None, sid: None, found: &mut found };
         match rule.check {
             OfFleet(check) => check(context, &mut out),
             OfCluster(check) => {
@@ -330,8 +342,15 @@ pub fn host(context: &Context<'_>, instance: &InstanceId) -> Vec<Finding> {
         survey,
         classes: survey.databases.iter().map(|d| (d, class(d, survey))).collect(),
     });
-    for rule in RULES.iter().filter(|r| !undo || r.when == Both) {
-        let mut out = Out { rule, fleet: Some(context.fleet), instance: Some(instance.clone()), sid: None, found: &mut found };
+    for rule in RULES.iter().filter(|r| !undo || r.when != Do) {
+        let mut out = Out {
+            rule,
+            at_most: rule.at_most(undo),
+            fleet: Some(context.fleet),
+            instance: Some(instance.clone()),
+            sid: None,
+            found: &mut found,
+        };
         match (rule.check, &surveyed) {
             (OfInstance(check), _) => check(context, instance, &mut out),
             (OfHost(check), Some(host)) => check(host, &mut out),
@@ -364,7 +383,7 @@ pub fn cluster(cluster: &Cluster, now: Timestamp) -> Vec<Finding> {
     let mut found = Vec::new();
     for rule in RULES {
         if let OfCluster(check) = rule.check {
-            check(cluster, now, &mut Out { rule, fleet: None, instance: None, sid: None, found: &mut found });
+            check(cluster, now, &mut Out { rule, at_most: Error, fleet: None, instance: None, sid: None, found: &mut found });
         }
     }
     found

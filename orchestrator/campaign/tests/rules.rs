@@ -395,6 +395,28 @@ fn h30_an_undo_plan_looks_the_other_way() {
     world.facts().tablespaces[0].access = Access::ReadOnly;
     assert_eq!(find(&world), vec![Code::OLD_KEY_TABLESPACE_HSM], "H3 with the directions swapped");
     world.facts().tablespaces[0].access = Access::ReadWrite;
+    world.facts().containers[2].key.as_mut().expect("key").store = Some(Store::Software);
+    world.facts.clusters[0].state = "DEGRADED".to_owned();
+    let warnings = {
+        let fleet = fleet(&world.fleet);
+        let targets = vec![instance(0)];
+        let context = Context {
+            fleet: &fleet,
+            facts: &world.facts,
+            surveys: &world.surveys,
+            targets: &targets,
+            now: NOW,
+            undo_of: Some(&done),
+        };
+        rules::all(&context)
+    };
+    let codes: Vec<_> = warnings.iter().map(|f| (f.code, f.severity)).collect();
+    let warns = |code| (code, Severity::Warning);
+    assert_eq!(
+        codes,
+        vec![warns(Code::CLUSTER_NOT_ACTIVE), warns(Code::KEYS_MIXED)],
+        "a half-done state is no reason not to undo it"
+    );
     world.db().sid = sid("OTHER");
     assert!(find(&world).contains(&Code::NOT_TO_UNDO));
 }

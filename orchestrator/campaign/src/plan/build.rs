@@ -122,13 +122,19 @@ pub(super) fn build(input: &PlanInput<'_>) -> Result<Plan, PlanError> {
 }
 
 fn cluster_and_document(input: &PlanInput<'_>) -> Option<(Target, DocumentPin)> {
-    let cluster = input.facts.cluster(&input.fleet.cluster.id)?;
     let document = input.facts.document.as_ref()?;
+    let pin = DocumentPin { name: document.name.clone(), version: document.version.clone(), hash: document.hash };
+    let cluster = match (input.facts.cluster(&input.fleet.cluster.id), input.undo_of) {
+        (Some(cluster), _) => cluster,
+        // What is not on the cluster yet can be undone without it.
+        (None, Some(done)) => return Some((done.target.clone(), pin)),
+        (None, None) => return None,
+    };
     let mut hsms: Vec<_> = cluster.active_hsms().map(|(_, ip)| ip).collect();
     hsms.sort_unstable();
     Some((
         Target { cluster: cluster.cluster.clone(), hsms, key_availability_check: input.fleet.cluster.key_availability_check },
-        DocumentPin { name: document.name.clone(), version: document.version.clone(), hash: document.hash },
+        pin,
     ))
 }
 

@@ -118,6 +118,8 @@ impl State {
         let mut open = BTreeSet::new();
         for asked in &intent.hosts {
             let Some(&place) = self.index.get(&asked.instance) else { continue };
+            // An order that is overdue is given up for a question; its answer is still heard, by its operation.
+            self.close_orders_of(place);
             let host = &mut self.core.hosts[place];
             host.order = Some(intent.token.clone());
             open.insert(place);
@@ -427,6 +429,8 @@ impl State {
                 host.failed |= counts(work);
                 host.finish(HostEnd::Stuck, at);
             }
+            // The order ended between two steps, and at least one was done under it: that is no failure.
+            (Outcome::Failed { code: Code::ORDER_EXPIRED, retriable: Retriable::Yes }, _) => host.not_before = at.plus(poll),
             (Outcome::Failed { code, retriable: Retriable::Yes }, _)
                 if host.attempts < retries && !matches!(*code, Code::LOGIN_REFUSED | Code::KEYSTORE_REFUSED) =>
             {
@@ -524,7 +528,8 @@ impl State {
         for index in 0..self.core.secrets.len() {
             let planned = &self.plan.secrets[index].secret;
             let state = &mut self.core.secrets[index];
-            if planned.arn != secret.arn || state.version != secret.version {
+            // Named as the plan has it, or as it is used now.
+            if planned.arn != secret.arn || (state.version != secret.version && planned.version != secret.version) {
                 continue;
             }
             state.version = version.clone();
@@ -555,11 +560,12 @@ impl State {
         if let Some(window) = window {
             self.core.window = window;
         }
-        if retry == Retry::Failed {
-            for host in &mut self.core.hosts {
-                if matches!(host.result, Some(end) if end != HostEnd::Released) {
-                    host.retry(at);
-                }
+        for host in &mut self.core.hosts {
+            // Someone is looking: what was tried before they came does not count against what follows.
+            if host.result.is_none() {
+                host.attempts = 0;
+            } else if retry == Retry::Failed && host.result != Some(HostEnd::Released) {
+                host.retry(at);
             }
         }
         self.core.end = None;

@@ -11,6 +11,8 @@ use tde2hsm_protocol::{HostOrder, ORDER_HOSTS, PROTOCOL_VERSION, Severity, WireE
 
 /// An order may be this many seconds early on the host's clock.
 const CLOCK_SKEW: i64 = 300;
+/// How long a question may take to be delivered.
+const QUESTION: i64 = 600;
 /// Up to this many secrets the order carries the plan's whole table, so that an index means the same in every order.
 const WHOLE_TABLE: usize = 64;
 
@@ -189,6 +191,10 @@ impl State {
         };
         let at = |index: u16| table.iter().position(|i| *i == index).map_or(u16::MAX, |p| p as u16);
         let mut not_after = now.plus(i64::from(plan.policy.order_seconds.max(60)));
+        if !moves {
+            // A question changes nothing; one that is not delivered soon is better asked again.
+            not_after = not_after.min(now.plus(QUESTION));
+        }
         if let (true, Some(closes)) = (self.windowed(work), self.core.window.not_after) {
             not_after = not_after.min(closes);
         }
@@ -414,8 +420,13 @@ impl<'a> Turn<'a> {
         if host.result.is_some() {
             return Need::Nothing;
         }
-        if host.order.is_some() {
-            return Need::Open;
+        if let Some(token) = &host.order {
+            return match self.state.core.orders.get(token) {
+                Some(order) if self.state.overdue(order) < self.now && host.operation.is_some() => {
+                    Need::Send { work: Work::Status, proves: Vec::new() }
+                }
+                _ => Need::Open,
+            };
         }
         let (work, resend) = match &host.operation {
             Some(operation) => match operation.next {
@@ -549,6 +560,15 @@ impl<'a> Turn<'a> {
 }
 
 impl State {
+    /// When a command that was sent and has shown no end is given up, and its hosts are asked: SSM ends each invocation,
+    /// but not for ever does it remember it.
+    fn overdue(&self, order: &OpenOrder) -> Timestamp {
+        match order.sending {
+            Sending::Uncertain { .. } => Timestamp(i64::MAX),
+            Sending::Sent { .. } => order.intent.not_after.plus(i64::from(self.plan.policy.order_seconds)).plus(2 * CLOCK_SKEW),
+        }
+    }
+
     /// H23: a key change rests on a view of the cluster that is at most a minute old.
     fn cluster_need(&self, now: Timestamp) -> ControlFlow<Need> {
         let Some(view) = &self.core.cluster else { return ControlFlow::Break(Need::ObserveCluster) };

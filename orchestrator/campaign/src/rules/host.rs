@@ -50,16 +50,15 @@ pub(super) fn sdk3(h: &HostContext<'_>, out: &mut Out<'_>) {
     }
 }
 
-/// How the manifest names the operating system a client package is for: `rhel8`, `amzn2023`. Rebuilds of Red Hat's
-/// system take its package.
+/// How the manifest names the operating system a client package is for: `rhel8`, `amzn2023`, `ubuntu22.04`. Rebuilds of Red
+/// Hat's system take its package. host-runner names it the same way.
 pub fn package_os(os: &Os) -> String {
     let major = os.version.split('.').next().unwrap_or_default();
-    let family = match os.id.as_str() {
-        "ol" | "centos" | "rocky" | "almalinux" => "rhel",
-        "amzn" if major == "2" => return "rhel7".to_owned(), // One package serves both (`O§6.2`).
-        other => other,
-    };
-    format!("{family}{major}")
+    match os.id.as_str() {
+        "rhel" | "centos" | "ol" | "rocky" | "almalinux" => format!("rhel{major}"),
+        "ubuntu" => format!("ubuntu{}", os.version),
+        id => format!("{id}{major}"),
+    }
 }
 
 pub(super) fn os_package(h: &HostContext<'_>, out: &mut Out<'_>) {
@@ -77,7 +76,7 @@ pub(super) fn matrix(h: &HostContext<'_>, out: &mut Out<'_>) {
     let major = os.version.split('.').next().unwrap_or_default();
     let minor: u32 = os.version.split('.').nth(1).and_then(|m| m.parse().ok()).unwrap_or(0);
     let system = match (os.id.as_str(), major) {
-        ("amzn", "2" | "2023") | ("rhel", "10") => true,
+        ("amzn", "2" | "2023") | ("rhel", "10") | ("ubuntu", "22" | "24") => true,
         ("rhel", "8") => minor >= 3,
         ("rhel", "9") => minor >= 2,
         _ => false,
