@@ -369,6 +369,14 @@ pub fn hsm_secret(
         .finish(Repeat::Never, limits.open)
 }
 
+pub fn delete_hsm_secret(password: SoftwarePassword<'_>, backup: &WithBackup, limits: &Limits) -> Result<Statement, QuoteError> {
+    Parts::new(AKM)
+        .word("DELETE SECRET FOR CLIENT 'HSM_PASSWORD' FORCE KEYSTORE IDENTIFIED BY")
+        .secret(&secret(password.0, "the software keystore's password")?)
+        .maybe(backup.clause().as_deref())
+        .finish(Repeat::Never, limits.open)
+}
+
 pub fn create_auto_login(dir: &str, password: SoftwarePassword<'_>, limits: &Limits) -> Result<Statement, QuoteError> {
     Parts::new(AKM)
         .word("CREATE AUTO_LOGIN KEYSTORE FROM KEYSTORE")

@@ -115,6 +115,8 @@ const MEANINGS: &[Meaning] = &[
     m(28441, Class::Fix, Code::KEYSTORE_REFUSED, "an RMAN clone instance cannot open the keystore"),
     m(28442, Class::Fix, Code::DATABASE_NOT_OPEN, "no key change in restricted mode"),
     m(32001, Class::Fix, Code::CONFIGURATION_REFUSED, "the instance was started without an spfile"),
+    m(32004, Class::Ok, Code::START_FAILED, "a parameter is obsolete or deprecated"),
+    m(32006, Class::Ok, Code::START_FAILED, "a parameter is deprecated"),
     m(32017, Class::Fix, Code::CONFIGURATION_REFUSED, "the spfile could not be written"),
     m(46603, Class::Fatal, Code::STATEMENT_FAILED, "key management syntax"),
     m(46620, Class::Fix, Code::KEYSTORE_NOT_WRITTEN, "the keystore backup was not completed"),

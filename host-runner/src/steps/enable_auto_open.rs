@@ -15,7 +15,7 @@ use crate::oracle::ddl::{self, HsmPin, SecretVerb, WithBackup};
 use crate::oracle::errors::Class;
 use crate::step::{Context, Kind, StepBody, StepEnd, StepError};
 use serde_json::{Value, json};
-use tde2hsm_protocol::{AutoOpen, Code, Digest, Sid};
+use tde2hsm_protocol::{AutoOpen, Code, DatabaseOrder, Digest, Sid};
 use zeroize::Zeroizing;
 
 pub struct EnableAutoOpen;
@@ -56,9 +56,43 @@ impl StepBody for EnableAutoOpen {
                 ctx.remember(subject(&sid), "auto-open", Value::Null)?;
                 end = StepEnd::Undone;
             }
+            if secret_put(ctx, &sid) && !opened_by_itself(ctx, &sid) {
+                take_secret_out(ctx, &order)?;
+                end = StepEnd::Undone;
+            }
         }
         Ok(if ctx.databases().is_empty() { StepEnd::Nothing } else { end })
     }
+}
+
+/// Our secret is in the keystore.
+fn secret_put(ctx: &Context<'_>, sid: &Sid) -> bool {
+    ctx.recall(&subject(sid), "secret-put") == Some(Value::Bool(true))
+}
+
+/// Where there was none before, the PIN of CloudHSM must not stay in the keystore: an auto-login file that someone made
+/// of it later would log in to the former HSM with it (H12). A secret is no key.
+fn take_secret_out(ctx: &mut Context<'_>, order: &DatabaseOrder) -> Result<(), StepError> {
+    let sid = order.sid.clone();
+    let member = member(ctx, order.clone())?;
+    let mut s = connect(&member.db)?;
+    let backup = WithBackup::unique("secret", &unique(ctx));
+    let statement = ddl::delete_hsm_secret(member.credentials.software(), &backup, &s.limits())
+        .map_err(|error| failed(&sid, error.into()))?;
+    match send_once(ctx, &member.db, &mut s, "take secret out", &statement)? {
+        super::common::Sent::Unknown => {
+            let message = format!("{sid}: the session of `take secret out` was lost and has ended");
+            return Err(StepError::new(Kind::Retriable, Code::SESSION_LOST, message).of(&sid));
+        }
+        super::common::Sent::Answered(answer) => {
+            // Gone already: a turn before this one took it out and was not heard.
+            if let Some(error) = answer.worst().filter(|error| error.class() > Class::Ok && !error.is(46670)) {
+                return Err(super::common::refused(&sid, Kind::Final, &statement, error));
+            }
+        }
+    }
+    s.close();
+    ctx.remember(subject(&sid), "secret-put", Value::Null)
 }
 
 /// The database opened by itself when the campaign came.
@@ -125,7 +159,7 @@ pub fn enable(ctx: &mut Context<'_>, member: &Member) -> Result<bool, StepError>
 /// (U, `O§10` R16); neither goes to the HSM, so the other may follow, unless the refusal speaks of the password.
 fn put_secret(ctx: &mut Context<'_>, member: &Member, s: &mut crate::oracle::Session, pin: HsmPin<'_>) -> Result<(), StepError> {
     let sid = member.sid().clone();
-    let known = opened_by_itself(ctx, &sid) || ctx.recall(&subject(&sid), "secret-put").is_some();
+    let known = opened_by_itself(ctx, &sid) || secret_put(ctx, &sid);
     let order = if known { [SecretVerb::Update, SecretVerb::Add] } else { [SecretVerb::Add, SecretVerb::Update] };
     let mut refusal = None;
     for verb in order {

@@ -24,8 +24,9 @@ pub fn nothing_older(db: &Db, s: &mut Session, old_keys: OldKeys) -> Result<(), 
     }
     let sid = db.sid();
     let points = views::restore_points(s).map_err(|error| failed(sid, error))?;
-    if !points.is_empty() {
-        let names: Vec<_> = points.iter().map(|point| point.name.as_str()).collect();
+    // One that is not guaranteed is a name for a time; it keeps no logs of its own.
+    let names: Vec<_> = points.iter().filter(|point| point.guaranteed).map(|point| point.name.as_str()).collect();
+    if !names.is_empty() {
         return Err(blocked(sid, Kind::Final, format!("restore points need the former key: {}", names.join(", "))));
     }
     if views::database(s).map_err(|error| failed(sid, error))?.flashback {

@@ -15,7 +15,7 @@ use super::{redo, restart};
 use crate::oracle::ddl::{self, Force, QuoteError, Statement, WithBackup};
 use crate::oracle::errors::{Class, OraError};
 use crate::oracle::state::{self, KeyState, OldKeys};
-use crate::oracle::views::{Container, Version};
+use crate::oracle::views::{self, Container, Version};
 use crate::oracle::{Db, Session};
 use crate::step::{Context, Kind, StepError};
 use serde_json::{Value, json};
@@ -89,6 +89,9 @@ pub fn preflight(db: &Db, s: &mut Session, state: &KeyState, from: Store, old_ke
             return Err(step_error(sid, Kind::Retriable, Code::CONTAINER_NOT_OPEN, why));
         }
     }
+    if state.any_in(from) {
+        blockers(db, s, state)?;
+    }
     if let Some(space) = state.tablespaces.iter().find(|space| space.status != "NORMAL") {
         return Err(step_error(sid, Kind::Retriable, Code::BLOCKED, format!("tablespace {} is {}", space.name, space.status)));
     }
@@ -103,6 +106,31 @@ pub fn preflight(db: &Db, s: &mut Session, state: &KeyState, from: Store, old_ke
     }
     Ok(())
 }
+
+/// What may have come up since the survey (H19, H21): only while there are keys to move.
+fn blockers(db: &Db, s: &mut Session, state: &KeyState) -> Result<(), StepError> {
+    let sid = db.sid();
+    let fail = |error| failed(sid, error);
+    let found = views::blockers(s, &state.instance).map_err(fail)?;
+    let mut why = Vec::new();
+    let mut say = |holds: bool, what: &str| {
+        if holds {
+            why.push(what.to_owned());
+        }
+    };
+    say(state.instance.rac, "it is a RAC instance");
+    say(views::data_guard(s).map_err(fail)?, "Data Guard is configured");
+    say(views::capture(s).map_err(fail)?, "a capture process reads its redo");
+    say(found.recovery_area_used.is_some_and(|used| used >= RECOVERY_AREA), "its recovery area is full");
+    say(found.offline_datafiles > 0, "datafiles are offline");
+    say(found.files_needing_recovery > 0, "files need recovery");
+    // SHUTDOWN IMMEDIATE refuses with them (ORA-01149).
+    say(found.backup_mode_files > 0, "datafiles are in backup mode");
+    if why.is_empty() { Ok(()) } else { Err(step_error(sid, Kind::Retriable, Code::BLOCKED, why.join(", "))) }
+}
+
+/// Percent of the recovery area that is used for good, from which on a key change's log switches may get stuck.
+const RECOVERY_AREA: u32 = 95;
 
 /// Opens what is configured and closed, so that the look shows every store.
 fn look(ctx: &mut Context<'_>, member: &Member, s: &mut Session) -> Result<KeyState, StepError> {
@@ -236,6 +264,12 @@ fn rotate(ctx: &mut Context<'_>, member: &Member, way: Way) -> Result<(), StepEr
         let state = observe(db, &mut s)?;
         if root(&state).as_ref().is_some_and(moved) {
             break;
+        }
+        if way == Way::ToHsm && state.database.cdb && !wallet.is_open(Store::Software, 1) {
+            // A keystore that each session opens for itself (U8) has to be open in the pluggable databases, too; in
+            // one statement, so that at most one login is at stake.
+            let open = ddl::open_software(member.credentials.software(), ddl::Containers::All, &s.limits());
+            s.run(&open.map_err(|error| failed(&sid, error.into()))?).map_err(|error| failed(&sid, error))?;
         }
         if ctx.recall(&subject(&sid), way.verb()).is_none() {
             ctx.remember(subject(&sid), way.verb(), json!({ "since": ctx.clock.now(), "keys": state.ids() }))?;

@@ -69,6 +69,11 @@ impl StepBody for SwapProvider {
         }
         let affected = gate_back(ctx)?;
         foreign(ctx)?;
+        // A worker that died right after the exchange wrote nothing down; the disk still tells.
+        let swap = match swap {
+            Some(swap) => Some(swap),
+            None => ctx.provider().swapped(&stamp(ctx))?,
+        };
         let Some(swap) = swap else {
             let message = "the new library is in place, and the journal does not say where the former one lies";
             return Err(StepError::new(Kind::Stuck, Code::PROVIDER_WORK, message));
