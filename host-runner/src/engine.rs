@@ -194,7 +194,7 @@ fn walk_steps(
     for step in walk(segment, direction) {
         if let Err(error) = permit() {
             let mut end = End::of(&error, Some(step));
-            if !anything {
+            if !anything && !acted(journal, mine) {
                 end.outcome = Outcome::Expired;
             }
             return Ok(end);
@@ -250,10 +250,15 @@ fn walk_steps(
     }
     let outcome = match direction {
         Direction::Undo => Outcome::Undone,
-        Direction::Do if anything => Outcome::Done,
+        Direction::Do if anything || acted(journal, mine) => Outcome::Done,
         Direction::Do => Outcome::AlreadyDone,
     };
     Ok(End { outcome, step: None, message: String::new(), saw: saw_now(host, mine, segment) })
+}
+
+/// The operation had an effect, be it through a worker that has died since.
+fn acted(journal: &Journal, mine: &HostOrder) -> bool {
+    journal.of_operation(&mine.operation).any(|entry| matches!(entry.event, Event::Intent { .. }))
 }
 
 /// What the next order should have seen. `stage` changes nothing of it, and is spared the sessions.

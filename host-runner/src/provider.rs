@@ -334,7 +334,7 @@ impl Provider {
     /// begun, or another came after it. So a worker that died in the middle of one does not cost a second login, nor a
     /// doubt: the probe's process went on and wrote down how it ended.
     pub fn last_probe(&self, name: &str) -> Result<Option<Probe>, ProviderError> {
-        let mut file = self.probe_file()?;
+        let mut file = self.probe_file("login")?;
         let mut text = String::new();
         self.probe_io(file.read_to_string(&mut text), "read")?;
         let Some((first, said)) = text.split_once('\n') else { return Ok(None) };
@@ -342,12 +342,13 @@ impl Provider {
     }
 
     /// What a probe says, locked: its process holds the lock as long as it lives, whatever becomes of us.
-    fn probe_file(&self) -> Result<Flock<File>, ProviderError> {
+    /// A look without a login has a file of its own: it must not write over a login's end.
+    fn probe_file(&self, what: &str) -> Result<Flock<File>, ProviderError> {
         let dir = self.paths.state();
         files::make_dir(&dir, 0o700)?;
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        let mut file = self.probe_io(options.open(dir.join("probe")), "opened")?;
+        let mut file = self.probe_io(options.open(dir.join(format!("probe-{what}"))), "opened")?;
         let deadline = Instant::now() + PROBE_LIMIT * 2;
         loop {
             file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -360,7 +361,7 @@ impl Provider {
     }
 
     fn probe_io<T>(&self, result: std::io::Result<T>, what: &'static str) -> Result<T, ProviderError> {
-        result.map_err(|source| ProviderError::Io { path: self.paths.state().join("probe"), what, source })
+        result.map_err(|source| ProviderError::Io { path: self.paths.state(), what, source })
     }
 
     fn run_probe(
@@ -372,7 +373,7 @@ impl Provider {
         what: &str,
         stdin: &[u8],
     ) -> Result<Probe, ProviderError> {
-        let mut file = self.probe_file()?;
+        let mut file = self.probe_file(what)?;
         let begin = |file: &mut File| {
             file.set_len(0)?;
             file.rewind()?;

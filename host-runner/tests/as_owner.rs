@@ -237,11 +237,12 @@ fn h10_a_worker_that_dies_in_the_middle_of_a_login_costs_no_second_one() {
     let pin = Secret::new("cu:Right1".to_owned());
     let said = provider.probe("secret v1", &world.owner, Some(&pmon), Path::new(&library), &pin).unwrap();
     // Whoever comes after the caller's death reads what the probe wrote down itself.
+    provider.probe_load(&world.owner, Some(&pmon), Path::new(&library)).unwrap();
     assert_eq!(provider.last_probe("secret v1").unwrap(), Some(said));
     assert_eq!(provider.last_probe("secret v2").unwrap(), None);
 
     // Its process still runs: it is waited for. The lock is the probe's own, inherited with its output.
-    let path = world.paths.state().join("probe");
+    let path = world.paths.state().join("probe-login");
     fs::write(&path, "secret v2\ntde2hsm-probe login C_Login\n").unwrap();
     let file = fs::File::options().append(true).open(&path).unwrap();
     let held = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).unwrap();
