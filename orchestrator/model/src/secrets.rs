@@ -64,6 +64,11 @@ impl Secrets {
             .ok_or_else(|| ApiError::new("ResourceNotFoundException", "Secrets Manager can't find the specified secret."))
     }
 
+    /// The name behind a name or ARN.
+    pub(crate) fn name(&self, id: &str) -> Option<String> {
+        self.position(id).ok().map(|at| self.secrets[at].name.clone())
+    }
+
     fn find(&self, body: &Value) -> Result<&Secret, ApiError> {
         self.position(body["SecretId"].as_str().unwrap_or_default()).map(|at| &self.secrets[at])
     }
@@ -177,6 +182,7 @@ impl Secrets {
             "DescribeSecret" => self.describe_secret(body),
             "PutSecretValue" => self.put_secret_value(body, now, ids),
             "ListSecretVersionIds" => self.list_secret_version_ids(body),
+            "ReplicateSecretToRegions" => self.replicate_to(body),
             "TagResource" => {
                 let at = self.position(body["SecretId"].as_str().unwrap_or_default())?;
                 if let (Some(have), Some(more)) = (self.secrets[at].tags.as_array_mut(), body["Tags"].as_array()) {
@@ -187,6 +193,21 @@ impl Secrets {
             }
             other => Err(unknown(Service::Secrets, other)),
         }
+    }
+
+    fn replicate_to(&mut self, body: &Value) -> Result<Value, ApiError> {
+        let at = self.position(body["SecretId"].as_str().unwrap_or_default())?;
+        for replica in body["AddReplicaRegions"].as_array().into_iter().flatten() {
+            let region = Region::new(replica["Region"].as_str().unwrap_or_default());
+            if region == self.region || self.secrets[at].primary.is_some() {
+                return Err(invalid(format!("Invalid replica region {region}")));
+            }
+            if !self.secrets[at].replicas.contains(&region) {
+                self.secrets[at].replicas.push(region);
+            }
+        }
+        let secret = &self.secrets[at];
+        Ok(json!({"ARN": self.arn(secret), "ReplicationStatus": self.replication(secret)}))
     }
 
     fn get_secret_value(&self, body: &Value) -> Result<Value, ApiError> {

@@ -131,15 +131,11 @@ pub struct World {
     calls: BTreeMap<(bool, String), u64>,
 }
 
-/// Operations a host's role may use: its instance profile (A§8) and the escrow of H5.
+/// Operations a host's role may use: what docs/permissions.md grants it.
 const HOST_ROLE: &[(Service, &[&str])] = &[
-    (
-        Service::Secrets,
-        &["GetSecretValue", "DescribeSecret", "ListSecretVersionIds", "CreateSecret", "PutSecretValue", "TagResource"],
-    ),
-    (Service::S3, &["GetObject", "HeadObject", "ListObjectsV2", "PutObject", "GetBucketLocation", "HeadBucket"]),
+    (Service::Secrets, &["GetSecretValue", "CreateSecret", "PutSecretValue", "ReplicateSecretToRegions"]),
+    (Service::S3, &["GetObject", "HeadObject"]),
     (Service::Sts, &["GetCallerIdentity"]),
-    (Service::CloudHsm, &["DescribeClusters"]),
 ];
 
 impl World {
@@ -240,8 +236,10 @@ impl World {
             }
             Service::Secrets => {
                 let value = state.secrets.call(operation, body, now, &mut self.ids)?;
-                if operation == "PutSecretValue" {
-                    self.replicate(region, &value);
+                if matches!(operation, "PutSecretValue" | "ReplicateSecretToRegions")
+                    && let Some(name) = state.secrets.name(body["SecretId"].as_str().unwrap_or_default())
+                {
+                    self.replicate(region, &name);
                 }
                 Ok(value)
             }
@@ -276,12 +274,11 @@ impl World {
             return Err(ApiError::new("ResourceNotFoundException", "there is no such region"));
         };
         let version = state.secrets.rotate(name, value, now, &mut self.ids)?;
-        self.replicate(region, &json!({"Name": name}));
+        self.replicate(region, name);
         Ok(version)
     }
 
-    fn replicate(&mut self, region: &Region, put: &Value) {
-        let name = put["Name"].as_str().unwrap_or_default();
+    fn replicate(&mut self, region: &Region, name: &str) {
         let copies = self.regions.get(region).map(|state| state.secrets.replicas(name)).unwrap_or_default();
         for (target, copy) in copies {
             if let Some(other) = self.regions.get_mut(&target) {
