@@ -265,13 +265,13 @@ fn h21_a_stuck_archiver_holds_a_reverse_migrate() {
     let mut world = World::new();
     ready_to_reverse(&mut world);
     world.sim(&json!({"faults": [{"id": "a", "do": "archiver-stuck"}]}));
-    let child = world.spawn_sql("FIN", REVERSE);
+    let mut child = world.spawn_sql("FIN", REVERSE);
     world.until("the pointer has moved and the logs wait", || {
         let out = world.sql("FIN", "SELECT action||' '||s.status FROM v$session s WHERE type = 'USER';\nSELECT 'at '||keystore_type FROM v$encryption_keys ORDER BY activation_time DESC;");
         (out.contains("REVERSE MIGRATE ACTIVE") && out.contains("at SOFTWARE KEYSTORE")).then_some(())
     });
+    assert!(child.try_wait().unwrap().is_none(), "it waits");
     world.sim(&json!({}));
-    let mut child = child;
     drop(child.stdin.take());
     let out = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     has(&out, "keystore altered.");
@@ -475,8 +475,8 @@ fn h49_a_crash_after_every_phase_loses_nothing() {
     let phases = ["begin", "key", "columns", "tablespace", "tablespaces", "pointer", "end"];
     let mut tried = 0;
     for class in ["REVERSE MIGRATE", "MIGRATE"] {
-        let mut world = World::new();
         for act in ["crash-instance", "kill-server"] {
+            let mut world = World::new();
             for phase in phases {
                 tried += 1;
                 interrupted(&mut world, class, act, phase);

@@ -488,6 +488,13 @@ impl Instance {
         Ok(())
     }
 
+    /// Archives what waits, and says whether nothing waits any more.
+    pub fn all_archived(&mut self) -> Result<bool> {
+        self.archive_pending(&crate::sim::load())?;
+        let control = self.control()?;
+        Ok(!control.archivelog || control.logs.iter().all(|l| l.current || l.archived))
+    }
+
     #[must_use]
     pub fn archive_dir(&self) -> String {
         let dest = self.memory.get("log_archive_dest_1").map(String::as_str).unwrap_or_default();

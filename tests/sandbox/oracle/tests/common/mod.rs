@@ -33,7 +33,8 @@ fn library(vendor: Vendor) -> PathBuf {
     BUILT.call_once(|| {
         let built =
             Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "sandbox-old-hsm", "-p", "sandbox-cloudhsm"]).status();
-        assert!(built.is_ok_and(|s| s.success()), "run `cargo build -p sandbox-old-hsm -p sandbox-cloudhsm` first");
+        // Without cargo at hand, what lies there must do.
+        assert!(built.map_or(true, |s| s.success()), "run `cargo build -p sandbox-old-hsm -p sandbox-cloudhsm` first");
     });
     assert!(path.exists(), "{} is missing: run `cargo build -p sandbox-old-hsm -p sandbox-cloudhsm`", path.display());
     path
@@ -236,14 +237,14 @@ impl World {
         self.oracle(&["sim-inspect"], &Value::Null)
     }
 
-    /// Waits until `done`, at most 20 s.
+    /// Waits until `done`, at most a minute.
     pub fn until<T>(&self, what: &str, mut done: impl FnMut() -> Option<T>) -> T {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(value) = done() {
                 return value;
             }
-            assert!(Instant::now() < deadline, "not in 20 s: {what}");
+            assert!(Instant::now() < deadline, "not in a minute: {what}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
