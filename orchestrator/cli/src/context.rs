@@ -71,7 +71,10 @@ impl Context {
     pub async fn existing_journal(&self) -> Result<SqliteJournal, Failure> {
         let path = self.journal_path()?;
         if !path.exists() {
-            return Err(Failure::new(Code::CAMPAIGN_UNKNOWN, format!("there is no journal at `{}`", path.display())));
+            let failure = Failure::new(Code::CAMPAIGN_UNKNOWN, format!("there is no journal at `{}`", path.display()));
+            return Err(
+                failure.hint("name another file with `--journal`, or rebuild it from the hosts with `tde2hsm adopt plan.json`")
+            );
         }
         Ok(SqliteJournal::open(&path).await?)
     }

@@ -112,3 +112,18 @@ async fn memory_and_file_answer_alike() {
     assert_eq!(file.read(&one, 0).await.unwrap(), memory.read(&one, 0).await.unwrap());
     assert_eq!(file.campaigns().await.unwrap(), memory.campaigns().await.unwrap());
 }
+
+/// H32: the file was deleted under a program that died. What it had not yet moved out of its write-ahead log must not
+/// come back as part of a new journal.
+#[tokio::test]
+async fn h32_a_deleted_file_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    std::mem::forget(filled(&path).await);
+    assert!(dir.path().join("journal.db-wal").exists(), "the test needs a log that was left behind");
+    std::fs::remove_file(&path).unwrap();
+    let journal = SqliteJournal::open(&path).await.unwrap();
+    assert_eq!(journal.campaigns().await.unwrap(), []);
+    journal.append(&campaign("one"), 0, Timestamp(1), &bodies(&["new"])).await.unwrap();
+    assert_eq!(journal.read(&campaign("one"), 0).await.unwrap().len(), 1);
+}
