@@ -44,8 +44,8 @@ fn demo() -> Result<()> {
     world.setup()?.ok().context("tde2hsm setup")?;
     say(started, "tde2hsm setup: runner, client package and document are in place");
     let planned = world.plan()?;
-    let plan: Value =
-        serde_json::from_slice(&std::fs::read(world.path("plan.json")).with_context(|| format!("no plan: {}", planned.stderr))?)?;
+    let file = std::fs::read(world.path("plan.json")).with_context(|| format!("no plan: {}", planned.stderr))?;
+    let plan = serde_json::from_slice::<Value>(&file)?["plan"].take();
     std::fs::copy(world.path("plan.json"), out.join("plan.json"))?;
     print!("{}", world.cli(&["plan", "show", "plan.json"])?.ok()?.stdout);
     let calls_before_apply = world.inspect()?;
@@ -55,7 +55,7 @@ fn demo() -> Result<()> {
     if world.journal().exists() {
         std::fs::copy(world.journal(), out.join("journal.db"))?;
     }
-    let applied = applied.ok().context("tde2hsm apply")?;
+    applied.ok().context("tde2hsm apply")?;
     say(started, "tde2hsm apply: the campaign has ended");
 
     let after = world.inspect()?;
@@ -70,8 +70,8 @@ fn demo() -> Result<()> {
 
     let sum = |verification: &Verification, of: &[&String]| of.iter().map(|sid| verification.readable(sid)).sum::<u64>();
     let rows_checked: u64 = moved.iter().map(|sid| after_cut_off.rows(sid)).sum();
-    let hosts = before.0["hosts"].as_u64().or_else(|| before.0["hosts"].as_object().map(|h| h.len() as u64)).unwrap_or(0);
-    let host_steps = host_steps(&applied.json()?)?;
+    let hosts = world.hosts()?.len();
+    let host_steps = host_steps(&plan)?;
     let api_calls = after.api_calls() - calls_before_apply.api_calls();
     let result = json!({
         "hosts": hosts,
@@ -112,22 +112,25 @@ fn same(before: &Inspection, after: &Inspection, sid: &str) -> bool {
 
 /// What the plan promised, by SID: the sum over its causes.
 fn restarts(plan: &Value) -> Result<serde_json::Map<String, Value>> {
-    let mut planned = serde_json::Map::new();
     let hosts = plan["hosts"].as_array().context("plan.json has hosts")?;
-    for database in hosts.iter().flat_map(|host| host["databases"].as_array().into_iter().flatten()) {
-        let sid = database["sid"].as_str().or_else(|| database["order"]["sid"].as_str()).context("a database has a sid")?;
-        let total = match &database["restarts"] {
-            Value::Array(causes) => causes.iter().map(|c| c["count"].as_u64().unwrap_or(1)).sum(),
-            Value::Object(causes) => causes.values().filter_map(Value::as_u64).sum(),
-            other => other.as_u64().context("restarts are planned for each database")?,
-        };
-        planned.insert(sid.to_owned(), json!(total));
-    }
-    Ok(planned)
+    hosts
+        .iter()
+        .flat_map(|host| host["databases"].as_array().into_iter().flatten())
+        .map(|database| {
+            let sid = database["order"]["sid"].as_str().context("a database has a sid")?;
+            let causes = database["restarts"].as_object().context("restarts are planned by cause")?;
+            Ok((sid.to_owned(), json!(causes.values().filter_map(Value::as_u64).sum::<u64>())))
+        })
+        .collect()
 }
 
-fn host_steps(applied: &Value) -> Result<u64> {
-    applied["host_steps"].as_u64().or_else(|| applied["ledger"]["host_steps"].as_u64()).context("apply counts its host-steps")
+/// Steps that the plan gives its hosts: what the calls are set against.
+fn host_steps(plan: &Value) -> Result<u64> {
+    let hosts = plan["hosts"].as_array().context("plan.json has hosts")?;
+    let segments = hosts.iter().flat_map(|host| host["segments"].as_array().into_iter().flatten());
+    let steps: usize = segments.map(|segment| segment["steps"].as_array().map_or(0, Vec::len)).sum();
+    ensure!(steps > 0, "the plan has no steps");
+    Ok(steps as u64)
 }
 
 fn table(sids: &[String], before: &Inspection, after: &Inspection, cut: &Verification, without: &Verification, result: &Value) {

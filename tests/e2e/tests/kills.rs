@@ -1,0 +1,170 @@
+//! Twenty kills over one campaign, at least twelve of them in `cutover`, each followed by `resume`; under both values of each
+//! switch for what is not known of Oracle (H48).
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+use tde2hsm_e2e::World;
+use tde2hsm_e2e::kill::{Victim, progress, strike};
+
+const HOSTS: u64 = 3;
+const KILLS: usize = 20;
+const IN_CUTOVER: usize = 12;
+
+/// Every switch of H48 that this breadth meets, away from its default.
+const FLIPPED: &str = r#"{"switches":{"file_keystore_per_session":true,"migrate_rotates_pdbs":false,"tde_configuration_needs_restart":false,
+  "with_backup_refused":true,"repeated_migrate":28353,"repeated_reverse_migrate":28374,"open_burns_hsm_login":false}}"#;
+
+struct Campaign {
+    world: World,
+    cli: Option<Child>,
+}
+
+impl Campaign {
+    fn start(&mut self, words: &[&str]) -> Result<()> {
+        let child = self.world.tde2hsm().args(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        self.cli = Some(child);
+        Ok(())
+    }
+    fn running(&mut self) -> bool {
+        self.cli.as_mut().is_some_and(|cli| matches!(cli.try_wait(), Ok(None)))
+    }
+    /// Stops the CLI, softly or not, and waits for it.
+    fn stop(&mut self, signal: Signal) -> Result<()> {
+        if let Some(mut cli) = self.cli.take() {
+            let _ = kill(Pid::from_raw(cli.id() as i32), signal);
+            cli.wait()?;
+        }
+        Ok(())
+    }
+}
+
+fn world(physics: Option<&str>, seed: u64) -> Result<(tempfile::TempDir, World)> {
+    let dir = tempfile::tempdir()?;
+    let world = World::up(&dir.path().join("world"), &HOSTS.to_string(), seed)?;
+    if let Some(physics) = physics {
+        for host in world.hosts()? {
+            std::fs::write(world.root(&host).join("etc/oracle-sim.json"), physics)?;
+        }
+    }
+    world.setup()?.ok()?;
+    world.plan()?.ok()?;
+    Ok((dir, world))
+}
+
+/// A campaign without any kill: how many lines its hosts' journals have, and between which lines some host was in cutover.
+fn measure(physics: Option<&str>) -> Result<(usize, usize, usize)> {
+    let (_dir, world) = world(physics, 11)?;
+    let mut campaign = Campaign { world, cli: None };
+    campaign.start(&["apply", "plan.json", "--yes"])?;
+    let (mut first, mut last) = (usize::MAX, 0);
+    while campaign.running() {
+        let now = progress(&campaign.world)?;
+        if now.in_cutover {
+            first = first.min(now.lines);
+            last = last.max(now.lines);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    ensure!(campaign.world.verdicts()?.is_empty(), "the measured campaign did not end well");
+    ensure!(first < last, "no host was seen in cutover");
+    Ok((progress(&campaign.world)?.lines, first, last))
+}
+
+fn killed(physics: Option<&str>, seed: u64) -> Result<()> {
+    let (whole, first, last) = measure(physics)?;
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    // Thirteen points in the measured cutover, seven over the whole: at least twelve stay in cutover if one lands beside it.
+    let mut points: Vec<usize> = (0..IN_CUTOVER + 1).map(|_| rng.random_range(first..last)).collect();
+    points.extend((0..KILLS - IN_CUTOVER - 1).map(|_| rng.random_range(1..whole)));
+    points.sort_unstable();
+    let (_dir, world) = world(physics, seed)?;
+    let mut campaign = Campaign { world, cli: None };
+    campaign.start(&["apply", "plan.json", "--yes"])?;
+    let (mut hits, mut in_cutover, mut by_victim) = (0, 0, [0usize; 4]);
+    let victims = [Victim::Worker, Victim::Sqlplus, Victim::SsmSide, Victim::Cli];
+    let deadline = Instant::now() + Duration::from_secs(400);
+    let mut points = points.into_iter().peekable();
+    while let Some(point) = points.peek() {
+        ensure!(Instant::now() < deadline, "kill {hits} of {KILLS} found no moment; {:?}", progress(&campaign.world)?);
+        if !campaign.running() {
+            campaign.stop(Signal::SIGINT)?;
+            if campaign.world.verdicts()?.is_empty() {
+                break;
+            }
+            campaign.start(&["resume", "--yes"])?;
+        }
+        let now = progress(&campaign.world)?;
+        if now.lines < *point {
+            std::thread::sleep(Duration::from_millis(2));
+            continue;
+        }
+        let victim = victims[hits % victims.len()];
+        let hit = if victim == Victim::Cli { campaign.running() } else { strike(&campaign.world, victim) };
+        if !hit {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        }
+        campaign.stop(if victim == Victim::Cli { Signal::SIGKILL } else { Signal::SIGINT })?;
+        hits += 1;
+        in_cutover += usize::from(now.in_cutover);
+        by_victim[victim as usize] += 1;
+        points.next();
+        campaign.start(&["resume", "--yes"])?;
+    }
+    let mut cli = campaign.cli.take().context("a resume runs")?;
+    let mut status = cli.wait()?;
+    for _ in 0..3 {
+        if status.success() {
+            break;
+        }
+        status = campaign.world.cli(&["resume", "--yes"])?.status;
+    }
+    println!(
+        "{hits} kills, {in_cutover} in cutover; cli {}, SSM side {}, worker {}, sqlplus {}",
+        by_victim[0], by_victim[1], by_victim[2], by_victim[3]
+    );
+    ensure!(hits == KILLS, "only {hits} kills struck");
+    ensure!(in_cutover >= IN_CUTOVER, "only {in_cutover} kills in cutover");
+    ensure!(status.success(), "the last resume ended with {status}: {}", campaign.world.cli(&["status"])?.stdout);
+
+    let world = &campaign.world;
+    let inspection = world.inspect()?;
+    for sid in inspection.sids() {
+        for (container, _) in inspection.containers(&sid) {
+            // One key a direction, and at most one orphan for each statement that a kill interrupted.
+            for (store, statement) in [("software", "REVERSE MIGRATE"), ("cloudhsm", "MIGRATE")] {
+                let (keys, ran) = (inspection.keys(&sid, &container, store), inspection.statements(&sid, statement));
+                ensure!(keys >= 1 && keys <= ran.max(1), "{sid}/{container}: {keys} keys in {store} after {ran} × {statement}");
+            }
+        }
+        ensure!(inspection.on_cloudhsm(&sid), "{sid}: the active key is not in CloudHSM");
+    }
+    ensure!(world.verify("")?.0 != serde_json::Value::Null);
+    let (cut, without) = (world.verify("old-hsm,software")?, world.verify("target")?);
+    for sid in inspection.sids() {
+        ensure!(
+            cut.all_readable(&sid),
+            "{sid}: {} of {} rows read without the old keystores",
+            cut.readable(&sid),
+            cut.rows(&sid)
+        );
+        ensure!(without.readable(&sid) == 0, "{sid}: rows read without CloudHSM");
+    }
+    ensure!(inspection.logins("old-hsm").1 == 0 && inspection.logins("cloudhsm").1 == 0, "a login failed");
+    Ok(())
+}
+
+#[test]
+fn twenty_kills_end_done() {
+    killed(None, 20).expect("every kill is survived");
+}
+
+#[test]
+fn h48_twenty_kills_end_done_where_oracle_behaves_otherwise() {
+    killed(Some(FLIPPED), 21).expect("every kill is survived");
+}
