@@ -294,6 +294,22 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<(), FileError> {
     nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(mode)).map_err(errno(path, "changed"))
 }
 
+/// A directory below the runner's own that a database owner may write into, and nobody else may look into.
+pub fn scratch(paths: &crate::paths::Paths, uid: u32, gid: u32) -> Result<PathBuf, FileError> {
+    let all = paths.state().join("scratch");
+    let own = all.join(uid.to_string());
+    make_dir(&own, 0o700)?;
+    // He has to get there; what else lies on the way is root's alone, each with its own mode.
+    for dir in [paths.state(), all] {
+        let open = open_dir(&dir)?;
+        let open = nix::fcntl::openat(&open, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+        nix::sys::stat::fchmod(open.map_err(errno(&dir, "opened"))?, Mode::from_bits_truncate(0o711))
+            .map_err(errno(&dir, "changed"))?;
+    }
+    give(&own, uid, gid)?;
+    Ok(own)
+}
+
 /// A file of ours that is not finished: removed again unless it got its name.
 struct Temporary<'a> {
     dir: &'a OwnedFd,

@@ -98,6 +98,21 @@ fn prepare(ctx: &mut Context<'_>, order: &DatabaseOrder) -> Result<bool, StepErr
     Ok(made || proven)
 }
 
+/// The password of a keystore that opens with it today, proven in `stage` (H14). The copy that BACKUP KEYSTORE makes goes
+/// into the runner's own directory, so a wrong password has changed nothing of the database's.
+pub fn prove_in_stage(ctx: &mut Context<'_>, db: &Db, order: &DatabaseOrder) -> Result<(), StepError> {
+    let mut s = connect(db)?;
+    let secret = ctx.secrets.get(order.software)?;
+    let to = crate::files::scratch(ctx.paths, db.owner.uid, db.owner.gid)?;
+    let id = format!("tde2hsm_{}", unique(ctx));
+    let password = SoftwarePassword(secret.reveal());
+    let statement = ddl::backup_keystore(&id, password, &to.display().to_string(), Force::Yes, &s.limits());
+    let statement = statement.map_err(|error| failed(db.sid(), ddl_error(error)))?;
+    let proven = password_statement(ctx, db, &mut s, "prove the software password", &statement);
+    s.close();
+    proven
+}
+
 /// True when a proof was made; false when this version of the password was proven on this keystore before in this
 /// campaign: our own statements change the file since, and each of them checks the password again.
 fn prove_password(

@@ -31,6 +31,8 @@ impl StepBody for StageClient {
         if !swapped {
             live_provider(ctx)?;
         }
+        // What needs no new client is proven before anything is installed.
+        prove_all(ctx, &orders, &mut end, |login| !matches!(login, Login::CloudHsm(_)))?;
         let db = find(ctx, &first.sid)?;
         let packages = ctx.packages();
         if !swapped {
@@ -58,11 +60,7 @@ impl StepBody for StageClient {
                 provider.loads(&db.owner, db.pmon(), &library).map_err(|error| StepError::from(error).of(&order.sid))?;
             }
         }
-        for index in ctx.host.prove_logins.clone() {
-            if prove(ctx, index, &orders)? {
-                end = StepEnd::Done;
-            }
-        }
+        prove_all(ctx, &orders, &mut end, |login| matches!(login, Login::CloudHsm(_)))?;
         Ok(end)
     }
 
@@ -100,8 +98,8 @@ fn live_provider(ctx: &Context<'_>) -> Result<(), StepError> {
 enum Login {
     CloudHsm(Db),
     OldHsm(Db),
-    /// Its proof needs no login anywhere and is `prepare-keystore`'s (H14).
-    Software,
+    /// A keystore opens with it today. Its proof needs no login anywhere (H14).
+    Software(Db, DatabaseOrder),
 }
 
 fn login_of(ctx: &Context<'_>, index: u16, orders: &[DatabaseOrder]) -> Result<Option<Login>, StepError> {
@@ -112,11 +110,51 @@ fn login_of(ctx: &Context<'_>, index: u16, orders: &[DatabaseOrder]) -> Result<O
         if order.source == (Source::OldHsm { pin: index }) {
             return Ok(Some(Login::OldHsm(find(ctx, &order.sid)?)));
         }
-        if order.software == index {
-            return Ok(Some(Login::Software));
+        // A password that only a keystore of ours will have cannot be wrong before there is one.
+        if order.software == index && order.source == Source::Software {
+            return Ok(Some(Login::Software(find(ctx, &order.sid)?, order.clone())));
         }
     }
     Ok(None)
+}
+
+/// The logins of the order that are of a kind.
+fn prove_all(
+    ctx: &mut Context<'_>,
+    orders: &[DatabaseOrder],
+    end: &mut StepEnd,
+    kind: impl Fn(&Login) -> bool,
+) -> Result<(), StepError> {
+    for index in ctx.host.prove_logins.clone() {
+        if login_of(ctx, index, orders)?.as_ref().is_none_or(&kind) && prove(ctx, index, orders)? {
+            *end = StepEnd::Done;
+        }
+    }
+    Ok(())
+}
+
+/// The password of a keystore that is in use: no login is spent, but a refused one is not tried again either.
+fn prove_software(ctx: &mut Context<'_>, index: u16, fact: &str, db: &Db, order: &DatabaseOrder) -> Result<bool, StepError> {
+    match ctx.recall(&Subject::Host, fact).as_ref().and_then(Value::as_str) {
+        Some("proven") => {
+            ctx.results.login(index, LoginResult::Proven);
+            return Ok(false);
+        }
+        Some("refused") => {
+            ctx.results.login(index, LoginResult::Refused);
+            return Err(login_refused(db, "an earlier try of this version was refused"));
+        }
+        _ => {}
+    }
+    (ctx.permit)()?;
+    let (word, result, error) = match super::prepare_keystore::prove_in_stage(ctx, db, order) {
+        Ok(()) => ("proven", LoginResult::Proven, None),
+        Err(error) if error.code == Code::LOGIN_REFUSED => ("refused", LoginResult::Refused, Some(error)),
+        Err(error) => ("unreachable", LoginResult::Unreachable, Some(error)),
+    };
+    ctx.remember(Subject::Host, fact, json!(word))?;
+    ctx.results.login(index, result);
+    error.map_or(Ok(true), Err)
 }
 
 /// Exactly one login for a secret version, ever: one that was made, whatever it said and even if nobody was left to
@@ -128,7 +166,8 @@ fn prove(ctx: &mut Context<'_>, index: u16, orders: &[DatabaseOrder]) -> Result<
     let fact = format!("login {} {}", secret.arn, secret.version);
     let provider = ctx.provider();
     let (library, db) = match login_of(ctx, index, orders)? {
-        None | Some(Login::Software) => return Ok(false),
+        None => return Ok(false),
+        Some(Login::Software(db, order)) => return prove_software(ctx, index, &fact, &db, &order),
         Some(Login::CloudHsm(db)) => (provider.new_library(), db),
         Some(Login::OldHsm(db)) => {
             let libraries = provider.libraries()?;
