@@ -75,6 +75,9 @@ pub async fn drive(
     Ok(exit(context, &summary, stopped))
 }
 
+/// Where a host ended that nobody wanted there.
+const BAD: [Standing; 4] = [Standing::Failed, Standing::FailedUndone, Standing::Parked, Standing::Stale];
+
 fn exit(context: &Context, summary: &Summary, stopped: bool) -> Exit {
     let count = |standing| summary.counts.get(&standing).copied().unwrap_or(0);
     if stopped {
@@ -85,6 +88,8 @@ fn exit(context: &Context, summary: &Summary, stopped: bool) -> Exit {
         Some(End::WindowClosed) => Exit::Waits,
         Some(End::Superseded) => Exit::Journal,
         _ if count(Standing::Stuck) > 0 => Exit::HostsStuck,
+        // Some hosts are done and others were undone or released, as the operator wanted.
+        Some(End::Incomplete) if BAD.iter().all(|standing| count(*standing) == 0) => Exit::Ok,
         _ => Exit::HostsFailed,
     }
 }

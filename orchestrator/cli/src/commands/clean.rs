@@ -11,7 +11,7 @@ use crate::gather;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use tde2hsm_campaign::facts::Ping;
-use tde2hsm_campaign::reducer::{End, State};
+use tde2hsm_campaign::reducer::State;
 use tde2hsm_cloud::Aws;
 use tde2hsm_cloud::ssm::Stage;
 use tde2hsm_document::{REMOVED, removal};
@@ -57,8 +57,7 @@ async fn no_open_campaign(context: &Context, document: &str) -> Result<(), Failu
     let journal = context.journal().await?;
     for listed in journal.campaigns().await? {
         let (plan, events, _) = plan_of(&journal, &listed.campaign).await?;
-        let end = State::replay(plan.clone(), &events).end();
-        if plan.document.name == document && !matches!(end, Some(End::Done | End::Undone | End::Superseded)) {
+        if plan.document.name == document && State::replay(plan.clone(), &events).end().is_none() {
             let message = format!("campaign `{}` still needs the document `{document}`", listed.campaign);
             return Err(Failure::new(Code::CAMPAIGN_EXISTS, message));
         }

@@ -21,6 +21,7 @@ pub async fn run(context: &Context, args: Release) -> Result<Exit, Failure> {
     let aws = context.aws_of(&plan.account, &plan.region).await?;
     let progress = Progress::new(context.out);
     let mut driver = Driver::open(&journal, &aws, &context.clock, &progress, campaign).await?;
+    let had_ended = driver.state().end().is_some();
     let why = format!("release of {} was asked for", args.host);
     driver.record(vec![EventKind::Interrupted { why }, EventKind::ReleaseRequested { hosts: vec![args.host.clone()] }]).await?;
     let until = context.now().plus(600);
@@ -28,6 +29,11 @@ pub async fn run(context: &Context, args: Release) -> Result<Exit, Failure> {
         let summary = driver.state().summary(context.now());
         let standing = summary.hosts.iter().find(|host| host.instance == args.host).map(|host| host.standing);
         if standing == Some(Standing::Released) {
+            if had_ended {
+                // Nothing else is left to do: it ends again, as it had.
+                driver.turn().await?;
+            }
+            let summary = driver.state().summary(context.now());
             context.out.answer("release", &summary, &text::summary(&summary, context.now()))?;
             return Ok(Exit::Ok);
         }
