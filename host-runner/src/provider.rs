@@ -467,10 +467,10 @@ pub(crate) mod probe {
         };
         match run(what, library, &say) {
             Ok(()) => say("proven", if what == "login" { "C_Login was accepted" } else { "loads" }),
-            Err(Failure::Before(error)) => say("unreachable", &error.to_string()),
+            Err(Failure::Before(error)) => say("unreachable", &words(&error)),
             Err(Failure::Login(error)) => {
                 let result = if is_no_login(&error) { "unreachable" } else { "refused" };
-                say(result, &error.to_string());
+                say(result, &words(&error));
             }
             Err(Failure::Input) => say("unreachable", "no PIN on standard input"),
         }
@@ -508,6 +508,19 @@ pub(crate) mod probe {
         // Its answer does not matter: the login is proven, and the process ends.
         let _ = session.logout();
         Ok(())
+    }
+
+    /// `C_Login answered CKR_PIN_INCORRECT`: as the standard and the vendors' logs spell it.
+    fn words(error: &Error) -> String {
+        let Error::Pkcs11(answer, function) = error else { return error.to_string() };
+        let mut name = String::from("CKR");
+        for c in format!("{answer:?}").chars() {
+            if c.is_ascii_uppercase() {
+                name.push('_');
+            }
+            name.push(c.to_ascii_uppercase());
+        }
+        format!("C_{function:?} answered {name}")
     }
 
     /// Answers of C_Login that say the token did not see a PIN. Any other may have cost a login (H10, H11).
