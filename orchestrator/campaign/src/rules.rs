@@ -183,6 +183,9 @@ impl Out<'_> {
         self.push(self.rule.severity, None, None, message.into());
         self.sid = None;
     }
+    fn warn_with_way_out(&mut self, message: impl Into<String>, way_out: impl Into<String>) {
+        self.push(self.rule.severity.min(Severity::Warning), None, Some(way_out.into()), message.into());
+    }
     fn with_way_out(&mut self, message: impl Into<String>, way_out: impl Into<String>) {
         self.push(self.rule.severity, None, Some(way_out.into()), message.into());
     }

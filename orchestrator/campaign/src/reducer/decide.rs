@@ -11,6 +11,8 @@ use tde2hsm_protocol::{HostOrder, ORDER_HOSTS, PROTOCOL_VERSION, Severity, WireE
 
 /// An order may be this many seconds early on the host's clock.
 const CLOCK_SKEW: i64 = 300;
+/// The oldest view of the cluster that a proof may rest on, in seconds.
+const PROOF_VIEW: i64 = 300;
 /// How long a question may take to be delivered.
 const QUESTION: i64 = 600;
 /// Up to this many secrets the order carries the plan's whole table, so that an index means the same in every order.
@@ -26,6 +28,9 @@ impl BudgetPermit {
         (failed + in_flight < budget).then_some(BudgetPermit(()))
     }
 }
+
+/// A host by its place, with the secrets whose login it is to prove.
+type Addressee = (usize, Vec<u16>);
 
 /// What one host needs now.
 pub(super) enum Need {
@@ -107,7 +112,7 @@ impl State {
 
         let mut turn = Turn::new(self, now);
         let mut observe = false;
-        let mut sends: Vec<(Work, bool, Vec<(usize, Vec<u16>)>)> = Vec::new();
+        let mut sends: Vec<(Work, bool, Vec<Addressee>)> = Vec::new();
         for place in 0..core.hosts.len() {
             match turn.need(place) {
                 Need::Nothing | Need::Open | Need::Blocked { .. } => {}
@@ -159,7 +164,7 @@ impl State {
     }
 
     /// One order, or two halves where it would not fit its line.
-    fn batch(&self, work: Work, hosts: &[(usize, Vec<u16>)], now: Timestamp, made: &mut u32, out: &mut Vec<Decision>) {
+    fn batch(&self, work: Work, hosts: &[Addressee], now: Timestamp, made: &mut u32, out: &mut Vec<Decision>) {
         match self.order(work, hosts, now, *made) {
             Some(send) => {
                 if matches!(send.order.encode(), Err(WireError::OrderTooLarge(_))) && hosts.len() > 1 {
@@ -175,7 +180,7 @@ impl State {
         }
     }
 
-    fn order(&self, work: Work, hosts: &[(usize, Vec<u16>)], now: Timestamp, made: u32) -> Option<SendOrder> {
+    fn order(&self, work: Work, hosts: &[Addressee], now: Timestamp, made: u32) -> Option<SendOrder> {
         let started = self.core.started.as_ref()?;
         let plan = &self.plan;
         let moves = matches!(work, Work::Run { .. });
@@ -392,6 +397,7 @@ pub(super) struct Turn<'a> {
     claimed: HashMap<u16, usize>,
     undoing: usize,
     cluster: ControlFlow<Need>,
+    cluster_to_prove: ControlFlow<Need>,
 }
 
 impl<'a> Turn<'a> {
@@ -411,7 +417,10 @@ impl<'a> Turn<'a> {
                 _ => {}
             }
         }
-        Turn { state, now, claimed, undoing, cluster: state.cluster_need(now) }
+        let fresh = i64::from(state.plan.policy.cluster_seconds);
+        let cluster = state.cluster_need(now, fresh);
+        let cluster_to_prove = state.cluster_need(now, fresh.max(PROOF_VIEW));
+        Turn { state, now, claimed, undoing, cluster, cluster_to_prove }
     }
 
     /// What a host needs now. Takes places and claims as it answers, so it is asked once a host and in the plan's order.
@@ -467,7 +476,9 @@ impl<'a> Turn<'a> {
                 if let Some(opens) = self.state.core.window.not_before.filter(|t| self.now < *t) {
                     return Need::Later { until: opens, why: Reason::WindowOpens(opens) };
                 }
-                match &self.cluster {
+                // A proof changes no key: it does with an older view than a cutover, but not with one that is bad.
+                let view = if segment == Segment::Cutover { &self.cluster } else { &self.cluster_to_prove };
+                match view {
                     ControlFlow::Continue(()) => {}
                     ControlFlow::Break(Need::Later { until, why }) => return Need::Later { until: *until, why: why.clone() },
                     ControlFlow::Break(_) => return Need::ObserveCluster,
@@ -570,7 +581,7 @@ impl State {
     }
 
     /// H23: a key change rests on a view of the cluster that is at most a minute old.
-    fn cluster_need(&self, now: Timestamp) -> ControlFlow<Need> {
+    fn cluster_need(&self, now: Timestamp, fresh: i64) -> ControlFlow<Need> {
         let Some(view) = &self.core.cluster else { return ControlFlow::Break(Need::ObserveCluster) };
         let age = now.since(view.at);
         let trouble = match &view.seen {
@@ -578,7 +589,7 @@ impl State {
             Ok(cluster) => rules::cluster(cluster, now).into_iter().find(|f| f.severity == Severity::Error).map(|f| f.message),
         };
         match trouble {
-            None if (0..=i64::from(self.plan.policy.cluster_seconds)).contains(&age) => ControlFlow::Continue(()),
+            None if (0..=fresh).contains(&age) => ControlFlow::Continue(()),
             Some(why) if (0..self.poll()).contains(&age) => {
                 ControlFlow::Break(Need::Later { until: view.at.plus(self.poll()), why: Reason::Cluster(why) })
             }

@@ -99,7 +99,10 @@ pub(super) fn matrix(h: &HostContext<'_>, out: &mut Out<'_>) {
     for (cell, _) in cells.into_iter().filter(|(_, word)| !word) {
         match MatrixCell::new(cell.clone()) {
             Ok(named) if h.all.fleet.options.oracle_matrix.contains(&named) => {
-                out.warn(format!("`{cell}` is used on the fleet file's word alone"));
+                out.warn_with_way_out(
+                    format!("`{cell}` is used on the fleet file's word alone"),
+                    format!("add `{}` to `accept` in `[options]` to have read this", Code::MATRIX),
+                );
             }
             _ => out.with_way_out(
                 format!("AWS has not given its word for `{cell}`"),
