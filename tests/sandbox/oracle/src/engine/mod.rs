@@ -151,6 +151,8 @@ pub struct Instance {
     pub control: Option<Control>,
     pub ledger: Ledger,
     pub pdbs: BTreeMap<u32, PdbMode>,
+    /// `OWNER.NAME` of the user tables of each container; nobody makes tables after the seed.
+    pub tables: HashMap<u32, BTreeSet<String>>,
     pub provider: Provider,
     pub file: Option<FileOpen>,
     pub hsm: Option<HsmOpen>,
@@ -288,6 +290,7 @@ impl Instance {
             files,
             control: None,
             pdbs: BTreeMap::new(),
+            tables: HashMap::new(),
             provider: Provider::default(),
             file: None,
             hsm: None,
@@ -341,6 +344,11 @@ impl Instance {
             self.memory.insert(name.to_lowercase(), value);
         }
         self.pdbs = control.containers.iter().filter(|c| c.con_id >= 2).map(|c| (c.con_id, PdbMode::Mounted)).collect();
+        for ts in &control.tablespaces {
+            if let Ok(data) = self.files.load_data(ts) {
+                self.tables.entry(ts.con_id).or_default().extend(data.tables.into_iter().map(|t| t.name));
+            }
+        }
         self.control = Some(control);
         self.state = State::Mounted;
         for session in self.sessions.values_mut() {

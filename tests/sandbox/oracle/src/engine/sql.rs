@@ -147,7 +147,7 @@ pub fn select(instance: &mut Instance, sess: &Sess, text: &str) -> Result<Answer
     {
         ora!(907);
     }
-    let owned: BTreeSet<String> = views::user_tables(instance, sess);
+    let owned = instance.tables.get(&sess.con).cloned().unwrap_or_default();
     qualify(&mut tokens, &owned);
     words(&mut tokens)?;
     listagg(&mut tokens);

@@ -1278,19 +1278,6 @@ fn capture_view(i: &mut Instance, _: &Sess, _: &str) -> Result<Data> {
     Ok(data("CAPTURE_NAME QUEUE_NAME STATUS CAPTURE_TYPE PURPOSE", rows))
 }
 
-/// `OWNER.NAME` of every table of the current container.
-#[must_use]
-pub fn user_tables(instance: &Instance, sess: &Sess) -> BTreeSet<String> {
-    let Some(control) = &instance.control else { return BTreeSet::new() };
-    control
-        .tablespaces
-        .iter()
-        .filter(|t| t.con_id == sess.con)
-        .filter_map(|t| instance.files.load_data(t).ok())
-        .flat_map(|d| d.tables.into_iter().map(|t| t.name))
-        .collect()
-}
-
 /// A user table, decrypted (R12).
 pub fn user_table(instance: &mut Instance, sess: &Sess, name: &str) -> Result<Data> {
     if instance.state < State::OpenReadOnly {
