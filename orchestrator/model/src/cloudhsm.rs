@@ -182,6 +182,12 @@ impl CloudHsm {
         }}))
     }
 
+    /// Whether an HSM is on its way in or out.
+    pub(crate) fn is_busy(&self) -> bool {
+        let mut hsms = self.clusters.iter().flat_map(|c| &c.hsms);
+        hsms.any(|h| matches!(h.state, HsmState::Creating(_) | HsmState::Deleting(_)))
+    }
+
     /// Returns the clusters whose HSMs are others than before.
     pub(crate) fn tick(&mut self, now: Millis, ids: &mut Ids, options: &WorldOptions) -> Vec<String> {
         let mut changed = Vec::new();

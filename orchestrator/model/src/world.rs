@@ -302,15 +302,19 @@ impl World {
         copy.unwrap_or_else(|| Err(cloudhsm::invalid("Invalid destination region")))
     }
 
-    /// Lets time pass: deliveries that are due, time-outs, HSMs and backups that became ready.
-    pub fn tick(&mut self, now: Millis) {
+    /// Lets time pass: deliveries that are due, time-outs, HSMs and backups that became ready. True while something is
+    /// under way that the next moment may change.
+    pub fn tick(&mut self, now: Millis) -> bool {
+        let mut busy = false;
         for (region, state) in &mut self.regions {
             let sent = state.ssm.tick(now, &mut self.ids, &self.options, &mut self.faults, &state.ec2);
             self.effects.extend(sent.into_iter().map(|delivery| delivery.into_effect(region)));
             for cluster in state.hsm.tick(now, &mut self.ids, &self.options) {
                 self.effects.push(Effect::HsmsChanged { region: region.clone(), cluster });
             }
+            busy |= state.ssm.is_busy() || state.hsm.is_busy();
         }
+        busy
     }
 
     /// The agent says that it has begun.

@@ -200,7 +200,7 @@ fn up(options: &UpOptions) -> ExitCode {
             }
         }
         let mut stdout = std::io::stdout();
-        let _ = write!(stdout, "{}ready\n", sandbox.exports()).and_then(|()| stdout.flush());
+        let _ = writeln!(stdout, "{}ready", sandbox.exports()).and_then(|()| stdout.flush());
         stopped().await;
         sandbox.down();
         ExitCode::SUCCESS

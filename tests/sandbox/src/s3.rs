@@ -246,7 +246,7 @@ impl S3 for Service3 {
         } else {
             inner.buckets.insert(name.clone(), Bucket { region, versioned: false, objects: BTreeMap::new() });
         }
-        Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{name}")), ..Default::default() }))
+        Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{name}")) }))
     }
 
     async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {

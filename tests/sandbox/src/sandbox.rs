@@ -232,17 +232,16 @@ tag = {{ key = "{key}", value = "{value}" }}
     /// Lets time pass in the world and carries out what it says.
     async fn carry_out(self: Arc<Self>) {
         loop {
-            let effects = {
+            let (busy, effects) = {
                 let mut world = self.cloud.world();
-                world.tick(self.cloud.clock.now());
-                world.take_effects()
+                (world.tick(self.cloud.clock.now()), world.take_effects())
             };
             for effect in effects {
                 self.effect(effect);
             }
             tokio::select! {
                 () = self.cloud.changed.notified() => {}
-                () = tokio::time::sleep(Duration::from_millis(15)) => {}
+                () = tokio::time::sleep(Duration::from_millis(if busy { 10 } else { 500 })) => {}
             }
         }
     }

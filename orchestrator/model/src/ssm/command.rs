@@ -335,6 +335,12 @@ impl Ssm {
         self.nodes.contains_key(id) && matches!(ec2.state(id), Some("running" | "pending" | "stopped" | "stopping"))
     }
 
+    /// Whether a command waits for a moment: to be delivered, or to time out.
+    pub(crate) fn is_busy(&self) -> bool {
+        let waits = |command: &Command| !command.strays.is_empty() || command.invocations.values().any(|i| !i.state.is_terminal());
+        self.commands[self.settled..].iter().any(waits)
+    }
+
     /// Lets time pass over every command that is not finished.
     pub(crate) fn tick(
         &mut self,
@@ -345,8 +351,13 @@ impl Ssm {
         ec2: &Ec2,
     ) -> Vec<Delivery> {
         let mut out = std::mem::take(&mut self.cancels);
+        // Commands that lie behind this mark have ended; a long campaign sends thousands.
+        let settled = |command: &Command| command.strays.is_empty() && command.invocations.values().all(|i| i.state.is_terminal());
+        while self.commands.get(self.settled).is_some_and(settled) {
+            self.settled += 1;
+        }
         let nodes = &self.nodes;
-        for command in &mut self.commands {
+        for command in &mut self.commands[self.settled..] {
             let due: Vec<InstanceId> = command.strays.iter().filter(|(at, _)| *at <= now).map(|(_, id)| id.clone()).collect();
             command.strays.retain(|(at, _)| *at > now);
             out.extend(due.iter().map(|id| command.delivery(id)));
@@ -408,8 +419,10 @@ impl Ssm {
     /// Delivers an old command once more, to `instance`, whether or not it was meant for it (H31). False when there is no
     /// such command.
     pub fn redeliver(&mut self, id: &CommandId, instance: &InstanceId) -> bool {
-        let found = self.command_mut(id);
-        found.map(|command| command.strays.push((Millis(i64::MIN), instance.clone()))).is_some()
+        let Some(at) = self.commands.iter().position(|command| command.id == *id) else { return false };
+        self.commands[at].strays.push((Millis(i64::MIN), instance.clone()));
+        self.settled = self.settled.min(at);
+        true
     }
 
     /// Every command so far with the comment it was sent with, oldest first.

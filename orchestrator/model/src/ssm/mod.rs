@@ -27,6 +27,8 @@ pub struct Ssm {
     nodes: BTreeMap<InstanceId, Node>,
     /// Newest last, the order of sending.
     commands: Vec<Command>,
+    /// How many of the oldest commands have ended for good.
+    settled: usize,
     /// Wishes to cancel that agents have not been told yet.
     cancels: Vec<Delivery>,
 }
@@ -40,6 +42,7 @@ impl Ssm {
             documents,
             nodes: BTreeMap::new(),
             commands: Vec::new(),
+            settled: 0,
             cancels: Vec::new(),
         }
     }
@@ -84,7 +87,7 @@ impl Ssm {
     }
 
     fn command_mut(&mut self, id: &CommandId) -> Option<&mut Command> {
-        self.commands.iter_mut().find(|command| command.id == *id)
+        self.commands.iter_mut().rev().find(|command| command.id == *id)
     }
 }
 
