@@ -169,7 +169,7 @@ impl Mounts {
         Some(Filesystem {
             path: path.display().to_string(),
             kind,
-            free_bytes: u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())),
+            free_bytes: stat.blocks_available().saturating_mul(stat.fragment_size()),
             noexec: flags.contains(FsFlags::ST_NOEXEC),
             readonly: flags.contains(FsFlags::ST_RDONLY),
             ephemeral,

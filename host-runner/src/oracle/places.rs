@@ -151,7 +151,7 @@ impl Db {
     fn sqlplus(&self) -> Program {
         let path = format!("{}/bin/sqlplus", self.place.home.trim_end_matches('/'));
         let mut program = Program::new(path, self.limits.startup).arg("-S").arg("-L").arg("/nolog");
-        if !self.pmon().is_some_and(|pmon| pmon.env("LD_LIBRARY_PATH").is_some()) {
+        if self.pmon().is_none_or(|pmon| pmon.env("LD_LIBRARY_PATH").is_none()) {
             program = program.env("LD_LIBRARY_PATH", &format!("{}/lib", self.place.home.trim_end_matches('/')));
         }
         program

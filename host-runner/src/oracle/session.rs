@@ -415,7 +415,7 @@ mod tests {
     }
     impl Scripted {
         /// `cases` are cases of a shell's `case` over the line that was sent.
-        fn new(connected: &str, cases: &str) -> Box<dyn Client> {
+        fn boxed(connected: &str, cases: &str) -> Box<dyn Client> {
             let program = format!(
                 r#"while IFS= read -r line; do case "$line" in
                 PROMPT*) echo "${{line#PROMPT }}";;
@@ -464,7 +464,7 @@ mod tests {
     }
 
     fn connect(script: &str) -> Session {
-        Session::connect(Scripted::new("Connected.", script), "x", Limits::default()).expect("connects")
+        Session::connect(Scripted::boxed("Connected.", script), "x", Limits::default()).expect("connects")
     }
 
     #[test]
@@ -514,7 +514,7 @@ mod tests {
 
     #[test]
     fn an_instance_that_is_down_is_an_idle_session() {
-        let client = Scripted::new("Connected to an idle instance.", "X) ;;");
+        let client = Scripted::boxed("Connected to an idle instance.", "X) ;;");
         let session = Session::connect(client, "x", Limits::default()).expect("connects");
         assert!(session.idle() && session.server().is_none());
     }

@@ -50,6 +50,8 @@ pub fn failed(sid: &Sid, error: SessionError) -> StepError {
     let kind = match &error {
         SessionError::Quote(_) | SessionError::Row { .. } | SessionError::Answer { .. } => Kind::Final,
         SessionError::Refused { statement, error } => match error.class() {
+            // The server process died: the next turn looks what became of it.
+            _ if error.code() == Code::SESSION_LOST => Kind::Retriable,
             _ if statement.contains('*') && statement.starts_with("ADMINISTER") => Kind::Final,
             Class::Fatal => Kind::Final,
             _ => Kind::Retriable,
@@ -333,7 +335,8 @@ pub fn open_refused(
     {
         note_login(ctx, pin, error);
     }
-    refused(sid, Kind::Final, statement, error)
+    let kind = if error.code() == Code::SESSION_LOST { Kind::Retriable } else { Kind::Final };
+    refused(sid, kind, statement, error)
 }
 
 /// 28353 is a refused login or a dozen other things, 28407 may be one (H11): a doubt counts as a login spent.

@@ -170,7 +170,10 @@ fn default_dir(ctx: &Context<'_>, db: &Db, file: &Path, unique: &str) -> Result<
     Ok(format!("{base}/admin/{name}/wallet"))
 }
 
-fn read_sqlnet(db: &Db, file: &Path) -> Result<(Option<(SqlnetFile, Digest)>, Option<WalletLocation>), StepError> {
+/// A `sqlnet.ora` as it was read, and its hash for the replacing; nothing where there is no file.
+type Read = Option<(SqlnetFile, Digest)>;
+
+fn read_sqlnet(db: &Db, file: &Path) -> Result<(Read, Option<WalletLocation>), StepError> {
     let Some(bytes) = db.owner.files()?.read(file)? else { return Ok((None, None)) };
     let digest = Digest::of(&bytes);
     let parsed = SqlnetFile::parse(&bytes).map_err(|error| sqlnet_error(file, error))?;

@@ -15,7 +15,7 @@ use crate::oracle::ddl::{self, HsmPin, SecretVerb, WithBackup};
 use crate::oracle::errors::Class;
 use crate::step::{Context, Kind, StepBody, StepEnd, StepError};
 use serde_json::{Value, json};
-use tde2hsm_protocol::{AutoOpen, Code, DatabaseOrder, Digest, Sid};
+use tde2hsm_protocol::{AutoOpen, Code, DatabaseOrder, Digest, Sid, Source};
 use zeroize::Zeroizing;
 
 pub struct EnableAutoOpen;
@@ -56,7 +56,10 @@ impl StepBody for EnableAutoOpen {
                 ctx.remember(subject(&sid), "auto-open", Value::Null)?;
                 end = StepEnd::Undone;
             }
-            if secret_put(ctx, &sid) && !opened_by_itself(ctx, &sid) {
+            // A database that opened from the old HSM by itself has had a secret, which the undo of `reverse-migrate`
+            // puts back.
+            let had_secret = opened_by_itself(ctx, &sid) && matches!(order.source, Source::OldHsm { .. });
+            if secret_put(ctx, &sid) && !had_secret {
                 take_secret_out(ctx, &order)?;
                 end = StepEnd::Undone;
             }
@@ -159,7 +162,8 @@ pub fn enable(ctx: &mut Context<'_>, member: &Member) -> Result<bool, StepError>
 /// (U, `O§10` R16); neither goes to the HSM, so the other may follow, unless the refusal speaks of the password.
 fn put_secret(ctx: &mut Context<'_>, member: &Member, s: &mut crate::oracle::Session, pin: HsmPin<'_>) -> Result<(), StepError> {
     let sid = member.sid().clone();
-    let known = opened_by_itself(ctx, &sid) || secret_put(ctx, &sid);
+    let had = opened_by_itself(ctx, &sid) && matches!(member.order.source, Source::OldHsm { .. });
+    let known = had || secret_put(ctx, &sid);
     let order = if known { [SecretVerb::Update, SecretVerb::Add] } else { [SecretVerb::Add, SecretVerb::Update] };
     let mut refusal = None;
     for verb in order {

@@ -70,6 +70,10 @@ fn prepare(ctx: &mut Context<'_>, order: &DatabaseOrder) -> Result<bool, StepErr
     let mut files = db.owner.files()?;
     let p12 = files.stat(&keystore.dir.join(P12))?;
     let sso = files.stat(&keystore.dir.join(SSO))?;
+    // Before anything changes: whether it opens by itself today, for the undo.
+    if ctx.recall(&subject(sid), "had-auto-login").is_none() {
+        ctx.remember(subject(sid), "had-auto-login", json!(sso.is_some()))?;
+    }
     let secret = ctx.secrets.get(order.software)?;
     let password = SoftwarePassword(secret.reveal());
     let made = match p12 {

@@ -302,9 +302,7 @@ fn all_down(ctx: &mut Context<'_>, affected: &[Affected]) -> Result<(), StepErro
 fn exchange(ctx: &mut Context<'_>, affected: &[Affected], stamp: &str) -> Result<(), StepError> {
     for member in affected {
         let sid = &member.order.sid;
-        if move_aside(ctx, sid, "the library is exchanged")? && ctx.recall(&subject(sid), "had-auto-login").is_none() {
-            ctx.remember(subject(sid), "had-auto-login", Value::Bool(true))?;
-        }
+        move_aside(ctx, sid, "the library is exchanged")?;
     }
     let first = orders(ctx)
         .first()
