@@ -96,6 +96,9 @@ fn inv7_h10_one_wrong_password_costs_one_login_through_resume_and_retry() {
             assert_eq!(sim.drive(), End::LoginRefused, "{name} {seed}");
             assert_eq!(sim.bad_logins, 1, "{name} {seed}");
             assert!(sim.all(|_, cut_over, _| !cut_over), "{name}: it stops in stage");
+            if name == "cloudhsm" && seed % 2 == 0 {
+                assert_eq!(sim.begun().iter().sum::<usize>(), 1, "no other host that uses it is even staged");
+            }
             let frozen = sim.state.summary(sim.now).frozen;
             assert_eq!(frozen, vec![secret(name, 1)]);
             for _ in 0..3 {
@@ -117,7 +120,12 @@ fn inv7_h10_one_wrong_password_costs_one_login_through_resume_and_retry() {
 
 #[test]
 fn h10_a_password_that_is_refused_at_cutover_freezes_the_others() {
-    let mut sim = Sim::new(plan(6, 3, 3, "hold"), 5, Faults::NONE);
+    refused_at_cutover("hold");
+    refused_at_cutover("undo");
+}
+
+fn refused_at_cutover(on_failure: &str) {
+    let mut sim = Sim::new(plan(6, 3, 3, on_failure), 5, Faults::NONE);
     // It is proven while staging, and rotated away before the canary's cutover.
     while !sim.state.summary(sim.now).waves.iter().any(|w| !w.is_empty()) {
         let before = sim.journal.len();
@@ -132,6 +140,40 @@ fn h10_a_password_that_is_refused_at_cutover_freezes_the_others() {
     sim.record(EventKind::SecretNamed { secret: secret("cloudhsm", 1), version: version(2) });
     assert_eq!(sim.drive(), End::Done);
     assert_eq!(sim.bad_logins, 1);
+}
+
+#[test]
+fn h10_hosts_in_the_middle_of_a_wave_are_frozen_too_undo_included() {
+    let mut sim = Sim::new(plan(5, 3, 3, "undo"), 5, Faults::NONE);
+    let send = loop {
+        let decisions = sim.state.decide(sim.now);
+        let cutover = decisions.into_iter().find_map(|d| match d {
+            Decision::Send(send)
+                if send.intent.hosts.len() == 3 && matches!(send.order.work, Work::Run { segment: Segment::Cutover, .. }) =>
+            {
+                Some(send)
+            }
+            _ => None,
+        });
+        match cutover {
+            Some(send) => break send,
+            None => sim.step(),
+        }
+    };
+    let failed = |code| Outcome::Failed { code, retriable: Retriable::No };
+    sim.answer(&send, &[failed(Code::LOGIN_REFUSED), Outcome::Done, failed(Code::STATEMENT_FAILED)]);
+    // One is to be undone for its password, one is to be proven, one is to be undone for another reason: all log in.
+    for _ in 0..50 {
+        let decisions = sim.state.decide(sim.now);
+        assert!(!decisions.iter().any(|d| matches!(d, Decision::Send(_))), "{decisions:?}");
+        sim.now = sim.now.plus(30);
+        sim.record(EventKind::ClusterObserved { cluster: cluster() });
+    }
+    for host in &send.intent.hosts {
+        let why = sim.state.why(&host.instance, sim.now).expect("it waits");
+        assert_eq!(why.code, Some(Code::LOGIN_REFUSED), "{why:?}");
+    }
+    assert_eq!(sim.state.decide(sim.now), vec![Decision::Finish { end: End::LoginRefused }]);
 }
 
 #[test]
@@ -257,7 +299,7 @@ fn a_newer_generation_ends_this_controller() {
     let mut sim = Sim::new(plan(2, 1, 1, "undo"), 1, Faults::NONE);
     sim.record(EventKind::Approved { gate: Gate::Stage });
     let send = sim.next_send();
-    sim.answer(&send, Outcome::Stale { code: Code::ORDER_SUPERSEDED });
+    sim.answer(&send, &[Outcome::Stale { code: Code::ORDER_SUPERSEDED }]);
     assert_eq!(sim.state.decide(sim.now), vec![Decision::Finish { end: End::Superseded }]);
 }
 

@@ -540,6 +540,10 @@ impl State {
                 let refused =
                     host.failure.as_ref().is_some_and(|f| matches!(f.code, Code::LOGIN_REFUSED | Code::KEYSTORE_REFUSED));
                 if refused && self.uses[place].contains(&index) {
+                    // Its undo was frozen as well and has not begun: with the right password it goes on instead.
+                    if host.goal == Goal::UndoCutover && host.operation.is_none() {
+                        host.goal = Goal::Do;
+                    }
                     host.retry(at);
                 }
             }

@@ -582,33 +582,34 @@ impl Sim {
         send.unwrap_or_else(|| panic!("{decisions:?}"))
     }
 
-    /// Sends an order and has its first host answer so.
-    pub fn answer(&mut self, send: &SendOrder, outcome: Outcome) {
+    /// Sends an order and has each of its hosts answer in turn.
+    pub fn answer(&mut self, send: &SendOrder, outcomes: &[Outcome]) {
         let token = send.intent.token.clone();
-        let asked = send.intent.hosts[0].clone();
         self.record(EventKind::OrderIntended(send.intent.clone()));
         let command = CommandId::new("00000000-0000-0000-0000-000000000001").expect("id");
         self.record(EventKind::OrderSent { token: token.clone(), command });
-        let report = Report {
-            v: PROTOCOL_VERSION,
-            instance: asked.instance.clone(),
-            campaign: campaign(),
-            generation: send.order.generation,
-            operation: asked.operation.clone(),
-            at: self.now,
-            outcome,
-            step: None,
-            message: "said so".to_owned(),
-            databases: Vec::new(),
-            logins: Vec::new(),
-            journal_head: Digest::ZERO,
-            saw: None,
-            detail: None,
-            chunk: None,
-            omitted: 0,
-        };
-        let (instance, operation) = (asked.instance, asked.operation);
-        self.record(EventKind::ReportReceived { token, instance, operation, report: Box::new(report) });
+        for (asked, outcome) in send.intent.hosts.iter().zip(outcomes) {
+            let report = Report {
+                v: PROTOCOL_VERSION,
+                instance: asked.instance.clone(),
+                campaign: campaign(),
+                generation: send.order.generation,
+                operation: asked.operation.clone(),
+                at: self.now,
+                outcome: outcome.clone(),
+                step: None,
+                message: "said so".to_owned(),
+                databases: Vec::new(),
+                logins: Vec::new(),
+                journal_head: Digest::ZERO,
+                saw: None,
+                detail: None,
+                chunk: None,
+                omitted: 0,
+            };
+            let (instance, operation) = (asked.instance.clone(), asked.operation.clone());
+            self.record(EventKind::ReportReceived { token: token.clone(), instance, operation, report: Box::new(report) });
+        }
     }
 
     /// The laptop is gone: a new controller has the plan file and the hosts' own journals (H32).
