@@ -190,6 +190,12 @@ fn walk_steps(
         }
     }
 
+    // A proof may restart databases; of a host that was never cut over it would prove nothing.
+    if segment == Segment::Prove && direction == Direction::Do && !journal.is_cut_over(&order.campaign) {
+        let message = "this campaign has not brought the keys of this host over".to_owned();
+        return Ok(End { outcome: Outcome::Stale { code: Code::PLAN_STALE }, step: None, message, saw: None });
+    }
+
     let mut anything = false;
     for step in walk(segment, direction) {
         if let Err(error) = permit() {
@@ -470,6 +476,12 @@ pub(crate) mod tests {
                 for fails in walk(segment, direction) {
                     for kind in [Kind::Retriable, Kind::Final, Kind::Parked, Kind::Waiting, Kind::Stuck] {
                         let world = world();
+                        if segment == Segment::Prove && direction == Direction::Do {
+                            let ready = scripted(|_| Ok(StepEnd::Done));
+                            let early = world.run(&ready, &order(segment, direction));
+                            assert_eq!(early.outcome, Outcome::Stale { code: Code::PLAN_STALE });
+                            world.run(&ready, &order(Segment::Cutover, Direction::Do));
+                        }
                         let seen = Arc::new(Mutex::new(Vec::new()));
                         let steps = seen.clone();
                         let table = scripted(move |ctx| {

@@ -284,6 +284,15 @@ impl Entries {
         })
     }
 
+    /// The campaign has brought the host's keys over and not back since: what `prove` may be asked to prove.
+    pub fn is_cut_over(&self, campaign: &CampaignId) -> bool {
+        let last = self.of_campaign(campaign).rev().find_map(|entry| match &entry.event {
+            Event::StepEnded { step: Step::Migrate, direction, end } => Some((*direction, end)),
+            _ => None,
+        });
+        matches!(last, Some((Direction::Do, end)) if !matches!(end, StepEnded::Failed { .. }))
+    }
+
     /// This campaign has announced an effect in `cutover` or later: the host may differ from what the plan saw (H23).
     pub fn has_moved(&self, campaign: &CampaignId) -> bool {
         self.of_campaign(campaign).any(|entry| match &entry.event {

@@ -53,7 +53,10 @@ fn deliver_with(paths: &Paths, clock: &dyn Clock, text: Option<&str>, start: Sta
             let words = format!("the order has protocol version {v}, this runner speaks {PROTOCOL_VERSION}");
             return unknown(paths, clock, None, no(Code::PROTOCOL_VERSION), words);
         }
-        Err(error) => return unknown(paths, clock, None, no(Code::ORDER_UNREADABLE), format!("no order can be read: {error}")),
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            return unknown(paths, clock, None, no(Code::ORDER_UNREADABLE), format!("no order can be read: {error}{cause}"));
+        }
     };
     let identity = match Identity::read(paths) {
         Ok(identity) => identity,
