@@ -72,6 +72,7 @@ pub struct Owner {
     /// by it either, and `doctor` says so.
     pub only_user: bool,
     runner: PathBuf,
+    runner_name: PathBuf,
 }
 
 /// What the child may become.
@@ -301,7 +302,16 @@ impl Owner {
             // Root's own group would be a way back.
             groups.retain(|group| *group != 0);
         }
-        Ok(Owner { user: user.name, uid: binary.uid(), gid, groups, directory: user.dir, only_user, runner: paths.runner() })
+        Ok(Owner {
+            user: user.name,
+            uid: binary.uid(),
+            gid,
+            groups,
+            directory: user.dir,
+            only_user,
+            runner: paths.runner(),
+            runner_name: paths.runner_name(),
+        })
     }
 
     pub fn spawn(&self, program: &Program) -> Result<Child, OwnerError> {
@@ -382,6 +392,9 @@ impl Owner {
     fn command(&self, program: &Program) -> Command {
         let mut command = Command::new(&program.path);
         command.args(&program.args).env_clear();
+        if program.path == Path::new(crate::paths::SELF) {
+            command.arg0(&self.runner_name);
+        }
         for (name, value) in [
             ("PATH", "/usr/local/bin:/usr/bin:/bin"),
             ("HOME", &self.directory.to_string_lossy()),
@@ -422,6 +435,7 @@ impl Owner {
             // Nothing is dropped.
             only_user: true,
             runner: paths.runner(),
+            runner_name: paths.runner_name(),
         }
     }
 

@@ -12,6 +12,9 @@ pub const STATE: &str = "/var/lib/tde2hsm";
 /// What the SSM document installs.
 pub const INSTALLED: &str = "/opt/tde2hsm";
 
+/// The kernel's name of the running program, good even when its file was replaced.
+pub const SELF: &str = "/proc/self/exe";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
     root: PathBuf,
@@ -35,10 +38,20 @@ impl Paths {
         self
     }
 
-    /// The program that is started again as the database owner or as a worker.
+    /// The program that is started again as the database owner or as a worker: the very image that runs. Its name may
+    /// lead to another by now, because each command installs the runner anew.
     pub fn runner(&self) -> PathBuf {
-        // Not `/proc/self/exe`: the owner may execute the installed file, but not look into root's process.
-        self.runner.clone().or_else(|| std::env::current_exe().ok()).unwrap_or_else(|| self.at(INSTALLED).join("host-runner"))
+        self.runner.clone().unwrap_or_else(|| PathBuf::from(SELF))
+    }
+
+    /// What the runner is called, in the process table and where a path must outlive this process.
+    pub fn runner_name(&self) -> PathBuf {
+        let name = self.runner.clone().or_else(|| std::env::current_exe().ok());
+        let name = name.unwrap_or_else(|| self.at(INSTALLED).join("host-runner"));
+        match name.to_string_lossy().strip_suffix(" (deleted)") {
+            Some(name) => PathBuf::from(name),
+            None => name,
+        }
     }
 
     pub fn root(&self) -> &Path {

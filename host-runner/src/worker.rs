@@ -441,7 +441,6 @@ impl Delivery<'_> {
 
 /// In a unit of its own where there is systemd, else in a session of its own.
 fn start_worker(paths: &Paths, operation: &OperationId) -> std::io::Result<()> {
-    let runner = paths.runner();
     let operation = operation.as_str();
     if paths.at("/run/systemd/system").is_dir() {
         let unit = format!("--unit=tde2hsm-{operation}-{}", std::process::id());
@@ -449,7 +448,7 @@ fn start_worker(paths: &Paths, operation: &OperationId) -> std::io::Result<()> {
             .args(["--quiet", "--collect", "--no-block", &unit])
             // The unit's end must not end a database that was started from it (H24).
             .args(["--property=KillMode=process", "--property=SendSIGKILL=no", "--property=TasksMax=infinity"])
-            .arg(&runner)
+            .arg(paths.runner_name())
             .args(["worker", operation])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -459,8 +458,13 @@ fn start_worker(paths: &Paths, operation: &OperationId) -> std::io::Result<()> {
             return Ok(());
         }
     }
-    let mut command = Command::new(&runner);
-    command.args(["worker", operation]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").current_dir("/");
+    let mut command = Command::new(paths.runner());
+    command
+        .arg0(paths.runner_name())
+        .args(["worker", operation])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // SAFETY: two system calls between fork and exec, no memory touched.
     unsafe {
