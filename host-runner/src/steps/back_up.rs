@@ -99,11 +99,11 @@ fn recent_enough(order: &DatabaseOrder, s: &mut Session) -> Result<(), StepError
     Err(StepError::new(Kind::Final, Code::BACKUP_TOO_OLD, why).of(sid))
 }
 
-/// The server writes these itself, so they go where its owner may write; then they are copied and hashed like the rest.
+/// The server writes these itself, so they go where its owner may write and nobody else may look; then they are copied and
+/// hashed like the rest.
 fn written_by_server(ctx: &mut Context<'_>, db: &Db, s: &mut Session) -> Result<(), StepError> {
     let sid = db.sid().clone();
-    let base = db.place.base().unwrap_or_else(|| db.place.home.clone());
-    let dir = PathBuf::from(base).join("admin").join(sid.as_str()).join("tde2hsm").join(ctx.order.campaign.as_str());
+    let dir = crate::files::scratch(ctx.paths, db.owner.uid, db.owner.gid)?.join(ctx.order.campaign.as_str()).join(sid.as_str());
     let mut files = db.owner.files()?;
     files.make_dir(&dir, 0o700)?;
     let word = unique(ctx);

@@ -16,7 +16,35 @@ use tde2hsm_protocol::{Code, DatabaseOrder, LoginResult, Source};
 pub struct StageClient;
 
 impl StepBody for StageClient {
+    /// A step that fails for good leaves a host as it found it: the client that it installed goes again.
     fn act(&self, ctx: &mut Context<'_>) -> Result<StepEnd, StepError> {
+        let mut error = match self.stage(ctx) {
+            Err(error) if error.kind == Kind::Final => error,
+            other => return other,
+        };
+        if let Err(left) = self.undo(ctx) {
+            error.message = format!("{}; and the client stays: {}", error.message, left.message);
+        }
+        Err(error)
+    }
+    fn undo(&self, ctx: &mut Context<'_>) -> Result<StepEnd, StepError> {
+        if ctx.provider().is_swapped()? {
+            let message = "the library of the client is in use under `/opt/oracle/extapi`";
+            return Err(StepError::new(Kind::Final, Code::DATABASES_ON_CLOUDHSM, message));
+        }
+        let installed: Option<Installed> =
+            ctx.recall(&Subject::Host, "client").and_then(|value| serde_json::from_value(value).ok());
+        let Some(installed) = installed else { return Ok(StepEnd::AlreadyDone) };
+        ctx.intend(Subject::Host, "remove client", json!(installed))?;
+        ctx.packages().remove(&installed)?;
+        ctx.remember(Subject::Host, "client", Value::Null)?;
+        ctx.observed(Subject::Host, "remove client", json!({}))?;
+        Ok(StepEnd::Undone)
+    }
+}
+
+impl StageClient {
+    fn stage(&self, ctx: &mut Context<'_>) -> Result<StepEnd, StepError> {
         let orders = orders(ctx);
         let Some(first) = orders.first() else { return Ok(StepEnd::Nothing) };
         let Some(target) = ctx.order.target.clone() else {
@@ -62,21 +90,6 @@ impl StepBody for StageClient {
         }
         prove_all(ctx, &orders, &mut end, |login| matches!(login, Login::CloudHsm(_)))?;
         Ok(end)
-    }
-
-    fn undo(&self, ctx: &mut Context<'_>) -> Result<StepEnd, StepError> {
-        if ctx.provider().is_swapped()? {
-            let message = "the library of the client is in use under `/opt/oracle/extapi`";
-            return Err(StepError::new(Kind::Final, Code::DATABASES_ON_CLOUDHSM, message));
-        }
-        let installed: Option<Installed> =
-            ctx.recall(&Subject::Host, "client").and_then(|value| serde_json::from_value(value).ok());
-        let Some(installed) = installed else { return Ok(StepEnd::AlreadyDone) };
-        ctx.intend(Subject::Host, "remove client", json!(installed))?;
-        ctx.packages().remove(&installed)?;
-        ctx.remember(Subject::Host, "client", Value::Null)?;
-        ctx.observed(Subject::Host, "remove client", json!({}))?;
-        Ok(StepEnd::Undone)
     }
 }
 
