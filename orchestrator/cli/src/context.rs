@@ -52,6 +52,13 @@ impl Context {
         Ok(aws)
     }
 
+    /// AWS where a plan is to be carried out, with the document that the plan pins.
+    pub async fn aws_for(&self, plan: &Plan) -> Result<Aws, Failure> {
+        let aws = self.aws_of(&plan.account, &plan.region).await?;
+        aws.ssm.check_document(&plan.document).await?;
+        Ok(aws)
+    }
+
     pub fn journal_path(&self) -> Result<PathBuf, Failure> {
         if let Some(path) = &self.journal {
             return Ok(path.clone());

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Traces of the SDK are for those who ask for them; they hold no parameter of an order.
+    // Traces of the SDK are for those who ask for them. An order holds no secret, so neither can they.
     if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("TDE2HSM_LOG") {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }

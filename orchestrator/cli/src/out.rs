@@ -125,3 +125,19 @@ impl Out {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_spelled_wherever_they_stand() {
+        let mut value =
+            serde_json::json!({"code": 107, "findings": [{"code": 5, "count": 5}], "outcome": {"failed": {"code": 502}}});
+        spell_codes(&mut value);
+        let spelled = serde_json::json!({
+            "code": "TDE0107", "findings": [{"code": "TDE0005", "count": 5}], "outcome": {"failed": {"code": "TDE0502"}}
+        });
+        assert_eq!(value, spelled);
+    }
+}

@@ -89,3 +89,25 @@ fn host_line(host: &HostStatus, now: Timestamp) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tde2hsm_protocol::{Code, InstanceId};
+
+    /// H36: what a host wrote into a message cannot move the cursor or forge a line.
+    #[test]
+    fn h36_a_finding_is_two_lines_whatever_a_host_says() {
+        let text = finding(&Finding {
+            code: Code::AGENT_OFFLINE,
+            severity: Severity::Error,
+            instance: Some(InstanceId::new("i-0123456789abcdef0").unwrap()),
+            sid: None,
+            container: None,
+            message: "\u{1b}[2Jgone\nerror[TDE0001]: forged".to_owned(),
+            way_out: "start it".to_owned(),
+            accepted: false,
+        });
+        assert_eq!(text, "error[TDE0101] i-0123456789abcdef0: ?[2Jgone?error[TDE0001]: forged\n  way out: start it");
+    }
+}

@@ -286,6 +286,26 @@ impl Ssm {
         Ok(Some((DocumentPin { name: name.to_owned(), version, hash }, active)))
     }
 
+    /// That the pinned version is there, active, and still has the pinned hash (H34).
+    pub async fn check_document(&self, pin: &DocumentPin) -> Result<(), CloudError> {
+        const CALL: Call = call("DescribeDocument");
+        let found = match self.document_version(&pin.name, &pin.version).await {
+            Err(e) if e.is(&["InvalidDocumentVersion"]) => None,
+            found => found?,
+        };
+        match found {
+            None => {
+                let message = format!("there is no version {} of the SSM document `{}`", pin.version, pin.name);
+                Err(CloudError::found(CALL, Code::DOCUMENT_MISSING, message))
+            }
+            Some((found, _)) if found.hash != pin.hash => {
+                let message = format!("version {} of the SSM document `{}` has another hash than planned", pin.version, pin.name);
+                Err(CloudError::found(CALL, Code::DOCUMENT_CHANGED, message))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     /// The text of one version of a document, believed only if it has the pinned hash.
     pub async fn document_text(&self, pin: &DocumentPin) -> Result<String, CloudError> {
         const CALL: Call = call("GetDocument");

@@ -117,7 +117,7 @@ impl Driver<'_> {
             }
             match decision {
                 Decision::ObserveCluster => self.observe_cluster(trouble).await?,
-                Decision::Send(order) => self.send(*order).await?,
+                Decision::Send(order) => self.send(*order, trouble).await?,
                 Decision::FindCommand { token, since, .. } => self.find(&token, since, trouble).await?,
                 Decision::ReadCommands { commands, every } => {
                     for command in &commands {
@@ -159,7 +159,7 @@ impl Driver<'_> {
         Ok(self.record(vec![event]).await?)
     }
 
-    async fn send(&mut self, send: SendOrder) -> Result<(), DriverError> {
+    async fn send(&mut self, send: SendOrder, trouble: &mut Option<Fault>) -> Result<(), DriverError> {
         let SendOrder { mut order, fetch, intent } = send;
         let token = intent.token.clone();
         self.record(vec![EventKind::OrderIntended(intent)]).await?;
@@ -177,8 +177,14 @@ impl Driver<'_> {
                 EventKind::OrderSent { token, command }
             }
             Err(SendError::NotSent(fault)) => {
-                self.observer.trouble(&fault);
-                EventKind::OrderNotSent { token, why: fault.to_string() }
+                let why = fault.to_string();
+                // What no waiting mends ends the loop; what may pass is the reducer's to try again.
+                if hopeless(&fault) {
+                    *trouble = Some(fault);
+                } else {
+                    self.observer.trouble(&fault);
+                }
+                EventKind::OrderNotSent { token, why }
             }
             Err(SendError::Ambiguous(fault)) => {
                 self.observer.trouble(&fault);

@@ -9,7 +9,7 @@ use tde2hsm_campaign::plan::Plan;
 use tde2hsm_campaign::reducer::{End, EventKind, Gate, Retry};
 use tde2hsm_driver::{Driver, OpenError, Silent, Turn, plan_of};
 use tde2hsm_journal::{Head, Journal, JournalError, MemoryJournal};
-use tde2hsm_protocol::{Direction, Generation, Segment, Work};
+use tde2hsm_protocol::{Code, Direction, Generation, Segment, Work};
 
 const HOSTS: usize = 3;
 
@@ -174,6 +174,20 @@ async fn a_lost_reply_is_found_by_its_token_and_never_sent_twice() {
         }
     }
     println!("tried {tried} lost sends");
+}
+
+/// What no waiting mends is said at once, and the campaign goes on once it is mended.
+#[tokio::test]
+async fn a_denied_call_ends_the_loop_and_not_the_campaign() {
+    let bench = Bench::new();
+    bench.cloud.world.lock().unwrap().losses = BTreeMap::from([(1, Loss::Denied)]);
+    let plan = Arc::clone(&bench.plan);
+    let mut driver =
+        Driver::start(&bench.journal, &bench.cloud, &*bench.clock, &Silent, plan, campaign(), bench.first()).await.unwrap();
+    let error = driver.run(&Opens::default()).await.unwrap_err();
+    assert_eq!(error.code(), Code::AWS_DENIED);
+    assert_eq!(bench.resume(&Opens::default()).await, Turn::Ended(End::Done));
+    bench.check("after a denied call");
 }
 
 /// Whoever says no at a gate leaves a campaign that stands there, and can be asked again later.

@@ -21,7 +21,7 @@ pub async fn run(context: &Context, args: Adopt) -> Result<Exit, Failure> {
     if journal.head(&campaign).await? != Head::START {
         return Err(Failure::new(Code::CAMPAIGN_EXISTS, format!("campaign `{campaign}` is in the journal")));
     }
-    let aws = context.aws_of(&plan.account, &plan.region).await?;
+    let aws = context.aws_for(&plan).await?;
     let asking = Asking {
         aws: &aws,
         clock: &context.clock,

@@ -19,7 +19,7 @@ pub async fn run(context: &Context, args: Apply) -> Result<Exit, Failure> {
     if journal.head(&campaign).await? != Head::START {
         return Err(Failure::new(Code::CAMPAIGN_EXISTS, format!("campaign `{campaign}` is in the journal")));
     }
-    let aws = context.aws_of(&plan.account, &plan.region).await?;
+    let aws = context.aws_for(&plan).await?;
     context.out.show(&render::plan(&plan));
     approve(context.out, args.approval.yes, &format!("Carry this plan out on {} hosts?", plan.hosts.len()))?;
     let progress = Progress::new(context.out);

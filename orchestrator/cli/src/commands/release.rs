@@ -18,7 +18,7 @@ pub async fn run(context: &Context, args: Release) -> Result<Exit, Failure> {
     if plan.host(&args.host).is_none() {
         return Err(Failure::usage(format!("host `{}` is not of campaign `{campaign}`", args.host)));
     }
-    let aws = context.aws_of(&plan.account, &plan.region).await?;
+    let aws = context.aws_for(&plan).await?;
     let progress = Progress::new(context.out);
     let mut driver = Driver::open(&journal, &aws, &context.clock, &progress, campaign).await?;
     let had_ended = driver.state().end().is_some();

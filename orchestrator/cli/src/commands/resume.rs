@@ -15,7 +15,7 @@ pub async fn run(context: &Context, args: Resume) -> Result<Exit, Failure> {
     let journal = context.existing_journal().await?;
     let campaign = pick(&journal, args.campaign, Pick::Unfinished).await?;
     let (plan, _, _) = plan_of(&journal, &campaign).await?;
-    let aws = context.aws_of(&plan.account, &plan.region).await?;
+    let aws = context.aws_for(&plan).await?;
     let progress = Progress::new(context.out);
     let mut driver = Driver::open(&journal, &aws, &context.clock, &progress, campaign).await?;
     if driver.state().end() == Some(End::Superseded) {

@@ -27,7 +27,7 @@ pub async fn run(context: &Context, args: Undo) -> Result<Exit, Failure> {
     if let Some(stranger) = args.hosts.iter().find(|host| done.host(host).is_none()) {
         return Err(Failure::usage(format!("host `{stranger}` is not of campaign `{campaign}`")));
     }
-    let aws = context.aws_of(&done.account, &done.region).await?;
+    let aws = context.aws_for(&done).await?;
     let fleet = fleet_of(&done);
     let facts = gather::facts(&aws, &fleet, &done.document.name, context.now(), context.out).await?;
     let hosts: Vec<InstanceId> = match args.hosts.is_empty() {

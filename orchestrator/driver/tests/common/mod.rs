@@ -191,6 +191,8 @@ pub enum Loss {
     Command,
     /// AWS refuses: surely not sent.
     Throttled,
+    /// AWS refuses, and will refuse again.
+    Denied,
 }
 
 #[derive(Debug)]
@@ -288,7 +290,7 @@ impl Cloud for FakeCloud {
             world.sends += 1;
             let loss = world.losses.get(&number).copied();
             let id = CommandId::new(format!("{number:08x}-0000-4000-8000-000000000000")).unwrap();
-            if !matches!(loss, Some(Loss::Command | Loss::Throttled)) {
+            if !matches!(loss, Some(Loss::Command | Loss::Throttled | Loss::Denied)) {
                 let order = Order::decode(command.order).unwrap();
                 assert_eq!(order.token, *command.token);
                 assert!(world.sent.iter().all(|sent| sent.token != order.token), "a token is sent once: {}", order.token);
@@ -305,6 +307,7 @@ impl Cloud for FakeCloud {
             match loss {
                 None => Ok(id),
                 Some(Loss::Reply | Loss::Command) => Err(SendError::Ambiguous(Self::fault(Code::AWS_UNREACHABLE))),
+                Some(Loss::Denied) => Err(SendError::NotSent(Self::fault(Code::AWS_DENIED))),
                 Some(Loss::Throttled) => Err(SendError::NotSent(Self::fault(Code::AWS_THROTTLED))),
             }
         };
