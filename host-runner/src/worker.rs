@@ -886,4 +886,22 @@ mod tests {
         fetch.hosts[0].detail = Some(Digest::ZERO);
         assert_eq!(world.deliver(&table, &fetch).outcome, no(Code::DETAIL_UNKNOWN));
     }
+    #[test]
+    fn a_person_on_the_host_undoes_the_campaign_that_holds_it() {
+        let world = world();
+        let identity = Identity::read(&world.paths).unwrap();
+        assert!(undo_order(&world.paths, &fast(), &identity).unwrap().is_none());
+        let table = table(|ctx| Ok(if ctx.direction == Direction::Undo { StepEnd::Undone } else { StepEnd::Done }));
+        let mut first = order("op-1");
+        first.generation = Generation(2);
+        first.hosts[0].prove_logins = vec![0];
+        world.deliver(&table, &first);
+        let undo = undo_order(&world.paths, &fast(), &identity).unwrap().unwrap();
+        assert_eq!((&undo.campaign, undo.generation), (&first.campaign, first.generation));
+        assert_eq!(undo.work, Work::Run { segment: Segment::Cutover, direction: Direction::Undo });
+        // The databases and secrets of the campaign, and no login to prove.
+        assert_eq!((&undo.secrets, &undo.hosts[0].databases), (&first.secrets, &first.hosts[0].databases));
+        assert!(undo.hosts[0].prove_logins.is_empty());
+        assert_eq!(world.deliver(&table, &undo).outcome, Outcome::Undone);
+    }
 }
