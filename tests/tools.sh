@@ -37,6 +37,7 @@ dist)
     debian rpm rpm
     debian unshare util-linux
     debian newuidmap uidmap
+    debian strace strace
     command -v python3 >/dev/null 2>&1 || die "missing python3 (for the tests with boto3)"
     ;;
 esac
