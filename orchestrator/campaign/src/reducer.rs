@@ -612,6 +612,11 @@ impl HostState {
         }
     }
 
+    /// Staged and not cut over: its databases are untouched.
+    fn staged_only(&self) -> bool {
+        self.goal == Goal::Do && self.result.is_none() && self.stage == Phase::Done && self.cutover == Phase::Untouched
+    }
+
     /// Nothing will be sent to it any more, as things stand.
     fn ended(&self) -> bool {
         self.result.is_some() || (self.operation.is_none() && self.wanted().is_none())

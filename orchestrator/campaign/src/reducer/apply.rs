@@ -550,8 +550,7 @@ impl State {
             // One host that was staged and not cut over stages again, to prove the new version before the others use it.
             let staged = |h: &HostState| h.goal == Goal::Do && h.result.is_none() && h.cutover == Phase::Untouched;
             let provers = &self.provers[usize::from(index)];
-            let again =
-                provers.iter().copied().find(|p| staged(&self.core.hosts[*p]) && self.core.hosts[*p].stage == Phase::Done);
+            let again = provers.iter().copied().find(|p| self.core.hosts[*p].staged_only());
             let pending = provers.iter().any(|p| staged(&self.core.hosts[*p]) && self.core.hosts[*p].stage != Phase::Done);
             if let Some(place) = again.filter(|_| !pending) {
                 self.core.hosts[place].stage = Phase::Touched;

@@ -443,6 +443,10 @@ impl<'a> Turn<'a> {
                 Next::Ask { .. } => return Need::Send { work: Work::Status, proves: Vec::new() },
                 Next::Send => (operation.work, true),
             },
+            // A campaign that stops in `stage` leaves no trace: what was staged for a password that turned out wrong goes again.
+            None if host.staged_only() && host.failure.is_none() && self.hopeless(place) => {
+                (Work::Run { segment: Segment::Stage, direction: Direction::Undo }, false)
+            }
             None => match host.wanted() {
                 Some(work) => (work, false),
                 None => return Need::Nothing,
