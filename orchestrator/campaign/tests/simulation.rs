@@ -144,7 +144,7 @@ fn refused_at_cutover(on_failure: &str) {
 
 #[test]
 fn h10_hosts_in_the_middle_of_a_wave_are_frozen_too_undo_included() {
-    let mut sim = Sim::new(plan(5, 3, 3, "undo"), 5, Faults::NONE);
+    let mut sim = Sim::new(plan(4, 3, 3, "undo"), 5, Faults::NONE);
     let send = loop {
         let decisions = sim.state.decide(sim.now);
         let cutover = decisions.into_iter().find_map(|d| match d {
@@ -245,7 +245,12 @@ fn h23_no_cutover_is_sent_on_a_view_of_the_cluster_older_than_a_minute() {
     sim.now = sim.now.plus(6);
     assert!(sim.state.decide(sim.now).contains(&Decision::ObserveCluster), "it is looked at again");
     sim.record(EventKind::ClusterObserved { cluster: cluster() });
-    assert!(sim.state.decide(sim.now).iter().any(|d| matches!(d, Decision::Send(_))));
+    let sends = |sim: &Sim| sim.state.decide(sim.now).iter().any(|d| matches!(d, Decision::Send(_)));
+    assert!(sends(&sim));
+    sim.now = sim.now.plus(60);
+    assert!(sends(&sim), "a minute old will do");
+    sim.now = sim.now.plus(1);
+    assert!(!sends(&sim) && sim.state.decide(sim.now).contains(&Decision::ObserveCluster), "and a second more will not");
 }
 
 #[test]
@@ -275,6 +280,11 @@ fn the_window_holds_cutover_and_not_stage_and_an_order_ends_with_it() {
     assert!(cutover.expect("sent").not_after <= closes);
     sim.now = closes.plus(1);
     assert_eq!(sim.drive(), End::WindowClosed);
+    let late = sim.journal.iter().any(|e| {
+        let moves = matches!(&e.kind, EventKind::OrderIntended(i) if matches!(i.work, Work::Run { .. }));
+        moves && e.at >= closes
+    });
+    assert!(!late, "a proof restarts a database, too");
     let window = tde2hsm_campaign::plan::Window { not_before: None, not_after: None };
     sim.record(EventKind::Resumed { hosts: Retry::Failed, window: Some(window) });
     assert_eq!(sim.drive(), End::Done);
@@ -410,4 +420,20 @@ fn ten_thousand_hosts_replay_to_done_with_few_orders() {
     let reports = sim.journal.iter().filter(|e| matches!(e.kind, EventKind::ReportReceived { .. })).count();
     assert!(reports >= 30_000 && events < reports + 8_000, "{events} events, {reports} reports");
     assert!(sim.sent < 3_000, "{} orders for 90,000 host-steps", sim.sent);
+}
+
+#[test]
+fn h10_a_host_staged_for_a_password_that_turns_out_wrong_is_unstaged_and_staged_again_with_the_right_one() {
+    let mut sim = Sim::new(plan(5, 2, 2, "hold"), 5, Faults::NONE);
+    while sim.state.summary(sim.now).waves.is_empty() {
+        sim.step();
+    }
+    sim.bad = Some(secret("cloudhsm", 1));
+    assert_eq!(sim.drive(), End::LoginRefused);
+    let counts = sim.state.summary(sim.now).counts;
+    assert_eq!((counts.get(&Standing::Pending), counts.get(&Standing::Staged)), (Some(&4), None), "{counts:?}");
+    sim.record(EventKind::SecretNamed { secret: secret("cloudhsm", 1), version: version(2) });
+    assert_eq!(sim.drive(), End::Done);
+    assert!(sim.all(|staged, _, proven| staged && proven));
+    assert_eq!(sim.bad_logins, 1);
 }

@@ -443,8 +443,9 @@ impl<'a> Turn<'a> {
                 Next::Ask { .. } => return Need::Send { work: Work::Status, proves: Vec::new() },
                 Next::Send => (operation.work, true),
             },
-            // A campaign that stops in `stage` leaves no trace: what was staged for a password that turned out wrong goes again.
-            None if host.staged_only() && host.failure.is_none() && self.hopeless(place) => {
+            // A refused password stops the whole campaign, and one that stops in `stage` leaves no trace: what waits for a
+            // wave is unstaged, once.
+            None if self.state.any_refused() && host.staged_only() && host.wave.is_none() && host.failure.is_none() => {
                 (Work::Run { segment: Segment::Stage, direction: Direction::Undo }, false)
             }
             None => match host.wanted() {
