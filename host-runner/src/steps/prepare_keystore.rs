@@ -102,19 +102,41 @@ fn prepare(ctx: &mut Context<'_>, order: &DatabaseOrder) -> Result<bool, StepErr
     Ok(made || proven)
 }
 
-/// The password of a keystore that opens with it today, proven in `stage` (H14). The copy that BACKUP KEYSTORE makes goes
-/// into the runner's own directory, so a wrong password has changed nothing of the database's.
+/// The password of a keystore that opens with it today, proven in `stage` (H14) on a copy in the runner's own directory:
+/// BACKUP KEYSTORE would write into the keystore itself that it has been backed up.
 pub fn prove_in_stage(ctx: &mut Context<'_>, db: &Db, order: &DatabaseOrder) -> Result<(), StepError> {
     let mut s = connect(db)?;
+    let keystore = config::keystore(ctx, db, &mut s)?;
     let secret = ctx.secrets.get(order.software)?;
     let to = crate::files::scratch(ctx.paths, db.owner.uid, db.owner.gid)?;
-    let id = format!("tde2hsm_{}", unique(ctx));
-    let password = SoftwarePassword(secret.reveal());
-    let statement = ddl::backup_keystore(&id, password, &to.display().to_string(), Force::Yes, &s.limits());
-    let statement = statement.map_err(|error| failed(db.sid(), ddl_error(error)))?;
-    let proven = password_statement(ctx, db, &mut s, "prove the software password", &statement);
+    let proven = prove_on_copy(ctx, db, &mut s, &keystore, &to, SoftwarePassword(secret.reveal()));
     s.close();
     proven
+}
+
+/// Merges a copy of the keystore into a keystore of ours below `to`: that takes the copy's password, and nothing of the
+/// database's own is written.
+fn prove_on_copy(
+    ctx: &mut Context<'_>,
+    db: &Db,
+    s: &mut Session,
+    keystore: &Keystore,
+    to: &Path,
+    password: SoftwarePassword<'_>,
+) -> Result<(), StepError> {
+    let word = unique(ctx);
+    let limits = s.limits();
+    let quoted = |error| failed(db.sid(), ddl_error(error));
+    let copy = db.owner.files()?.copy_into(&keystore.dir.join(P12), &to.join(format!("copy-{word}")))?;
+    let ours = to.join(format!("own-{word}"));
+    db.owner.files()?.make_dir(&ours, 0o700)?;
+    let ours = ours.display().to_string();
+    let from = copy.to.parent().unwrap_or(to).display().to_string();
+    let create = ddl::create_keystore(&ours, password, &limits).map_err(quoted)?;
+    password_statement(ctx, db, s, "make a keystore of our own", &create)?;
+    let backup = WithBackup::unique("proof", &word);
+    let merge = ddl::merge_keystore(&from, password, &ours, password, &backup, &limits).map_err(quoted)?;
+    password_statement(ctx, db, s, "prove the software password", &merge)
 }
 
 /// True when a proof was made; false when this version of the password was proven on this keystore before in this
@@ -128,7 +150,6 @@ fn prove_password(
     password: SoftwarePassword<'_>,
 ) -> Result<bool, StepError> {
     let sid = db.sid().clone();
-    let p12 = keystore.dir.join(P12);
     let fact = json!({ "secret": ctx.order.secret(order.software), "dir": keystore.dir });
     if ctx.recall(&subject(&sid), "password-proven").as_ref() == Some(&fact) {
         return Ok(false);
@@ -136,24 +157,13 @@ fn prove_password(
     let now = config::now(db, keystore, s)?;
     let to = aside(ctx, &keystore.dir, "password");
     db.owner.files()?.make_dir(&to, 0o700)?;
-    let word = unique(ctx);
-    let limits = s.limits();
-    let quoted = |error| failed(&sid, ddl_error(error));
     if now.names_file() {
-        let id = format!("tde2hsm_{word}");
-        let statement = ddl::backup_keystore(&id, password, &to.display().to_string(), Force::Yes, &limits).map_err(quoted)?;
+        let id = format!("tde2hsm_{}", unique(ctx));
+        let statement = ddl::backup_keystore(&id, password, &to.display().to_string(), Force::Yes, &s.limits());
+        let statement = statement.map_err(|error| failed(&sid, ddl_error(error)))?;
         password_statement(ctx, db, s, "prove the software password", &statement)?;
     } else {
-        let copy = db.owner.files()?.copy_into(&p12, &to.join(format!("copy-{word}")))?;
-        let ours = to.join(format!("own-{word}"));
-        db.owner.files()?.make_dir(&ours, 0o700)?;
-        let ours = ours.display().to_string();
-        let from = copy.to.parent().unwrap_or(&to).display().to_string();
-        let create = ddl::create_keystore(&ours, password, &limits).map_err(quoted)?;
-        password_statement(ctx, db, s, "make a keystore of our own", &create)?;
-        let backup = WithBackup::unique("proof", &word);
-        let merge = ddl::merge_keystore(&from, password, &ours, password, &backup, &limits).map_err(quoted)?;
-        password_statement(ctx, db, s, "prove the software password", &merge)?;
+        prove_on_copy(ctx, db, s, keystore, &to, password)?;
     }
     ctx.remember(subject(&sid), "password-proven", fact)?;
     Ok(true)

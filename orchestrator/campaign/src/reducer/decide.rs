@@ -139,7 +139,7 @@ impl State {
             }
         }
         let busy = !core.orders.is_empty() || !decisions.is_empty();
-        let asked = self.gate(now, &turn);
+        let asked = self.gate(now);
         if let Some((gate, hosts)) = asked {
             decisions.push(Decision::Ask { gate, hosts });
         } else if let Some(opens) = self.window_opens(now) {
@@ -317,7 +317,7 @@ impl State {
     }
 
     /// The gate the campaign stands at now, with the hosts it is about.
-    fn gate(&self, now: Timestamp, turn: &Turn<'_>) -> Option<(Gate, Vec<InstanceId>)> {
+    fn gate(&self, now: Timestamp) -> Option<(Gate, Vec<InstanceId>)> {
         let core = &self.core;
         let name = |places: Vec<usize>| places.into_iter().map(|p| self.plan.hosts[p].instance.clone()).collect::<Vec<_>>();
         let going = |h: &HostState| h.goal == Goal::Do && h.result.is_none();
@@ -329,9 +329,7 @@ impl State {
             }
         }
         // A wave begins when the one before has ended and no host is still to be staged.
-        let unsettled = core.hosts.iter().enumerate().any(|(place, h)| {
-            h.in_flight() || (going(h) && h.stage != Phase::Done && (h.operation.is_some() || !turn.hopeless(place)))
-        });
+        let unsettled = core.hosts.iter().any(|h| h.in_flight() || (going(h) && h.stage != Phase::Done));
         let stop = self.any_refused() || self.window_closed(now) || core.window.not_before.is_some_and(|t| now < t);
         if unsettled || stop {
             return None;
@@ -345,7 +343,7 @@ impl State {
         if self.core.started.is_none() || self.core.end.is_some() {
             return None;
         }
-        self.gate(now, &Turn::new(self, now)).map(|(gate, _)| gate)
+        self.gate(now).map(|(gate, _)| gate)
     }
 
     pub(super) fn any_refused(&self) -> bool {
@@ -515,7 +513,10 @@ impl<'a> Turn<'a> {
             return Need::Blocked { why: Reason::Gate(Gate::Stage) };
         }
         let uses = &state.uses[place];
-        if let Some(frozen) = uses.iter().copied().find(|s| state.refused(*s)) {
+        // A refused password stops the campaign: who does not use it is not staged either, or would be staged and unstaged in
+        // turn.
+        let refused = (0..state.core.secrets.len() as u16).filter(|s| state.refused(*s));
+        if let Some(frozen) = uses.iter().copied().chain(refused).find(|s| state.refused(*s)) {
             return Need::Blocked { why: Reason::Frozen(frozen) };
         }
         if resend {
@@ -567,11 +568,6 @@ impl<'a> Turn<'a> {
         for secret in self.state.uses[place].iter().copied().filter(|s| self.state.unproven(*s)) {
             self.claimed.insert(secret, place);
         }
-    }
-
-    /// Staging this host waits for nothing that will come by itself.
-    fn hopeless(&self, place: usize) -> bool {
-        self.state.uses[place].iter().any(|s| self.state.refused(*s))
     }
 }
 
