@@ -12,7 +12,7 @@ pub struct PartError {
 }
 
 macro_rules! part {
-    ($(#[$doc:meta])* $name:ident, $expected:literal, $max:literal, $others:literal) => {
+    ($(#[$doc:meta])* $name:ident, $expected:literal, $max:literal, $others:literal, $first:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(into = "String", try_from = "String")]
@@ -21,7 +21,8 @@ macro_rules! part {
         impl $name {
             pub fn new(text: impl Into<String>) -> Result<Self, PartError> {
                 let text: String = text.into();
-                let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+                let begins: fn(u8) -> bool = $first;
+                let first = text.bytes().next().is_some_and(begins);
                 let rest = text.bytes().all(|b| b.is_ascii_alphanumeric() || $others.contains(&b));
                 if first && rest && text.len() <= $max {
                     Ok($name(text))
@@ -54,15 +55,15 @@ macro_rules! part {
 }
 
 part!(/// A file's own name, and a package's: no directory.
-    FileName, "a file name of letters, digits, `.`, `_` and `-`", 128, b"._-");
+    FileName, "a file name of letters, digits, `.`, `_` and `-`", 128, b"._-", |b| b.is_ascii_alphanumeric());
 part!(/// An S3 bucket.
-    BucketName, "a bucket name (lower-case letters, digits, `.` and `-`)", 63, b".-");
-part!(/// The VersionId that S3 gave an object.
-    ObjectVersion, "an S3 VersionId", 1024, b"._-");
+    BucketName, "a bucket name (lower-case letters, digits, `.` and `-`)", 63, b".-", |b| b.is_ascii_alphanumeric());
+part!(/// The VersionId that S3 gave an object: opaque, so it may begin with any of its characters. It only ever stands in a URL's query.
+    ObjectVersion, "an S3 VersionId", 1024, b"._-", |_| true);
 part!(/// An operating system and its major version, such as `rhel8`.
-    OsName, "an operating system such as `rhel8`", 32, b"._-");
+    OsName, "an operating system such as `rhel8`", 32, b"._-", |b| b.is_ascii_alphanumeric());
 part!(/// Version and release of a package, such as `5.17.0-1.el8`.
-    PackageVersion, "a package version", 64, b"._+~-");
+    PackageVersion, "a package version", 64, b"._+~-", |b| b.is_ascii_alphanumeric());
 
 #[cfg(test)]
 mod tests {
@@ -80,6 +81,10 @@ mod tests {
                 assert!(version.is_err() || (c == '+' || c == '~') && !text.starts_with(c), "{text:?} as a package version");
             }
         }
+        for text in [".Qq7", "_nL.x", "-9Zk"] {
+            assert!(ObjectVersion::new(text).is_ok(), "{text:?}: S3 gives such versions");
+        }
+        assert!(ObjectVersion::new("").is_err());
         for text in ["", ".", "..", "-rf", "_x"] {
             assert!(FileName::new(text).is_err(), "{text:?}");
         }
