@@ -32,6 +32,8 @@ pub struct Cloud {
     pub clock: Clock,
     pub s3: s3::Store,
     pub account: AccountId,
+    /// A line for each call, for whoever wants to know what happened.
+    log: Mutex<std::fs::File>,
     recorder: Option<Mutex<std::fs::File>>,
     /// Told after each call, because a call may have effects.
     pub changed: Notify,
@@ -47,8 +49,10 @@ pub enum Dropped {
 }
 
 impl Cloud {
-    pub fn new(world: World, seed: u64, s3_dir: &Path, record: Option<&Path>) -> std::io::Result<Arc<Self>> {
-        let recorder = record.map(|path| std::fs::OpenOptions::new().create(true).append(true).open(path)).transpose()?;
+    pub fn new(world: World, seed: u64, s3_dir: &Path, log: &Path, record: Option<&Path>) -> std::io::Result<Arc<Self>> {
+        let append = |path: &Path| std::fs::OpenOptions::new().create(true).append(true).open(path);
+        let recorder = record.map(append).transpose()?;
+        let log = Mutex::new(append(log)?);
         let account = world.account.clone();
         Ok(Arc::new(Self {
             keys: Mutex::new(KeyRing::new(&account, seed)),
@@ -56,6 +60,7 @@ impl Cloud {
             world: Mutex::new(world),
             clock: Clock::default(),
             s3: s3::Store::new(s3_dir, seed),
+            log,
             recorder: recorder.map(Mutex::new),
             changed: Notify::new(),
         }))
@@ -142,6 +147,8 @@ impl Cloud {
             ?fate,
             "call"
         );
+        let outcome = result.as_ref().err().map_or("ok", |e| e.code.as_str());
+        self.note(service, &operation, if fate == Fate::Lost { "reply lost" } else { outcome });
         if fate == Fate::Lost {
             return Err(Dropped::Lost);
         }
@@ -157,11 +164,22 @@ impl Cloud {
             })
             .await;
         self.changed.notify_one();
+        let status = response.as_ref().map_or(0, |r| r.status().as_u16());
+        self.note(
+            Service::S3,
+            &seen.operation,
+            &if seen.fate == Some(Fate::Lost) { "reply lost".to_owned() } else { status.to_string() },
+        );
         if seen.fate == Some(Fate::Lost) {
             return Err(Dropped::Lost);
         }
         let response = response.map_err(|_| Dropped::Unreadable)?;
         self.finish(Service::S3, &seen.operation, response).await
+    }
+
+    fn note(&self, service: Service, operation: &str, outcome: &str) {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = writeln!(log, "{} {}:{operation} {outcome}", self.clock.now().iso(), service.prefix());
     }
 
     /// Adds the date and writes the reply down, if it is to be recorded.

@@ -84,11 +84,6 @@ impl Store {
         std::fs::read(&blob.file).map_err(|e| e.to_string())
     }
 
-    /// Writes an object the way the agent of a host does with its output.
-    pub fn write(&self, bucket: &str, key: &str, bytes: &[u8], now: SystemTime) -> Result<(), String> {
-        self.put(bucket, key, bytes, None, None, now).map(|_| ()).map_err(|e| e.message().unwrap_or("no such bucket").to_owned())
-    }
-
     fn find(&self, bucket: &str, key: &str, version: Option<&str>) -> S3Result<Stored> {
         let inner = self.lock();
         let bucket = inner.buckets.get(bucket).ok_or_else(|| s3_error!(NoSuchBucket, "The specified bucket does not exist"))?;

@@ -114,7 +114,7 @@ impl Sandbox {
         let account = AccountId::new(ACCOUNT);
         let (region, second) = (Region::new(PRIMARY), Region::new(SECOND));
         let world = World::new(account, &[region.clone(), second], options.seed, WorldOptions::default());
-        let cloud = Cloud::new(world, options.seed, &layout.s3(), options.record.as_deref())?;
+        let cloud = Cloud::new(world, options.seed, &layout.s3(), &layout.log().join("calls"), options.record.as_deref())?;
         let listener = TcpListener::bind(("127.0.0.1", options.port)).await.context("opening the services' port")?;
         let endpoint = format!("http://{}", listener.local_addr()?);
 
