@@ -99,6 +99,17 @@ impl KeyState {
         self.keyed().any(|(_, key)| key.store == Some(store))
     }
 
+    /// Something of the container that a rotation re-wraps is under another key than the active one: a rotation, in
+    /// whichever direction, was broken off before it moved the pointer (H49).
+    pub fn is_half_done(&self, keys: &ContainerKeys) -> bool {
+        let Some(active) = &keys.key else { return false };
+        let spaces = self.tablespaces_of(&keys.container).any(|ts| ts.access == Access::ReadWrite && ts.key != active.id);
+        spaces || keys.columns.iter().flatten().any(|(id, _)| *id != active.id)
+    }
+    pub fn any_half_done(&self) -> bool {
+        self.containers.iter().any(|keys| self.is_half_done(keys))
+    }
+
     pub fn ids(&self) -> BTreeMap<ContainerName, MasterKeyId> {
         self.keyed().map(|(c, key)| (c.container.name.clone(), key.id)).collect()
     }

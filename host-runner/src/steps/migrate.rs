@@ -13,6 +13,15 @@ use tde2hsm_protocol::Code;
 
 pub struct Migrate;
 
+/// With the cluster gone a database on it can neither be undone nor can the former library come back; all of them run
+/// on, and read (H29).
+fn parked(mut error: StepError) -> StepError {
+    if error.code == Code::HSM_FAILED && error.kind != Kind::Stuck {
+        error.kind = Kind::Parked;
+    }
+    error
+}
+
 impl StepBody for Migrate {
     fn act(&self, ctx: &mut Context<'_>) -> Result<StepEnd, StepError> {
         if ctx.databases().is_empty() {
@@ -24,7 +33,7 @@ impl StepBody for Migrate {
         let mut end = StepEnd::AlreadyDone;
         for order in orders(ctx) {
             let member = member(ctx, order)?;
-            if rotate::to_hsm(ctx, &member)? == Changed::Yes {
+            if rotate::to_hsm(ctx, &member).map_err(parked)? == Changed::Yes {
                 end = StepEnd::Done;
             }
         }
@@ -46,7 +55,7 @@ impl StepBody for Migrate {
         let mut end = StepEnd::AlreadyDone;
         for group in rotate::groups(members) {
             complete(ctx, &group)?;
-            if rotate::to_software(ctx, &group, OldKeys::Gone)? == Changed::Yes {
+            if rotate::to_software(ctx, &group, OldKeys::Gone).map_err(parked)? == Changed::Yes {
                 end = StepEnd::Undone;
             }
         }

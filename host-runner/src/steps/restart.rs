@@ -211,10 +211,17 @@ fn open(ctx: &mut Context<'_>, db: &Db, s: &mut Session, credentials: &Credentia
     open_keystores(ctx, db, s, credentials)
 }
 
-/// The HSM first: an OPEN with the software password while the HSM is closed might be put to it, too (H48).
+/// The HSM first: an OPEN with the software password while the HSM is closed might be put to it, too (H48). An HSM that
+/// cannot be reached does not keep a database down that may do without it (H29): whatever needs it says so itself.
 fn open_keystores(ctx: &mut Context<'_>, db: &Db, s: &mut Session, credentials: &Credentials) -> Result<(), StepError> {
     let wallet = Wallet::read(db, s)?;
-    open_everywhere(ctx, db, s, &wallet, Store::Hsm, credentials)?;
+    match open_everywhere(ctx, db, s, &wallet, Store::Hsm, credentials) {
+        Ok(()) => {}
+        Err(error) if error.code == Code::HSM_FAILED => {
+            ctx.observed(subject(db.sid()), "HSM not opened", json!({ "why": error.message }))?;
+        }
+        Err(error) => return Err(error),
+    }
     open_everywhere(ctx, db, s, &wallet, Store::Software, credentials)
 }
 

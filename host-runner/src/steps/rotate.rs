@@ -132,12 +132,27 @@ fn blockers(db: &Db, s: &mut Session, state: &KeyState) -> Result<(), StepError>
 /// Percent of the recovery area that is used for good, from which on a key change's log switches may get stuck.
 const RECOVERY_AREA: u32 = 95;
 
-/// Opens what is configured and closed, so that the look shows every store.
+/// A look that shows the store of every active key. V$ENCRYPTION_KEYS lists open keystores only, so what is closed is
+/// opened, but nothing that the look can do without: an HSM that is down must not stand in the way of an undo (H29).
 fn look(ctx: &mut Context<'_>, member: &Member, s: &mut Session) -> Result<KeyState, StepError> {
+    let known = |state: &KeyState| state.keyed().all(|(_, key)| key.store.is_some());
+    let state = observe(&member.db, s)?;
+    if known(&state) {
+        return Ok(state);
+    }
     let wallet = Wallet::read(&member.db, s)?;
-    open_everywhere(ctx, &member.db, s, &wallet, Store::Hsm, &member.credentials)?;
+    let unreachable = match open_everywhere(ctx, &member.db, s, &wallet, Store::Hsm, &member.credentials) {
+        Ok(()) => None,
+        // No login was spent, so an OPEN of the other keystore cannot spend one either.
+        Err(error) if error.code == Code::HSM_FAILED => Some(error),
+        Err(error) => return Err(error),
+    };
     open_everywhere(ctx, &member.db, s, &wallet, Store::Software, &member.credentials)?;
-    observe(&member.db, s)
+    let state = observe(&member.db, s)?;
+    match unreachable {
+        Some(error) if !known(&state) => Err(error),
+        _ => Ok(state),
+    }
 }
 
 /// Which way a rotation goes.
@@ -189,12 +204,18 @@ pub fn to_software(ctx: &mut Context<'_>, group: &[Member], old_keys: OldKeys) -
         let mut s = connect(&member.db)?;
         let state = look(ctx, member, &mut s)?;
         preflight(&member.db, &mut s, &state, Store::Hsm, old_keys)?;
-        if !state.all_in(Store::Software) {
-            waiting.push(member);
+        if !state.all_in(Store::Software) || state.any_half_done() {
+            waiting.push((member, state.all_in(Store::Software)));
         }
         s.close();
     }
-    let outcome = waiting.iter().try_for_each(|member| rotate(ctx, member, Way::ToSoftware));
+    let outcome = waiting.iter().try_for_each(|(member, there)| {
+        if *there {
+            // A migrate was broken off: it is finished first, for METHOD=FILE alone cannot reach the keys it has made.
+            rotate(ctx, member, Way::ToHsm)?;
+        }
+        rotate(ctx, member, Way::ToSoftware)
+    });
     if let Err(error) = outcome {
         // Everything stays readable: METHOD=FILE would hide the HSM from whatever is still in it.
         fall_back(ctx, group)?;
@@ -212,7 +233,7 @@ pub fn to_hsm(ctx: &mut Context<'_>, member: &Member) -> Result<Changed, StepErr
     let state = look(ctx, member, &mut s)?;
     preflight(&member.db, &mut s, &state, Store::Software, OldKeys::Reachable)?;
     s.close();
-    let done = state.all_in(Store::Hsm);
+    let done = state.all_in(Store::Hsm) && !state.any_half_done();
     if !done {
         rotate(ctx, member, Way::ToHsm)?;
     }
@@ -225,8 +246,8 @@ fn fall_back(ctx: &mut Context<'_>, group: &[Member]) -> Result<(), StepError> {
     for member in group {
         let Ok(mut s) = connect(&member.db) else { continue };
         let Ok(state) = observe(&member.db, &mut s) else { continue };
-        let untouched = state.keyed().next().is_some() && !state.any_in(Store::Software) && group.len() == 1;
-        if untouched && state.tablespaces.iter().all(|space| state.keyed().any(|(_, key)| key.id == space.key)) {
+        let untouched = state.keyed().next().is_some() && !state.any_in(Store::Software) && !state.any_half_done();
+        if untouched && group.len() == 1 {
             config::restore_former(ctx, &member.db, &member.keystore, &mut s)?;
         } else {
             config::configure(ctx, &member.db, &member.keystore, &mut s, Want::HsmFile)?;
@@ -259,6 +280,9 @@ fn rotate(ctx: &mut Context<'_>, member: &Member, way: Way) -> Result<(), StepEr
         // A MIGRATE opens the software keystore itself (FORCE KEYSTORE): an OPEN of it while the HSM is closed might
         // be put to the HSM as well, and cost a login (H48).
         if way == Way::ToSoftware {
+            open_everywhere(ctx, db, &mut s, &wallet, Store::Hsm, &member.credentials)?;
+            open_everywhere(ctx, db, &mut s, &wallet, Store::Software, &member.credentials)?;
+        } else if wallet.is_open(Store::Software, 1) {
             open_everywhere(ctx, db, &mut s, &wallet, Store::Software, &member.credentials)?;
         }
         let state = observe(db, &mut s)?;
@@ -294,7 +318,7 @@ fn rotate(ctx: &mut Context<'_>, member: &Member, way: Way) -> Result<(), StepEr
     let mut state = look(ctx, member, &mut s)?;
     let behind: Vec<Container> = state
         .keyed()
-        .filter(|(keys, key)| keys.container.con_id > 1 && !moved(key))
+        .filter(|(keys, key)| (keys.container.con_id > 1 && !moved(key)) || state.is_half_done(keys))
         .map(|(keys, _)| keys.container.clone())
         .collect();
     for container in &behind {
@@ -401,18 +425,23 @@ fn judge(
     }
 }
 
-/// A pluggable database that the statement in the root left behind (U5).
+/// A container that the statement in the root left behind (U5), or in which a rotation the other way was broken off.
 fn set_key(ctx: &mut Context<'_>, member: &Member, s: &mut Session, way: Way, container: &Container) -> Result<(), StepError> {
     let db = &member.db;
     let sid = db.sid().clone();
     let wallet = Wallet::read(db, s)?;
     open_everywhere(ctx, db, s, &wallet, way.to(), &member.credentials)?;
+    let wallet = Wallet::read(db, s)?;
+    open_everywhere(ctx, db, s, &wallet, Store::Software, &member.credentials)?;
     let force = if wallet.needs_force() { Force::Yes } else { Force::No };
     let backup = WithBackup::unique("pdb", &unique(ctx));
     let statement = way.set_key(&member.credentials, force, &backup, s).map_err(|error| failed(&sid, error.into()))?;
     let limits = s.limits();
     let enter = |name: &str| ddl::set_container(name, &limits).map_err(|error| failed(&sid, error.into()));
-    s.run(&enter(container.name.as_str())?).map_err(|error| failed(&sid, error))?;
+    let inside = container.con_id > 1;
+    if inside {
+        s.run(&enter(container.name.as_str())?).map_err(|error| failed(&sid, error))?;
+    }
     let action = format!("set key in {}", container.name);
     let sent = send_once(ctx, db, s, &action, &statement)?;
     match &sent {
@@ -428,7 +457,9 @@ fn set_key(ctx: &mut Context<'_>, member: &Member, s: &mut Session, way: Way, co
                 let kind = if way == Way::ToHsm { Kind::Parked } else { Kind::Final };
                 return Err(super::common::refused(&sid, kind, &statement, &error));
             }
-            s.run(&enter(tde2hsm_protocol::ContainerName::ROOT)?).map_err(|error| failed(&sid, error))?;
+            if inside {
+                s.run(&enter(tde2hsm_protocol::ContainerName::ROOT)?).map_err(|error| failed(&sid, error))?;
+            }
             Ok(())
         }
     }
