@@ -206,3 +206,121 @@ pub fn tde_configuration(s: &mut Session) -> Result<Option<TdeConfiguration>, Se
     let parameters = views::parameters(s, &["tde_configuration"])?;
     Ok(parameters.get("tde_configuration").and_then(|value| TdeConfiguration::parse(value)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: MasterKeyId = MasterKeyId([1; 16]);
+    const NEW: MasterKeyId = MasterKeyId([2; 16]);
+    const ORPHAN: MasterKeyId = MasterKeyId([3; 16]);
+
+    fn space(name: &str, key: MasterKeyId, access: Access) -> Tablespace {
+        Tablespace { con_id: 0, name: name.into(), key, access, status: "NORMAL".into() }
+    }
+
+    fn row(id: MasterKeyId, store: Store, created: i64, activated: Option<i64>) -> KeyRow {
+        KeyRow {
+            id,
+            store: Some(store),
+            created: Some(Timestamp(created)),
+            activated: activated.map(Timestamp),
+            creator_dbid: Some(7),
+        }
+    }
+
+    /// A non-CDB whose active key is NEW, in the software keystore, and everything under it.
+    fn moved() -> KeyState {
+        let container = Container {
+            con_id: 0,
+            dbid: 7,
+            name: ContainerName::new("ORCL").expect("name"),
+            open_mode: "READ WRITE".into(),
+            restricted: false,
+        };
+        KeyState {
+            instance: Instance {
+                version_text: "19.0.0.0.0".into(),
+                version: Some(Version::V19),
+                status: Status::Open,
+                restricted: false,
+                archiver_stuck: false,
+                rac: false,
+                startup: String::new(),
+            },
+            database: Database {
+                dbid: 7,
+                name: "ORCL".into(),
+                unique_name: "ORCL".into(),
+                role: "PRIMARY".into(),
+                open_mode: "READ WRITE".into(),
+                cdb: false,
+                log_mode: "ARCHIVELOG".into(),
+                flashback: false,
+            },
+            containers: vec![ContainerKeys {
+                container,
+                key: Some(ActiveKey { id: NEW, store: Some(Store::Software), activated: Some(Timestamp(20)) }),
+                activated: true,
+                columns: Some(vec![(NEW, 3)]),
+            }],
+            tablespaces: vec![space("DATA", NEW, Access::ReadWrite)],
+            keys: vec![row(OLD, Store::Hsm, 10, Some(10)), row(NEW, Store::Software, 20, Some(20))],
+        }
+    }
+
+    #[test]
+    fn a_moved_database_is_proven_and_each_doubt_is_a_fault() {
+        let faults = |state: &KeyState| state.faults(Store::Software, OldKeys::Gone);
+        assert_eq!(faults(&moved()), Vec::<String>::new());
+        let spoil: [fn(&mut KeyState); 6] = [
+            |s| s.containers[0].key = None,
+            |s| s.containers[0].key.as_mut().expect("key").store = Some(Store::Hsm),
+            |s| s.containers[0].key.as_mut().expect("key").store = None,
+            |s| s.containers[0].activated = false,
+            |s| s.containers[0].columns = None,
+            |s| s.containers[0].columns = Some(vec![(NEW, 1), (OLD, 2)]),
+        ];
+        for (n, spoil) in spoil.iter().enumerate() {
+            let mut state = moved();
+            spoil(&mut state);
+            assert_eq!(faults(&state).len(), 1, "spoilt by {n}: {:?}", faults(&state));
+        }
+    }
+
+    #[test]
+    fn h3_an_old_key_is_a_fault_everywhere_once_it_is_out_of_reach() {
+        for access in [Access::ReadWrite, Access::ReadOnly, Access::Offline] {
+            let mut state = moved();
+            state.tablespaces.push(space("HISTORY", OLD, access));
+            assert_eq!(state.faults(Store::Software, OldKeys::Gone).len(), 1, "{access:?}");
+            let reachable = state.faults(Store::Software, OldKeys::Reachable).len();
+            assert_eq!(reachable, usize::from(access == Access::ReadWrite), "{access:?}");
+        }
+    }
+
+    #[test]
+    fn h49_a_rotation_that_was_broken_off_is_seen_although_the_pointer_has_not_moved() {
+        assert!(!moved().any_half_done());
+        let mut columns = moved();
+        columns.containers[0].columns = Some(vec![(ORPHAN, 3)]);
+        assert!(columns.any_half_done() && columns.all_in(Store::Software));
+        let mut spaces = moved();
+        spaces.tablespaces.push(space("HISTORY", ORPHAN, Access::ReadWrite));
+        assert!(spaces.any_half_done());
+        // A read-only tablespace stays where it is: no rotation moves it (O§7.5).
+        let mut kept = moved();
+        kept.tablespaces.push(space("ARCHIVE", OLD, Access::ReadOnly));
+        assert!(!kept.any_half_done());
+    }
+
+    #[test]
+    fn h9_an_orphan_is_a_key_of_ours_that_was_never_activated() {
+        let mut state = moved();
+        state.keys.push(row(ORPHAN, Store::Software, 30, None));
+        state.keys.push(row(MasterKeyId([4; 16]), Store::Software, 5, None));
+        state.keys.push(KeyRow { creator_dbid: Some(8), ..row(MasterKeyId([5; 16]), Store::Software, 30, None) });
+        state.keys.push(row(MasterKeyId([6; 16]), Store::Hsm, 30, None));
+        assert_eq!(state.orphans(Store::Software, Timestamp(15)), [ORPHAN]);
+    }
+}

@@ -505,7 +505,11 @@ pub fn prove(ctx: &mut Context<'_>, member: &Member, way_to: impl Into<Store>, o
         let orphans = state.orphans(to, Timestamp(since));
         if !orphans.is_empty() {
             // By the label that a person finds it under (`O§3.9`); never deleted (H9).
-            let labels: Vec<_> = orphans.iter().map(|id| format!("ORACLE.TDE.HSM.MK.06{id}")).collect();
+            let label = |id: &tde2hsm_protocol::MasterKeyId| match to {
+                Store::Hsm => format!("ORACLE.TDE.HSM.MK.06{id}"),
+                Store::Software => id.to_string(),
+            };
+            let labels: Vec<_> = orphans.iter().map(label).collect();
             ctx.observed(subject(&sid), "orphan keys", json!({ "store": to, "labels": labels }))?;
         }
         ctx.results.database(&sid).orphans = u16::try_from(orphans.len()).unwrap_or(u16::MAX);
