@@ -24,7 +24,7 @@ use tde2hsm_protocol::{Digest, ORDER_LIMIT, Region};
 /// Name of the document where `setup` is not told another.
 pub const DEFAULT_NAME: &str = "tde2hsm-run";
 /// Name of the one step whose output is a report.
-pub const STEP_RUN: &str = "run";
+pub const STEP_RUN: &str = "runOrder";
 /// Parameter that carries the order.
 pub const PARAMETER_ORDER: &str = "Order";
 /// Parameter that says what to download.

@@ -176,7 +176,7 @@ async fn results_are_read_page_by_page_with_details() {
     let invocation = |id: &str, details: &str, output: &str| {
         format!(
             r#"{{"InstanceId":"{id}","Status":"InProgress","StatusDetails":"{details}","CommandPlugins":[
-                {{"Name":"fetchRunner","Output":"not this"}},{{"Name":"run","Output":"{output}"}}]}}"#
+                {{"Name":"fetchRunner","Output":"not this"}},{{"Name":"runOrder","Output":"{output}"}}]}}"#
         )
     };
     let first = invocation("i-0123456789abcdef0", "Success", "TDE2HSM/1 done");

@@ -4,9 +4,10 @@
 //! much as its self-test, which plants one leak of each form in each class of artefact and wants every one found.
 
 use anyhow::{Context, Result};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
+use tde2hsm_protocol::Digest;
 
 /// One secret and the bytes to look for.
 pub struct Canary {
@@ -89,6 +90,8 @@ fn base64_core(secret: &[u8], shift: usize) -> Vec<u8> {
 pub fn scan(root: &Path, canaries: &[Canary], skip: &dyn Fn(&Path) -> bool) -> Result<(Vec<Leak>, usize)> {
     let mut leaks = Vec::new();
     let mut files = 0;
+    // Each host and each command has its copy of the runner: one content is searched once.
+    let mut searched: HashMap<Digest, Vec<(String, &'static str)>> = HashMap::new();
     let mut todo = vec![root.to_owned()];
     while let Some(path) = todo.pop() {
         if skip(&path) {
@@ -103,11 +106,10 @@ pub fn scan(root: &Path, canaries: &[Canary], skip: &dyn Fn(&Path) -> bool) -> R
             // A file may go while we look: a temp file of a process that still runs.
             let Ok(bytes) = fs::read(&path) else { continue };
             files += 1;
-            for canary in canaries {
-                if let Some(form) = canary.found_in(&bytes) {
-                    leaks.push(Leak { place: path.clone(), secret: canary.name.clone(), form });
-                }
-            }
+            let found = searched.entry(Digest::of(&bytes)).or_insert_with(|| {
+                canaries.iter().filter_map(|canary| canary.found_in(&bytes).map(|form| (canary.name.clone(), form))).collect()
+            });
+            leaks.extend(found.iter().map(|(secret, form)| Leak { place: path.clone(), secret: secret.clone(), form }));
         }
     }
     leaks.sort();

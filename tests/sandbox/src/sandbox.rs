@@ -32,9 +32,8 @@ pub const ROLE: &str = "tde2hsm-host";
 pub const FLEET_TAG: (&str, &str) = ("tde2hsm:fleet", "demo");
 /// The stores behind PKCS#11 libraries.
 pub const TOKENS: [&str; 2] = ["old-hsm", "cloudhsm"];
-/// Hosts whose databases are read at once. One, because SoftHSM at each login empties its token file, gives its lock up, and
-/// only then writes the file again: a second process may find it empty (CKR_GENERAL_ERROR).
-pub const WIDTH: usize = 1;
+/// Hosts whose databases are seeded or read at once.
+pub const WIDTH: usize = 4;
 const OLD_HSM: [&str; 2] = ["10.0.7.10", "10.0.7.11"];
 /// A version of the agent that interpolates parameters as environment variables.
 const AGENT_VERSION: &str = "3.3.3572.0";

@@ -4,6 +4,7 @@
 //! Every replaced function first passes `gate`, which plays the network; so a cut or a slow line shows at the
 //! next use and not only at the next login. The statics are per library: each cdylib has its own copy.
 
+use nix::fcntl::{Flock, FlockArg};
 use std::ffi::c_void;
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
@@ -101,12 +102,29 @@ fn shim() -> Option<&'static Shim> {
 macro_rules! real {
     ($shim:expr, $name:ident ( $($arg:expr),* )) => {
         match $shim.real.$name {
-            // SAFETY: arguments are the caller's own, under the caller's promise to PKCS#11.
-            Some(f) => unsafe { f($($arg),*) },
+            Some(f) => {
+                let _alone = alone();
+                // SAFETY: arguments are the caller's own, under the caller's promise to PKCS#11.
+                unsafe { f($($arg),*) }
+            }
             None => CKR_GENERAL_ERROR,
         }
     };
 }
+
+/// Whoever calls into SoftHSM is alone at the token. SoftHSM locks each file itself, but at a login it empties
+/// `token.object`, gives its lock up and only then writes the file again: another process that looks in between finds
+/// no token (CKR_GENERAL_ERROR). Taken after `state.lock`, never before it.
+fn alone() -> Option<Flock<std::fs::File>> {
+    let dir = TOKEN.get()?;
+    let path = dir.join("softhsm.lock");
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path).ok()?;
+    let _ = file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    Flock::lock(file, FlockArg::LockExclusive).ok()
+}
+
+/// The directory of the token, known from the first C_Initialize on.
+static TOKEN: OnceLock<std::path::PathBuf> = OnceLock::new();
 
 fn client() -> Option<Client> {
     CLIENT.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
@@ -153,6 +171,7 @@ unsafe extern "C" fn initialize(args: *mut c_void) -> CK_RV {
     };
     // SAFETY: PKCS#11 leaves it to the caller not to race C_Initialize with other calls.
     unsafe { std::env::set_var("SOFTHSM2_CONF", format!("/proc/self/fd/{}", conf.as_raw_fd())) };
+    let _ = TOKEN.set(client.dir.clone());
     let rv = real!(shim, C_Initialize(args));
     if rv == CKR_OK {
         *CLIENT.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(client);
