@@ -337,7 +337,8 @@ impl Ssm {
 
     /// Whether a command waits for a moment: to be delivered, or to time out.
     pub(crate) fn is_busy(&self) -> bool {
-        let waits = |command: &Command| !command.strays.is_empty() || command.invocations.values().any(|i| !i.state.is_terminal());
+        let waits =
+            |command: &Command| !command.strays.is_empty() || command.invocations.values().any(|i| !i.state.is_terminal());
         self.commands[self.settled..].iter().any(waits)
     }
 
@@ -352,7 +353,8 @@ impl Ssm {
     ) -> Vec<Delivery> {
         let mut out = std::mem::take(&mut self.cancels);
         // Commands that lie behind this mark have ended; a long campaign sends thousands.
-        let settled = |command: &Command| command.strays.is_empty() && command.invocations.values().all(|i| i.state.is_terminal());
+        let settled =
+            |command: &Command| command.strays.is_empty() && command.invocations.values().all(|i| i.state.is_terminal());
         while self.commands.get(self.settled).is_some_and(settled) {
             self.settled += 1;
         }
