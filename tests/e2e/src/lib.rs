@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Where Cargo put the programs: beside the test or the demo that runs.
@@ -25,6 +26,18 @@ pub fn programs() -> Result<PathBuf> {
         .find(|dir| dir.join("sandbox").is_file() && dir.join("tde2hsm").is_file())
         .map(Path::to_owned)
         .context("`sandbox` and `tde2hsm` are not built; run `cargo build --workspace` first")
+}
+
+/// Where every world's raw responses are recorded, for `tests/z_responses.rs` to judge.
+pub fn records() -> Result<PathBuf> {
+    let dir = programs()?.parent().context("programs lie in a target directory")?.join("records");
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+fn unique() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A running sandbox and a journal, in one directory.
@@ -59,21 +72,16 @@ impl Ran {
 impl World {
     /// Starts a sandbox in `dir`, which is emptied first.
     pub fn up(dir: &Path, fleet: &str, seed: u64) -> Result<World> {
-        World::start(dir, fleet, seed, &[], &[])
-    }
-
-    /// The same with every response recorded as a JSON line in `record`.
-    pub fn up_recorded(dir: &Path, fleet: &str, seed: u64, record: &Path) -> Result<World> {
-        World::start(dir, fleet, seed, &[], &["--record".into(), record.into()])
+        World::start(dir, fleet, seed, &[], &records()?.join(format!("{}-{seed}-{}.jsonl", std::process::id(), unique())))
     }
 
     /// The same under `strace`, which writes argv and environment of every program that any host, or the sandbox
     /// itself, starts into `trace`: a sampler of /proc would miss the short-lived ones.
     pub fn up_traced(dir: &Path, fleet: &str, seed: u64, trace: &Path, record: &Path) -> Result<World> {
-        World::start(dir, fleet, seed, &strace(trace), &["--record".into(), record.into()])
+        World::start(dir, fleet, seed, &strace(trace), record)
     }
 
-    fn start(dir: &Path, fleet: &str, seed: u64, wrapper: &[OsString], more: &[OsString]) -> Result<World> {
+    fn start(dir: &Path, fleet: &str, seed: u64, wrapper: &[OsString], record: &Path) -> Result<World> {
         let programs = programs()?;
         if dir.exists() {
             std::fs::remove_dir_all(dir).with_context(|| format!("emptying {}", dir.display()))?;
@@ -88,7 +96,8 @@ impl World {
             .args(["up", "--dir"])
             .arg(&dir)
             .args(["--fleet", fleet, "--seed", &seed.to_string()])
-            .args(more)
+            .arg("--record")
+            .arg(record)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
