@@ -293,8 +293,7 @@ fn rotate(ctx: &mut Context<'_>, member: &Member, way: Way) -> Result<(), StepEr
             // A keystore that each session opens for itself (U8) has to be open in the pluggable databases, too. The HSM
             // before it, with the PIN that is proven: then no OPEN can be put to it with the wrong password.
             open_everywhere(ctx, db, &mut s, &wallet, Store::Hsm, &member.credentials)?;
-            let open = ddl::open_software(member.credentials.software(), ddl::Containers::All, &s.limits());
-            s.run(&open.map_err(|error| failed(&sid, error.into()))?).map_err(|error| failed(&sid, error))?;
+            open_everywhere(ctx, db, &mut s, &wallet, Store::Software, &member.credentials)?;
         }
         if ctx.recall(&subject(&sid), way.verb()).is_none() {
             ctx.remember(subject(&sid), way.verb(), json!({ "since": ctx.clock.now(), "keys": state.ids() }))?;
