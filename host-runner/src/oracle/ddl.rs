@@ -149,7 +149,8 @@ impl Default for Limits {
             query: Duration::from_secs(60),
             open: Duration::from_secs(300),
             key_change: Duration::from_secs(1_800),
-            shutdown: Duration::from_secs(900),
+            // While one hangs, the others of its host are down with it (H26).
+            shutdown: Duration::from_secs(300),
             startup: Duration::from_secs(900),
         }
     }
