@@ -1,5 +1,6 @@
 # Two commands do everything: `make demo` and `make test`. Both install what they need, or say in one line what is missing.
 CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 export CARGO_TERM_COLOR ?= auto
 
 .PHONY: demo test lint dist build tools fmt
@@ -11,12 +12,12 @@ build: tools
 	$(CARGO) build --workspace
 
 demo: build
-	target/debug/demo
+	$(TARGET)/debug/demo
 
 # The demo runs first: the tests judge its recorded responses with their own.
 test: build
-	rm -rf target/records
-	target/debug/demo
+	rm -rf $(TARGET)/records
+	$(TARGET)/debug/demo
 	$(CARGO) test --workspace
 
 lint:

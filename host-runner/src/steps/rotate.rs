@@ -290,10 +290,11 @@ fn rotate(ctx: &mut Context<'_>, member: &Member, way: Way) -> Result<(), StepEr
             break;
         }
         if way == Way::ToHsm && state.database.cdb && !wallet.is_open(Store::Software, 1) {
-            // A keystore that each session opens for itself (U8) has to be open in the pluggable databases, too. The HSM
-            // before it, with the PIN that is proven: then no OPEN can be put to it with the wrong password.
-            open_everywhere(ctx, db, &mut s, &wallet, Store::Hsm, &member.credentials)?;
-            open_everywhere(ctx, db, &mut s, &wallet, Store::Software, &member.credentials)?;
+            // A keystore that each session opens for itself (U8) has to be open in the pluggable databases, too; in
+            // one statement, so that at most one login is at stake; the MIGRATE's own follows and clears it. Not the HSM
+            // before it: an OPEN may answer 28353 while the active key is not on its token (O§3.9).
+            let open = ddl::open_software(member.credentials.software(), ddl::Containers::All, &s.limits());
+            s.run(&open.map_err(|error| failed(&sid, error.into()))?).map_err(|error| failed(&sid, error))?;
         }
         if ctx.recall(&subject(&sid), way.verb()).is_none() {
             ctx.remember(subject(&sid), way.verb(), json!({ "since": ctx.clock.now(), "keys": state.ids() }))?;

@@ -188,7 +188,11 @@ fn h48_the_whole_fleet_migrates_where_oracle_behaves_otherwise() {
         for sid in moved {
             ensure!(cut.all_readable(&sid) && without.readable(&sid) == 0, "{sid}");
         }
-        ensure!(inspection.logins("cloudhsm").1 == 0 && inspection.logins("old-hsm").1 == 0, "a login failed");
+        // Where both hold, that a keystore is open for one session alone and that an OPEN is put to the HSM as well, a CDB
+        // costs one login, which the MIGRATE's own clears; nothing else may cost one.
+        let cdbs = inspection.sids().iter().filter(|sid| inspection.containers(sid).len() > 1).count() as u64;
+        let (old, new) = (inspection.logins("old-hsm").1, inspection.logins("cloudhsm").1);
+        ensure!(old == 0 && new <= cdbs, "{old} and {new} logins failed; {cdbs} CDBs");
         Ok(())
     };
     run().expect("migrated");
