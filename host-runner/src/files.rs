@@ -6,7 +6,7 @@
 //! (invariant 3). Directories of the database owner are walked without following links, in a process that has become
 //! the owner ([`crate::owner`]), so a link planted there leads nowhere its planter could not go himself (H33).
 
-use nix::fcntl::{AtFlags, OFlag, RenameFlags};
+use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -379,12 +379,12 @@ impl Drop for Temporary<'_> {
     }
 }
 
-/// Rename that never overwrites.
+/// Rename that never overwrites. Asked of the kernel itself: glibc has a name for it from 2.28 on, and hosts have 2.17.
 fn rename_new(path: &Path, from: &OwnedFd, name: &OsStr, to: &OwnedFd, new: &OsStr) -> Result<(), FileError> {
-    match nix::fcntl::renameat2(from, name, to, new, RenameFlags::RENAME_NOREPLACE) {
+    match rustix::fs::renameat_with(from, name, to, new, rustix::fs::RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
-        Err(nix::Error::EEXIST) => Err(FileError::Exists { path: path.to_owned() }),
-        Err(error) => Err(errno(path, "renamed")(error)),
+        Err(rustix::io::Errno::EXIST) => Err(FileError::Exists { path: path.to_owned() }),
+        Err(error) => Err(errno(path, "renamed")(nix::Error::from_raw(error.raw_os_error()))),
     }
 }
 
