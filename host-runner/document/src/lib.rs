@@ -19,6 +19,7 @@ pub use parts::{BucketName, FileName, ObjectVersion, OsName, PackageVersion, Par
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+pub use tde2hsm_protocol::Fetch;
 use tde2hsm_protocol::{Digest, ORDER_LIMIT, Region};
 
 /// Name of the document where `setup` is not told another.
@@ -31,25 +32,6 @@ pub const PARAMETER_ORDER: &str = "Order";
 pub const PARAMETER_FETCH: &str = "Fetch";
 /// How long the agent lets the script run, in seconds. An operation that takes longer answers `waiting` well before.
 pub const EXECUTION_TIMEOUT: u32 = 3_600;
-
-/// What a command downloads before it starts host-runner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fetch {
-    /// host-runner alone.
-    Runner,
-    /// And the client packages and the cluster's CA: for the `stage` segment.
-    Client,
-}
-
-impl Fetch {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Fetch::Runner => "runner",
-            Fetch::Client => "client",
-        }
-    }
-}
 
 /// One file in the bucket, under a key that its content alone decides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -74,6 +74,26 @@ pub enum Work {
     Release,
 }
 
+/// What a command downloads before it starts host-runner: a parameter of the document, beside the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fetch {
+    /// host-runner alone.
+    Runner,
+    /// And the client packages and the cluster's CA: for the `stage` segment.
+    Client,
+}
+
+impl Fetch {
+    /// As the document's parameter spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Fetch::Runner => "runner",
+            Fetch::Client => "client",
+        }
+    }
+}
+
 /// The CloudHSM cluster the keys go to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

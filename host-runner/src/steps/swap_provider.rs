@@ -124,6 +124,15 @@ fn after(ctx: &mut Context<'_>) -> Result<StepEnd, StepError> {
     Ok(end)
 }
 
+/// A database that this campaign has taken down already: what is known of it was remembered before.
+fn down(ctx: &Context<'_>, order: DatabaseOrder) -> Result<Affected, StepError> {
+    let sid = &order.sid;
+    let unknown =
+        || StepError::new(Kind::Stuck, Code::KEYSTORE_MISSING, format!("{sid}: down, and its keystore is not known")).of(sid);
+    let keystore = config::remembered(ctx, sid).ok_or_else(unknown)?;
+    Ok(Affected { order, keystore })
+}
+
 /// H1 to H3, looked at again. Gives the databases that have to stop.
 fn gate(ctx: &mut Context<'_>) -> Result<Vec<Affected>, StepError> {
     let mapped = ctx.provider().mapped()?;
@@ -131,11 +140,7 @@ fn gate(ctx: &mut Context<'_>) -> Result<Vec<Affected>, StepError> {
     for order in orders(ctx) {
         let sid = order.sid.clone();
         if restart::in_window(ctx, &sid)? {
-            let keystore = config::remembered(ctx, &sid).ok_or_else(|| {
-                StepError::new(Kind::Stuck, Code::KEYSTORE_MISSING, format!("{sid}: down, and its keystore is not known"))
-                    .of(&sid)
-            })?;
-            affected.push(Affected { order, keystore });
+            affected.push(down(ctx, order)?);
             continue;
         }
         let member = super::reverse_migrate::member(ctx, order.clone())?;
@@ -171,11 +176,7 @@ fn gate_back(ctx: &mut Context<'_>) -> Result<Vec<Affected>, StepError> {
     for order in orders(ctx) {
         let sid = order.sid.clone();
         if restart::in_window(ctx, &sid)? {
-            let keystore = config::remembered(ctx, &sid).ok_or_else(|| {
-                StepError::new(Kind::Stuck, Code::KEYSTORE_MISSING, format!("{sid}: down, and its keystore is not known"))
-                    .of(&sid)
-            })?;
-            affected.push(Affected { order, keystore });
+            affected.push(down(ctx, order)?);
             continue;
         }
         let member = super::reverse_migrate::member(ctx, order.clone())?;

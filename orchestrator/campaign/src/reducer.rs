@@ -25,6 +25,7 @@ use tde2hsm_protocol::{
 };
 
 pub use status::{HostStatus, Standing, Summary, Why};
+pub use tde2hsm_protocol::Fetch;
 
 /// What happened, and when on the controller's clock. One entry of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -280,25 +281,6 @@ pub struct SendOrder {
     pub order: Order,
     pub fetch: Fetch,
     pub intent: Intent,
-}
-
-/// What the document downloads before it starts the runner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fetch {
-    Runner,
-    /// Client packages and the cluster's CA as well.
-    Client,
-}
-
-impl Fetch {
-    /// As the document's parameter spells it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Fetch::Runner => "runner",
-            Fetch::Client => "client",
-        }
-    }
 }
 
 /// A campaign as its events have made it.

@@ -2,12 +2,12 @@
 //! had an effect.
 
 use crate::ssm::Sending;
-use crate::{Aws, CloudError, Effect, ssm};
+use crate::{Aws, CloudError, Effect};
 use async_trait::async_trait;
 use tde2hsm_campaign::facts::Cluster;
 use tde2hsm_campaign::plan::DocumentPin;
-use tde2hsm_campaign::reducer::{CommandId, Fetch};
-use tde2hsm_driver::{Cloud, Command, Fault, Invocation, SendError, Stage};
+use tde2hsm_campaign::reducer::CommandId;
+use tde2hsm_driver::{Cloud, Command, Fault, Invocation, SendError};
 use tde2hsm_protocol::{ClusterId, OrderToken, Timestamp};
 
 fn fault(error: CloudError) -> Fault {
@@ -21,10 +21,7 @@ impl Cloud for Aws {
             document: command.document,
             instances: command.instances,
             order: command.order,
-            fetch: match command.fetch {
-                Fetch::Runner => tde2hsm_document::Fetch::Runner,
-                Fetch::Client => tde2hsm_document::Fetch::Client,
-            },
+            fetch: command.fetch,
             token: command.token,
             delivery_seconds: command.delivery_seconds,
         };
@@ -39,17 +36,7 @@ impl Cloud for Aws {
     }
 
     async fn read(&self, command: &CommandId) -> Result<Vec<Invocation>, Fault> {
-        let found = self.ssm.invocations(command).await.map_err(fault)?;
-        let invocations = found.into_iter().map(|found| Invocation {
-            instance: found.instance,
-            stage: match found.stage {
-                ssm::Stage::Open => Stage::Open,
-                ssm::Stage::Over => Stage::Over,
-            },
-            details: found.details,
-            output: found.output,
-        });
-        Ok(invocations.collect())
+        self.ssm.invocations(command).await.map_err(fault)
     }
 
     async fn cluster(&self, cluster: &ClusterId) -> Result<Option<Cluster>, Fault> {

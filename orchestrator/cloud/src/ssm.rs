@@ -10,6 +10,7 @@ use crate::TokenBucket;
 use aws_config::SdkConfig;
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::config::retry::RetryConfig;
+use aws_sdk_ssm::operation::send_command::builders::SendCommandFluentBuilder;
 use aws_sdk_ssm::types::{
     CommandFilter, CommandFilterKey, DocumentFormat, DocumentHashType, DocumentStatus, DocumentType,
     InstanceInformationStringFilter, PingStatus,
@@ -21,6 +22,7 @@ use tde2hsm_campaign::plan::DocumentPin;
 use tde2hsm_campaign::reducer::CommandId;
 use tde2hsm_cloud_call::{Call, CloudError, Ledger, sort, timeouts};
 use tde2hsm_document::{Document, Fetch, PARAMETER_FETCH, PARAMETER_ORDER, STEP_RUN};
+pub use tde2hsm_driver::{Invocation, Stage};
 use tde2hsm_protocol::{Code, Digest, InstanceId, OrderToken, Timestamp};
 
 #[derive(Debug, Clone)]
@@ -55,24 +57,6 @@ pub struct Sending<'a> {
     pub delivery_seconds: i64,
 }
 
-/// One host's part of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Invocation {
-    pub instance: InstanceId,
-    pub stage: Stage,
-    /// SSM's StatusDetails.
-    pub details: String,
-    /// What the script's step wrote, where it has ended.
-    pub output: Option<String>,
-}
-
-/// Whether SSM is done with an invocation. That it is says nothing of the host (`A§1.3`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    Open,
-    Over,
-}
-
 impl Ssm {
     pub(crate) fn new(config: &SdkConfig, ledger: &Ledger) -> Ssm {
         let config = aws_sdk_ssm::config::Builder::from(config).timeout_config(timeouts()).interceptor(ledger.clone()).build();
@@ -81,36 +65,11 @@ impl Ssm {
 
     /// Sends once. An error with [`tde2hsm_cloud_call::Effect::Ambiguous`] may be a command that runs.
     pub async fn send(&self, sending: &Sending<'_>) -> Result<CommandId, CloudError> {
-        self.bucket.take().await;
-        let once = aws_sdk_ssm::config::Builder::new().retry_config(RetryConfig::disabled());
-        let delivery = sending.delivery_seconds.clamp(SHORTEST_DELIVERY, LONGEST_DELIVERY);
-        let answer = self
-            .client
-            .send_command()
-            .set_instance_ids(Some(sending.instances.iter().map(ToString::to_string).collect()))
-            .document_name(&sending.document.name)
-            .document_version(&sending.document.version)
-            .document_hash(sending.document.hash.to_string())
-            .document_hash_type(DocumentHashType::Sha256)
-            .timeout_seconds(i32::try_from(delivery).expect("clamped to 2,592,000"))
-            .comment(sending.token.as_str())
+        let command = self
+            .command(sending.document, sending.instances, sending.token, sending.delivery_seconds)
             .parameters(PARAMETER_ORDER, vec![sending.order.to_owned()])
-            .parameters(PARAMETER_FETCH, vec![sending.fetch.as_str().to_owned()])
-            // How many hosts work at once is decided by whoever made this batch, and one host's failure must not
-            // keep the order from another.
-            .max_concurrency(PAGE.to_string())
-            .max_errors("100%")
-            .customize()
-            .config_override(once)
-            .send()
-            .await
-            .map_err(|e| sort(call("SendCommand"), e))?;
-        let id = answer.command().and_then(|command| command.command_id()).unwrap_or_default();
-        // An answer without an id is as good as a lost one.
-        CommandId::new(id).map_err(|why| CloudError {
-            effect: tde2hsm_cloud_call::Effect::Ambiguous,
-            ..CloudError::found(call("SendCommand"), Code::SEND_UNCERTAIN, why)
-        })
+            .parameters(PARAMETER_FETCH, vec![sending.fetch.as_str().to_owned()]);
+        self.once(command).await
     }
 
     /// Sends a document without parameters, once.
@@ -120,27 +79,42 @@ impl Ssm {
         instances: &[InstanceId],
         token: &OrderToken,
     ) -> Result<CommandId, CloudError> {
-        self.bucket.take().await;
-        let once = aws_sdk_ssm::config::Builder::new().retry_config(RetryConfig::disabled());
-        let answer = self
-            .client
+        self.once(self.command(document, instances, token, 120)).await
+    }
+
+    fn command(
+        &self,
+        document: &DocumentPin,
+        instances: &[InstanceId],
+        token: &OrderToken,
+        delivery_seconds: i64,
+    ) -> SendCommandFluentBuilder {
+        let delivery = delivery_seconds.clamp(SHORTEST_DELIVERY, LONGEST_DELIVERY);
+        self.client
             .send_command()
             .set_instance_ids(Some(instances.iter().map(ToString::to_string).collect()))
             .document_name(&document.name)
             .document_version(&document.version)
             .document_hash(document.hash.to_string())
             .document_hash_type(DocumentHashType::Sha256)
-            .timeout_seconds(120)
+            .timeout_seconds(i32::try_from(delivery).expect("clamped to 2,592,000"))
             .comment(token.as_str())
+            // How many hosts work at once is decided by whoever made this batch, and one host's failure must not
+            // keep the order from another.
             .max_concurrency(PAGE.to_string())
             .max_errors("100%")
-            .customize()
-            .config_override(once)
-            .send()
-            .await
-            .map_err(|e| sort(call("SendCommand"), e))?;
+    }
+
+    async fn once(&self, command: SendCommandFluentBuilder) -> Result<CommandId, CloudError> {
+        self.bucket.take().await;
+        let once = aws_sdk_ssm::config::Builder::new().retry_config(RetryConfig::disabled());
+        let answer = command.customize().config_override(once).send().await.map_err(|e| sort(call("SendCommand"), e))?;
         let id = answer.command().and_then(|command| command.command_id()).unwrap_or_default();
-        CommandId::new(id).map_err(|why| CloudError::found(call("SendCommand"), Code::SEND_UNCERTAIN, why))
+        // An answer without an id is as good as a lost one.
+        CommandId::new(id).map_err(|why| CloudError {
+            effect: tde2hsm_cloud_call::Effect::Ambiguous,
+            ..CloudError::found(call("SendCommand"), Code::SEND_UNCERTAIN, why)
+        })
     }
 
     /// Commands with this document whose Comment is the token, sent at or after `since`. More than one means that

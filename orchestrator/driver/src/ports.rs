@@ -43,9 +43,11 @@ pub struct Invocation {
     pub stage: Stage,
     /// SSM's StatusDetails.
     pub details: String,
+    /// What the script's step wrote, where it has ended.
     pub output: Option<String>,
 }
 
+/// Whether SSM is done with an invocation. That it is says nothing of the host (`A§1.3`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     Open,
