@@ -3,31 +3,40 @@
 //! The Python they need lives in a virtual environment below the target directory, made on first use.
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// The crate's own directory, where the scripts are.
 fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The workspace's target directory.
-pub fn target_dir() -> PathBuf {
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(dir) => PathBuf::from(dir),
-        None => here().join("../../target"),
-    }
+/// Where Cargo put the programs: beside the test or the program that runs.
+pub fn programs() -> Result<PathBuf> {
+    let me = std::env::current_exe().context("own path")?;
+    me.ancestors()
+        .find(|dir| ["sandbox", "oracle", "libcloudhsm_pkcs11.so"].iter().all(|name| dir.join(name).is_file()))
+        .map(Path::to_owned)
+        .context("the sandbox's programs are not built; run `cargo build --workspace` first")
+}
+
+/// The target directory that the programs lie in.
+pub fn target_dir() -> Result<PathBuf> {
+    programs()?.parent().map(Path::to_owned).context("programs lie in a target directory")
 }
 
 /// A Python that has boto3; made if it is not there yet.
 pub fn python() -> Result<PathBuf> {
-    let venv = target_dir().join("venv");
+    let target = target_dir()?;
+    let venv = target.join("venv");
     let python = venv.join("bin/python");
-    std::fs::create_dir_all(target_dir())?;
     // Two tests may want it at once.
-    let lock = File::create(target_dir().join("venv.lock"))?;
+    let lock = File::create(target.join("venv.lock"))?;
     lock.lock().context("waiting for the virtual environment")?;
     let works = |python: &Path| {
         let mut probe = Command::new(python);
@@ -70,52 +79,53 @@ pub struct Served {
 }
 
 impl Served {
-    /// Builds the program if need be and starts it; returns when it is ready.
+    /// Starts it; returns when it is ready.
     pub fn up(dir: &Path, args: &[&str]) -> Result<Self> {
-        run(Command::new(env!("CARGO")).args([
-            "build",
-            "--quiet",
-            "-p",
-            "sandbox",
-            "-p",
-            "sandbox-oracle",
-            "-p",
-            "sandbox-old-hsm",
-            "-p",
-            "sandbox-cloudhsm",
-        ]))
-        .context("building the sandbox")?;
-        let mut child = Command::new(target_dir().join("debug/sandbox"))
-            .args(["up", "--dir"])
-            .arg(dir)
-            .args(args)
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting the sandbox")?;
-        let mut exports = Vec::new();
-        let mut ready = false;
-        for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
+        Self::start(Command::new(programs()?.join("sandbox")).args(["up", "--dir"]).arg(dir).args(args))
+    }
+
+    /// The same from the caller's own command line.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting the sandbox")?;
+        let out = child.stdout.take().context("stdout is piped")?;
+        let mut served = Self { child, exports: Vec::new() };
+        for line in BufReader::new(out).lines() {
             let line = line?;
             if let Some((name, value)) = line.strip_prefix("export ").and_then(|l| l.split_once('=')) {
-                exports.push((name.to_owned(), value.to_owned()));
+                served.exports.push((name.to_owned(), value.to_owned()));
             }
             if line == "ready" {
-                ready = true;
-                break;
+                return Ok(served);
             }
         }
-        if !ready {
-            let status = child.wait()?;
-            bail!("the sandbox ended with {status} before it was ready");
-        }
-        Ok(Self { child, exports })
+        bail!("the sandbox ended with {} before it was ready", served.child.wait()?)
+    }
+
+    /// Its process; every host and everything in it is below it.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it at once, as a machine that loses its power.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        // SIGTERM through the program of that name: it takes its hosts down.
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        // SIGTERM, so that it takes its namespaces and mounts down itself; waited for, so that the next one finds none.
+        let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline {
+            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }

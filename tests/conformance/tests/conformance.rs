@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use tde2hsm_conformance::{Served, check_responses, run_client, target_dir};
 
 fn fresh(name: &str) -> PathBuf {
-    let dir = target_dir().join("conformance").join(format!("{name}-{}", std::process::id()));
+    let dir = target_dir().unwrap().join("conformance").join(format!("{name}-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(dir.parent().expect("it has a parent")).unwrap();
     dir

@@ -3,7 +3,8 @@
 //! The scan knows each secret in the forms a careless program leaves it in, and looks at whole files as bytes. It is worth as
 //! much as its self-test, which plants one leak of each form in each class of artefact and wants every one found.
 
-use anyhow::{Context, Result};
+use crate::files_below;
+use anyhow::Result;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -92,25 +93,14 @@ pub fn scan(root: &Path, canaries: &[Canary], skip: &dyn Fn(&Path) -> bool) -> R
     let mut files = 0;
     // Each host and each command has its copy of the runner: one content is searched once.
     let mut searched: HashMap<Digest, Vec<(String, &'static str)>> = HashMap::new();
-    let mut todo = vec![root.to_owned()];
-    while let Some(path) = todo.pop() {
-        if skip(&path) {
-            continue;
-        }
-        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
-        if meta.is_dir() {
-            for entry in fs::read_dir(&path).with_context(|| format!("reading {}", path.display()))? {
-                todo.push(entry?.path());
-            }
-        } else if meta.is_file() {
-            // A file may go while we look: a temp file of a process that still runs.
-            let Ok(bytes) = fs::read(&path) else { continue };
-            files += 1;
-            let found = searched.entry(Digest::of(&bytes)).or_insert_with(|| {
-                canaries.iter().filter_map(|canary| canary.found_in(&bytes).map(|form| (canary.name.clone(), form))).collect()
-            });
-            leaks.extend(found.iter().map(|(secret, form)| Leak { place: path.clone(), secret: secret.clone(), form }));
-        }
+    for path in files_below(root)?.into_iter().filter(|path| !skip(path)) {
+        // A file may go while we look: a temp file of a process that still runs.
+        let Ok(bytes) = fs::read(&path) else { continue };
+        files += 1;
+        let found = searched.entry(Digest::of(&bytes)).or_insert_with(|| {
+            canaries.iter().filter_map(|canary| canary.found_in(&bytes).map(|form| (canary.name.clone(), form))).collect()
+        });
+        leaks.extend(found.iter().map(|(secret, form)| Leak { place: path.clone(), secret: secret.clone(), form }));
     }
     leaks.sort();
     Ok((leaks, files))

@@ -8,9 +8,8 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
 use std::time::Instant;
-use tde2hsm_e2e::{Inspection, Verification, World, programs};
+use tde2hsm_e2e::{Inspection, Verification, World, target_dir};
 
 fn main() {
     if let Err(error) = demo() {
@@ -25,7 +24,7 @@ fn say(started: Instant, text: &str) {
 
 fn demo() -> Result<()> {
     let started = Instant::now();
-    let out = target()?.join("demo");
+    let out = target_dir()?.join("demo");
     std::fs::create_dir_all(&out)?;
     let world = World::up(&out.join("world"), "mixed", 1)?;
     let before = world.inspect()?;
@@ -99,11 +98,6 @@ fn demo() -> Result<()> {
     check(&result, &after, &moved)?;
     say(started, &format!("every check holds; see {}", out.join("result.json").display()));
     Ok(())
-}
-
-fn target() -> Result<PathBuf> {
-    let programs = programs()?;
-    programs.parent().map(Path::to_owned).context("programs lie in a target directory")
 }
 
 fn same(before: &Inspection, after: &Inspection, sid: &str) -> bool {

@@ -3,8 +3,8 @@
 //! Where in a campaign a kill falls is told by the hosts' own journals: their number of lines is a clock that counts
 //! intents and results and does not depend on how fast the machine is.
 
-use crate::World;
-use anyhow::{Context, Result};
+use crate::{World, files_below};
+use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::HashMap;
@@ -98,15 +98,8 @@ pub fn progress(world: &World) -> Result<Progress> {
 /// The hosts' journals.
 pub fn journals(world: &World) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for host in fs::read_dir(world.dir.join("hosts")).context("hosts")? {
-        let journal = host?.path().join("root/var/lib/tde2hsm/journal");
-        if journal.is_file() {
-            found.push(journal);
-        } else if journal.is_dir() {
-            for file in fs::read_dir(journal)? {
-                found.push(file?.path());
-            }
-        }
+    for host in world.hosts()? {
+        found.extend(files_below(&world.root(&host).join("var/lib/tde2hsm/journal"))?);
     }
     found.sort();
     Ok(found)

@@ -3,34 +3,24 @@
 //! Nothing here links the product. What the tests believe comes from `sandbox verify` and `sandbox inspect`, never from
 //! the product's own word (H46).
 
-#![expect(clippy::print_stderr, reason = "a test harness talks on stderr")]
-
 pub mod canary;
 pub mod kill;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use tde2hsm_conformance::Served;
 
-/// Where Cargo put the programs: beside the test or the demo that runs.
-pub fn programs() -> Result<PathBuf> {
-    let me = std::env::current_exe().context("own path")?;
-    me.ancestors()
-        .find(|dir| dir.join("sandbox").is_file() && dir.join("tde2hsm").is_file())
-        .map(Path::to_owned)
-        .context("`sandbox` and `tde2hsm` are not built; run `cargo build --workspace` first")
-}
+pub use tde2hsm_conformance::{programs, target_dir};
 
 /// Where every world's raw responses are recorded, for `tests/z_responses.rs` to judge.
 pub fn records() -> Result<PathBuf> {
-    let dir = programs()?.parent().context("programs lie in a target directory")?.join("records");
+    let dir = target_dir()?.join("records");
     std::fs::create_dir_all(&dir)?;
     Ok(dir)
 }
@@ -45,7 +35,7 @@ pub struct World {
     pub dir: PathBuf,
     programs: PathBuf,
     env: BTreeMap<String, String>,
-    child: Child,
+    served: Served,
 }
 
 /// What a program printed and how it ended.
@@ -91,42 +81,20 @@ impl World {
         let log = File::create(dir.join("sandbox.log"))?;
         let mut words = wrapper.to_vec();
         words.push(programs.join("sandbox").into());
-        let mut child = Command::new(&words[0])
-            .args(&words[1..])
-            .args(["up", "--dir"])
-            .arg(&dir)
-            .args(["--fleet", fleet, "--seed", &seed.to_string()])
-            .arg("--record")
-            .arg(record)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .context("starting the sandbox")?;
-        let mut env = BTreeMap::new();
-        let mut ready = false;
-        let out = child.stdout.take().context("stdout is piped")?;
-        for line in BufReader::new(out).lines() {
-            let line = line?;
-            if let Some((name, value)) = line.strip_prefix("export ").and_then(|l| l.split_once('=')) {
-                env.insert(name.to_owned(), value.trim_matches(['\'', '"']).to_owned());
-            }
-            if line.trim() == "ready" {
-                ready = true;
-                break;
-            }
-        }
-        let world = World { dir, programs, env, child };
-        if !ready {
-            let log = std::fs::read_to_string(world.dir.join("sandbox.log")).unwrap_or_default();
-            bail!("the sandbox did not get ready: {}", log.trim());
-        }
-        Ok(world)
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(["up", "--dir"]).arg(&dir).args(["--fleet", fleet, "--seed", &seed.to_string()]);
+        command.arg("--record").arg(record).stderr(log);
+        let served = Served::start(&mut command).with_context(|| {
+            let log = std::fs::read_to_string(dir.join("sandbox.log")).unwrap_or_default();
+            format!("the sandbox did not get ready: {}", log.trim())
+        })?;
+        let env = served.exports.iter().cloned().collect();
+        Ok(World { dir, programs, env, served })
     }
 
     /// The sandbox's process; every host and everything in it is below it.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.served.pid()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -268,21 +236,26 @@ pub fn strace(trace: &Path) -> Vec<OsString> {
     words
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        // SIGTERM, so that it takes its namespaces and mounts down itself; waited for, so that the next world finds none.
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), nix::sys::signal::Signal::SIGTERM);
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while Instant::now() < deadline {
-            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
-                return;
+/// Every regular file below `root`, links not followed. Nothing where there is no `root`.
+pub fn files_below(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(dir) = todo.pop() {
+        let entries = match std::fs::read_dir(&dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            entries => entries.with_context(|| dir.display().to_string())?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                todo.push(entry.path());
+            } else if kind.is_file() {
+                files.push(entry.path());
             }
-            std::thread::sleep(Duration::from_millis(20));
         }
-        eprintln!("the sandbox in {} did not stop", self.dir.display());
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
+    Ok(files)
 }
 
 pub fn run(command: &mut Command) -> Result<Ran> {

@@ -60,7 +60,8 @@ fn h39_no_secret_is_found_in_any_artefact_and_planted_ones_are() {
         let host = world.hosts()?.remove(0);
         let doctor = world.exec(&host, &["/opt/tde2hsm/host-runner", "doctor"])?;
         std::fs::write(out.join("doctor.out"), doctor.stdout + &doctor.stderr)?;
-        ensure!(world.inspect()?.sids().iter().all(|sid| world.inspect().is_ok_and(|i| i.on_cloudhsm(sid))), "not migrated");
+        let moved = world.inspect()?;
+        ensure!(moved.sids().iter().all(|sid| moved.on_cloudhsm(sid)), "not migrated");
         traced("undo", &["undo", "--yes"])?;
 
         let canaries = canaries(&world)?;

@@ -1,9 +1,9 @@
 //! One wrong password costs one login, fleet-wide (invariant 7, H10, H11, H14).
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
-use tde2hsm_e2e::World;
+use tde2hsm_e2e::{World, files_below};
 
 /// What a host may have changed when a campaign stopped in `stage`: the runner's own directories and the package database;
 /// the agent's own; and what the database writes by itself while it runs.
@@ -22,23 +22,14 @@ fn may_change(path: &str) -> bool {
     .any(|prefix| path.starts_with(prefix))
 }
 
-/// Path -> length and content hash of every regular file below a host's root.
+/// Path -> content hash of every regular file below a host's root.
 fn tree(root: &Path) -> Result<BTreeMap<String, String>> {
     let mut files = BTreeMap::new();
-    let mut todo = vec![root.to_owned()];
-    while let Some(dir) = todo.pop() {
-        for entry in std::fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
-            let path = entry?.path();
-            let meta = std::fs::symlink_metadata(&path)?;
-            if meta.is_dir() {
-                todo.push(path);
-            } else if meta.is_file() {
-                let name = path.strip_prefix(root)?.display().to_string();
-                if !may_change(&name) {
-                    let content = std::fs::read(&path).unwrap_or_default();
-                    files.insert(name, tde2hsm_protocol::Digest::of(&content).to_string());
-                }
-            }
+    for path in files_below(root)? {
+        let name = path.strip_prefix(root)?.display().to_string();
+        if !may_change(&name) {
+            let content = std::fs::read(&path).unwrap_or_default();
+            files.insert(name, tde2hsm_protocol::Digest::of(&content).to_string());
         }
     }
     Ok(files)

@@ -3,23 +3,17 @@
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use tde2hsm_e2e::{Inspection, World};
+use tde2hsm_e2e::{Inspection, World, files_below};
 use tde2hsm_protocol::Digest;
 
 /// Keystore files of a host: path below its root -> digest.
 fn keystores(world: &World, host: &str) -> Result<BTreeMap<PathBuf, Digest>> {
     let root = world.root(host);
     let mut found = BTreeMap::new();
-    let mut todo = vec![root.join("u01"), root.join("var/lib/tde2hsm")];
-    while let Some(dir) = todo.pop() {
-        for entry in std::fs::read_dir(&dir).into_iter().flatten() {
-            let path = entry?.path();
-            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            if path.is_dir() && !path.is_symlink() {
-                todo.push(path);
-            } else if name.starts_with("ewallet") || name.starts_with("cwallet") {
-                found.insert(path.strip_prefix(&root)?.to_owned(), Digest::of(&std::fs::read(&path)?));
-            }
+    for path in [files_below(&root.join("u01"))?, files_below(&root.join("var/lib/tde2hsm"))?].concat() {
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.starts_with("ewallet") || name.starts_with("cwallet") {
+            found.insert(path.strip_prefix(&root)?.to_owned(), Digest::of(&std::fs::read(&path)?));
         }
     }
     Ok(found)
@@ -29,20 +23,13 @@ fn keystores(world: &World, host: &str) -> Result<BTreeMap<PathBuf, Digest>> {
 fn configuration(world: &World, host: &str) -> Result<BTreeMap<String, String>> {
     let root = world.root(host);
     let mut found = BTreeMap::new();
-    let mut todo = vec![root.join("u01/app/oracle/product"), root.join("u01/app/oracle/admin"), root.join("opt/oracle/extapi")];
-    while let Some(dir) = todo.pop() {
-        for entry in std::fs::read_dir(&dir).into_iter().flatten() {
-            let path = entry?.path();
-            if path.is_dir() {
-                todo.push(path);
-                continue;
-            }
-            let name = path.strip_prefix(&root)?.display().to_string();
-            if name.ends_with("sqlnet.ora") || name.contains("/spfile") {
-                found.insert(name, std::fs::read_to_string(&path)?);
-            } else if name.starts_with("opt/oracle/extapi") {
-                found.insert(name, Digest::of(&std::fs::read(&path)?).to_string());
-            }
+    let places = ["u01/app/oracle/product", "u01/app/oracle/admin", "opt/oracle/extapi"];
+    for path in places.map(|place| files_below(&root.join(place))).into_iter().collect::<Result<Vec<_>>>()?.concat() {
+        let name = path.strip_prefix(&root)?.display().to_string();
+        if name.ends_with("sqlnet.ora") || name.contains("/spfile") {
+            found.insert(name, std::fs::read_to_string(&path)?);
+        } else if name.starts_with("opt/oracle/extapi") {
+            found.insert(name, Digest::of(&std::fs::read(&path)?).to_string());
         }
     }
     Ok(found)
@@ -130,7 +117,8 @@ fn h30_undo_days_after_success_brings_everything_back() {
         let then = before(&world)?;
         world.plan()?.ok()?;
         world.cli(&["apply", "plan.json", "--yes"])?.ok()?;
-        ensure!(world.inspect()?.sids().iter().filter(|sid| world.inspect().is_ok_and(|i| i.on_cloudhsm(sid))).count() == 10);
+        let moved = world.inspect()?;
+        ensure!(moved.sids().iter().filter(|sid| moved.on_cloudhsm(sid)).count() == 10, "not ten databases were migrated");
         world.advance("5d")?;
         let held: Vec<_> =
             world.hosts()?.into_iter().map(|host| Ok((host.clone(), keystores(&world, &host)?))).collect::<Result<_>>()?;

@@ -205,10 +205,7 @@ fn spec(site: &Site<'_>, database: &Database) -> DatabaseSpec {
     };
     let cdb = !database.pdbs.is_empty();
     let source = match database.source {
-        Source::OldHsm => sandbox_oracle::Source::Hsm {
-            pin: format!("{}:{}", site.secrets.old_hsm_user, site.secrets.old_hsm_password),
-            auto_open: None,
-        },
+        Source::OldHsm => sandbox_oracle::Source::Hsm { pin: site.secrets.old_pin(), auto_open: None },
         Source::Software => sandbox_oracle::Source::Software { password: site.secrets.software.clone(), auto_login: None },
     };
     DatabaseSpec {
@@ -277,8 +274,8 @@ fn give_tns_admin(users: Users, database: &Database, root: &Path) -> Result<()> 
 fn password(secrets: &Secrets, database: &Database, root: &Path) -> String {
     let below = |vendor: Vendor| find(&root.join("opt/oracle/extapi"), vendor.library_name());
     match database.source {
-        _ if below(Vendor::CloudHsm) => format!("{}:{}", secrets.cloudhsm_user, secrets.cloudhsm_password),
-        Source::OldHsm => format!("{}:{}", secrets.old_hsm_user, secrets.old_hsm_password),
+        _ if below(Vendor::CloudHsm) => secrets.new_pin(),
+        Source::OldHsm => secrets.old_pin(),
         Source::Software => secrets.software.clone(),
     }
 }
@@ -338,8 +335,8 @@ pub fn verify(
             "databases": [{
                 "truth": truth,
                 "pins": {
-                    Vendor::OldHsm.name(): format!("{}:{}", secrets.old_hsm_user, secrets.old_hsm_password),
-                    Vendor::CloudHsm.name(): format!("{}:{}", secrets.cloudhsm_user, secrets.cloudhsm_password),
+                    Vendor::OldHsm.name(): secrets.old_pin(),
+                    Vendor::CloudHsm.name(): secrets.new_pin(),
                 },
                 "software": [secrets.software],
             }],

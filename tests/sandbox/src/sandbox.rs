@@ -366,13 +366,23 @@ pub fn hsm_binds(layout: &Layout) -> Result<Vec<(PathBuf, String)>> {
 }
 
 impl Secrets {
+    /// The old HSM's PIN as C_Login takes it.
+    pub fn old_pin(&self) -> String {
+        format!("{}:{}", self.old_hsm_user, self.old_hsm_password)
+    }
+
+    /// The CloudHSM crypto user's.
+    pub fn new_pin(&self) -> String {
+        format!("{}:{}", self.cloudhsm_user, self.cloudhsm_password)
+    }
+
     /// For tests that do by hand what a product must not, and for the search for leaks: outside the fleet.
     fn keep(&self, layout: &Layout) -> Result<()> {
         let truth = layout.dir().join("truth");
         fs::create_dir_all(&truth)?;
         let values = serde_json::json!({
-            "old-hsm": format!("{}:{}", self.old_hsm_user, self.old_hsm_password),
-            "cloudhsm": format!("{}:{}", self.cloudhsm_user, self.cloudhsm_password),
+            "old-hsm": self.old_pin(),
+            "cloudhsm": self.new_pin(),
             "software": self.software,
         });
         fs::write(truth.join("secrets.json"), values.to_string()).context("keeping the secrets' values")
@@ -392,11 +402,8 @@ impl Secrets {
 }
 
 fn put_secrets(cloud: &Cloud, region: &Region, secrets: &Secrets) -> Result<BTreeMap<String, String>> {
-    let values = [
-        ("tde/old-hsm", format!("{}:{}", secrets.old_hsm_user, secrets.old_hsm_password)),
-        ("tde/cloudhsm-cu", format!("{}:{}", secrets.cloudhsm_user, secrets.cloudhsm_password)),
-        ("tde/software", secrets.software.clone()),
-    ];
+    let values =
+        [("tde/old-hsm", secrets.old_pin()), ("tde/cloudhsm-cu", secrets.new_pin()), ("tde/software", secrets.software.clone())];
     let now = cloud.clock.now();
     let mut arns = BTreeMap::new();
     for (name, value) in values {

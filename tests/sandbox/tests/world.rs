@@ -5,43 +5,27 @@ use aws_sdk_ssm::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_ssm::types::{CommandInvocation, CommandInvocationStatus, DocumentFormat, DocumentType};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::Once;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
+use tde2hsm_conformance::Served;
 
 const SANDBOX: &str = env!("CARGO_BIN_EXE_sandbox");
 const DEADLINE: Duration = Duration::from_secs(60);
 
 struct World {
     dir: tempfile::TempDir,
-    child: Child,
+    served: Served,
     env: BTreeMap<String, String>,
 }
 
 impl World {
     fn up(fleet: &str) -> Self {
-        static BUILT: Once = Once::new();
-        BUILT.call_once(|| {
-            let packages = ["-p", "sandbox-oracle", "-p", "sandbox-old-hsm", "-p", "sandbox-cloudhsm"];
-            let built = Command::new(env!("CARGO")).args(["build", "--quiet"]).args(packages).status();
-            assert!(built.is_ok_and(|s| s.success()), "the simulator could not be built");
-        });
         let dir = tempfile::tempdir().unwrap();
-        let mut child =
-            Command::new(SANDBOX).args(["up", "--fleet", fleet, "--dir"]).arg(dir.path()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut env = BTreeMap::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            let line = line.unwrap();
-            if let Some((name, value)) = line.strip_prefix("export ").and_then(|l| l.split_once('=')) {
-                env.insert(name.to_owned(), value.to_owned());
-            }
-            if line == "ready" {
-                return Self { dir, child, env };
-            }
-        }
-        panic!("the sandbox ended before it was ready: {:?}", child.wait());
+        let served = Served::up(dir.path(), &["--fleet", fleet]).unwrap();
+        let env = served.exports.iter().cloned().collect();
+        Self { dir, served, env }
     }
 
     fn run(&self, verb: &str, args: &[&str]) -> Output {
@@ -84,13 +68,6 @@ impl World {
 
     fn instance(&self) -> String {
         self.root().parent().unwrap().file_name().unwrap().to_string_lossy().into_owned()
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.child.id().to_string()).stderr(Stdio::null()).status();
-        let _ = self.child.wait();
     }
 }
 
@@ -354,8 +331,7 @@ fn a_killed_sandbox_leaves_no_process_behind() {
     let mut world = World::up("2");
     let dir = world.dir.path().to_owned();
     assert!(processes_of(&dir) >= 3, "the sandbox and two hosts");
-    world.child.kill().unwrap();
-    world.child.wait().unwrap();
+    world.served.kill().unwrap();
     until(|| {
         let left = processes_of(&dir);
         (left == 0, left)
