@@ -118,6 +118,22 @@ id!(/// What the names of escrowed keystore files start with in Secrets Manager:
     EscrowPrefix, "a secret name prefix (letters, digits and `/_+=.@-`, at most 128, no `/` at either end)", |t| all(t, 1, 128, |b| b
         .is_ascii_alphanumeric() || b"/_+=.@-".contains(&b)) && !t.starts_with('/') && !t.ends_with('/') && !t.contains("//"));
 
+id!(/// An EBS volume id.
+    VolumeId, "an EBS volume id (`vol-` and 8 or 17 hexadecimal digits)", |t| prefixed_hex(t, "vol-", &[8, 17]));
+id!(/// An EBS snapshot id.
+    SnapshotId, "an EBS snapshot id (`snap-` and 8 or 17 hexadecimal digits)", |t| prefixed_hex(t, "snap-", &[8, 17]));
+id!(/// A CloudHSM v2 backup id.
+    BackupId, "a CloudHSM backup id (`backup-…`)", |t| t
+        .strip_prefix("backup-")
+        .is_some_and(|r| all(r, 11, 16, |b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b))));
+id!(/// A full ARN of a KMS key (no alias: an alias can be moved to another key).
+KmsKeyArn, "a full KMS key ARN (`arn:aws:kms:REGION:ACCOUNT:key/ID`)", |t| {
+    let parts: Vec<&str> = t.splitn(6, ':').collect();
+    parts.len() == 6 && parts[0] == "arn" && parts[1].starts_with("aws") && parts[2] == "kms"
+        && Region::new(parts[3]).is_ok() && AccountId::new(parts[4]).is_ok()
+        && parts[5].strip_prefix("key/").is_some_and(|id| all(id, 1, 64, |b| b.is_ascii_alphanumeric() || b == b'-'))
+});
+
 impl SecretArn {
     pub fn region(&self) -> Region {
         Region::new(self.0.split(':').nth(3).unwrap_or_default()).expect("checked by SecretArn::new")

@@ -1,0 +1,27 @@
+use std::collections::BTreeSet;
+use tde2hsm_protocol::{AccountId, ClusterId, KmsKeyArn, Region, SecretArn};
+
+/// What the five jobs are told, from the environment of a function or the fleet file's `[dr]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrConfig {
+    pub account: AccountId,
+    pub fleet: String,
+    /// The tag of the fleet's instances.
+    pub fleet_tag: (String, String),
+    pub source_region: Region,
+    pub dr_region: Region,
+    pub cluster: ClusterId,
+    /// KMS key of the DR region that copies are encrypted with.
+    pub kms_key: KmsKeyArn,
+    /// Bucket of the DR region that holds inventories, intents and records.
+    pub records_bucket: String,
+    /// Secrets (ARNs of the source region) that points need: crypto user and software keystore.
+    pub secrets: BTreeSet<SecretArn>,
+    pub rpo_minutes: u32,
+    /// Copies in flight in the DR region, at most (20 unless raised, `A§3.3`).
+    pub copies_in_flight: u16,
+    /// SNS topic of the DR region.
+    pub topic: Option<String>,
+    /// The SSM document of the source region that surveys are ordered through.
+    pub document: Option<String>,
+}
