@@ -47,6 +47,8 @@ fn arrows_point_inwards_only() {
     let allowed: &[(&str, &[&str])] = &[
         ("tde2hsm-protocol", &[]),
         ("tde2hsm-campaign", &["tde2hsm-protocol"]),
+        ("tde2hsm-dr", &["tde2hsm-protocol"]),
+        ("tde2hsm-dr-driver", &["tde2hsm-protocol", "tde2hsm-dr"]),
         ("tde2hsm-model", &["tde2hsm-protocol"]),
         ("tde2hsm-document", &["tde2hsm-protocol"]),
         ("tde2hsm-journal", &["tde2hsm-protocol", "tde2hsm-campaign"]),
@@ -63,7 +65,15 @@ fn arrows_point_inwards_only() {
 #[test]
 fn nothing_that_ships_depends_on_tests() {
     let arrows = arrows();
-    for from in ["tde2hsm-cli", "tde2hsm-host-runner", "tde2hsm-driver", "tde2hsm-cloud", "tde2hsm-journal-sqlite"] {
+    for from in [
+        "tde2hsm-cli",
+        "tde2hsm-host-runner",
+        "tde2hsm-driver",
+        "tde2hsm-dr-driver",
+        "tde2hsm-lambdas",
+        "tde2hsm-cloud",
+        "tde2hsm-journal-sqlite",
+    ] {
         let bad: Vec<_> = reachable(&arrows, from)
             .into_iter()
             .filter(|name| {
@@ -76,7 +86,7 @@ fn nothing_that_ships_depends_on_tests() {
 
 #[test]
 fn pure_crates_have_no_async_no_clock_no_randomness_no_aws() {
-    for package in ["tde2hsm-protocol", "tde2hsm-campaign"] {
+    for package in ["tde2hsm-protocol", "tde2hsm-campaign", "tde2hsm-dr"] {
         let crates = third_party(package);
         assert!(crates.contains("serde"), "cargo tree printed nothing useful for {package}");
         let bad: Vec<_> = crates
@@ -88,6 +98,16 @@ fn pure_crates_have_no_async_no_clock_no_randomness_no_aws() {
             .collect();
         assert!(bad.is_empty(), "{package} pulls in {bad:?}");
     }
+}
+
+#[test]
+fn functions_need_neither_the_command_line_nor_its_journal() {
+    let reached = reachable(&arrows(), "tde2hsm-lambdas");
+    assert!(reached.contains("tde2hsm-dr-driver"), "the functions run the jobs of dr-driver: {reached:?}");
+    for name in ["tde2hsm-cli", "tde2hsm-journal-sqlite"] {
+        assert!(!reached.contains(name), "tde2hsm-lambdas reaches {name}");
+    }
+    assert!(!third_party("tde2hsm-lambdas").contains("rusqlite"));
 }
 
 #[test]
