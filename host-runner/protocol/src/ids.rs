@@ -122,6 +122,10 @@ id!(/// An EBS volume id.
     VolumeId, "an EBS volume id (`vol-` and 8 or 17 hexadecimal digits)", |t| prefixed_hex(t, "vol-", &[8, 17]));
 id!(/// An EBS snapshot id.
     SnapshotId, "an EBS snapshot id (`snap-` and 8 or 17 hexadecimal digits)", |t| prefixed_hex(t, "snap-", &[8, 17]));
+id!(/// A VPC subnet id.
+    SubnetId, "a subnet id (`subnet-` and 8 or 17 hexadecimal digits)", |t| prefixed_hex(t, "subnet-", &[8, 17]));
+id!(/// A VPC security group id.
+    SecurityGroupId, "a security group id (`sg-` and 8 or 17 hexadecimal digits)", |t| prefixed_hex(t, "sg-", &[8, 17]));
 id!(/// A CloudHSM v2 backup id.
     BackupId, "a CloudHSM backup id (`backup-…`)", |t| t
         .strip_prefix("backup-")
@@ -140,6 +144,12 @@ impl SecretArn {
     }
     pub fn account(&self) -> AccountId {
         AccountId::new(self.0.split(':').nth(4).unwrap_or_default()).expect("checked by SecretArn::new")
+    }
+}
+
+impl KmsKeyArn {
+    pub fn region(&self) -> Region {
+        Region::new(self.0.split(':').nth(3).unwrap_or_default()).expect("checked by KmsKeyArn::new")
     }
 }
 

@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 use tde2hsm_protocol::{
-    AccountId, AutoOpen, ClusterId, Code, EscrowPrefix, InstanceId, KeyAvailabilityCheck, Region, RestartProof, SecretArn,
-    SecretVersion, Sid, Timestamp,
+    AccountId, AutoOpen, ClusterId, Code, EscrowPrefix, InstanceId, KeyAvailabilityCheck, KmsKeyArn, Region, RestartProof,
+    SecretArn, SecretVersion, SecurityGroupId, Sid, SubnetId, Timestamp,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -25,6 +25,7 @@ pub struct Fleet {
     pub targets: Vec<Targets>,
     #[serde(default)]
     pub hosts: Vec<HostOverride>,
+    pub dr: Option<Dr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -187,6 +188,63 @@ pub struct DatabaseOverride {
     pub secrets: Secrets,
 }
 
+/// The second region: where copies go, how old the newest one that opens may be, and what is kept. The functions of the DR
+/// half are told the same by their template's parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dr {
+    pub region: Region,
+    /// KMS key of that region which copies are encrypted with.
+    pub kms_key: KmsKeyArn,
+    /// Versioned bucket of that region: inventories, intents, records of drills.
+    pub records_bucket: String,
+    pub rpo_minutes: u32,
+    #[serde(default)]
+    pub retention: Retention,
+    /// HSM backups that no kept point needs are deleted after this many days; copies have no purge of their own (`A§4.5`).
+    #[serde(default = "ninety")]
+    pub hsm_backup_retention_days: u16,
+    /// Copies in flight towards the region, at most; AWS allows 20 unless it was asked for more (`A§3.3`).
+    #[serde(default = "twenty")]
+    pub copies_in_flight: u16,
+    /// SNS topic of that region for breaches.
+    pub topic: Option<String>,
+    /// SSM document of the *source* region that surveys are ordered through; the program's own name for it when left out.
+    pub document: Option<String>,
+    /// Without it there is no `dr drill`.
+    pub drill: Option<DrillPlace>,
+}
+
+fn ninety() -> u16 {
+    90
+}
+
+fn twenty() -> u16 {
+    20
+}
+
+/// How many points of each kind are kept (grandfather, father, son), written `hourly=8,daily=14,weekly=5,monthly=12`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Retention {
+    pub hourly: u16,
+    pub daily: u16,
+    pub weekly: u16,
+    pub monthly: u16,
+}
+
+/// Where a drill may make a cluster and a host: a subnet without any route to the source region (H44).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillPlace {
+    pub subnet: SubnetId,
+    pub security_group: SecurityGroupId,
+    /// Name of the instance profile: SSM, the secrets' replicas, nothing of production.
+    pub instance_profile: String,
+    /// Such as `m6i.xlarge`.
+    pub instance_type: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {message}")]
 pub struct FleetError {
@@ -217,6 +275,12 @@ impl Default for Options {
 impl Default for Waves {
     fn default() -> Waves {
         Waves { canary: 1, concurrency: 4, budget: 1, failure_domain: None }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        Retention { hourly: 8, daily: 14, weekly: 5, monthly: 12 }
     }
 }
 

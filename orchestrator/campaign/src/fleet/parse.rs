@@ -51,6 +51,24 @@ const SCHEMA: &[(&str, Shape)] = &[
     ("window", Table(&[("not_before", Value), ("not_after", Value)])),
     ("targets", List(&TARGET)),
     ("hosts", List(&HOST)),
+    (
+        "dr",
+        Table(&[
+            ("region", Value),
+            ("kms_key", Value),
+            ("records_bucket", Value),
+            ("rpo_minutes", Value),
+            ("retention", Value),
+            ("hsm_backup_retention_days", Value),
+            ("copies_in_flight", Value),
+            ("topic", Value),
+            ("document", Value),
+            (
+                "drill",
+                Table(&[("subnet", Value), ("security_group", Value), ("instance_profile", Value), ("instance_type", Value)]),
+            ),
+        ]),
+    ),
 ];
 
 /// How alike a misspelt key and its suggestion must be.
@@ -141,6 +159,60 @@ fn check_values(fleet: &Fleet) -> Result<(), (&'static [&'static str], String)> 
             }
         }
     }
+    fleet.dr.as_ref().map_or(Ok(()), |dr| check_dr(dr, &fleet.fleet))
+}
+
+fn check_dr(dr: &Dr, fleet: &Identity) -> Result<(), (&'static [&'static str], String)> {
+    if dr.region == fleet.region {
+        return Err((&["dr", "region"], "a second region is another one than the fleet's".to_owned()));
+    }
+    if dr.kms_key.region() != dr.region {
+        return Err((&["dr", "kms_key"], format!("copies in {} are encrypted with a key of that region", dr.region)));
+    }
+    let bucket = &dr.records_bucket;
+    let fits = (3..=63).contains(&bucket.len())
+        && bucket.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
+        && bucket.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && bucket.ends_with(|c: char| c.is_ascii_alphanumeric());
+    if !fits {
+        return Err((&["dr", "records_bucket"], format!("`{bucket}` is not the name of a bucket")));
+    }
+    if dr.rpo_minutes == 0 {
+        return Err((&["dr", "rpo_minutes"], "a point is at least one minute old when it is made".to_owned()));
+    }
+    if dr.retention.points() == 0 {
+        return Err((&["dr", "retention"], "at least one point is kept".to_owned()));
+    }
+    if dr.hsm_backup_retention_days == 0 {
+        return Err((&["dr", "hsm_backup_retention_days"], "an HSM backup is kept for at least one day".to_owned()));
+    }
+    if dr.copies_in_flight == 0 {
+        return Err((&["dr", "copies_in_flight"], "at least one copy may be in flight".to_owned()));
+    }
+    if let Some(topic) = &dr.topic {
+        let parts: Vec<&str> = topic.split(':').collect();
+        let fits = parts.len() == 6 && parts[0] == "arn" && parts[2] == "sns" && parts[3] == dr.region.as_str();
+        if !fits || parts[4] != fleet.account.as_str() {
+            return Err((&["dr", "topic"], format!("`{topic}` is not an SNS topic of {} in {}", fleet.account, dr.region)));
+        }
+    }
+    if let Some(document) = &dr.document
+        && !((3..=128).contains(&document.len()) && document.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b)))
+    {
+        return Err((&["dr", "document"], format!("`{document}` is not the name of an SSM document")));
+    }
+    let Some(drill) = &dr.drill else { return Ok(()) };
+    let profile = &drill.instance_profile;
+    if !((1..=128).contains(&profile.len()) && profile.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b))) {
+        return Err((&["dr", "drill", "instance_profile"], format!("`{profile}` is not the name of an instance profile")));
+    }
+    let kind = &drill.instance_type;
+    let fits = kind.split_once('.').is_some_and(|(family, size)| !family.is_empty() && !size.is_empty())
+        && kind.len() <= 32
+        && kind.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b));
+    if !fits {
+        return Err((&["dr", "drill", "instance_type"], format!("`{kind}` is not an instance type, such as `m6i.xlarge`")));
+    }
     Ok(())
 }
 
@@ -221,6 +293,39 @@ impl MatrixCell {
     }
 }
 
+impl Retention {
+    /// The most points that it keeps.
+    pub fn points(&self) -> u32 {
+        [self.hourly, self.daily, self.weekly, self.monthly].into_iter().map(u32::from).sum()
+    }
+}
+
+impl FromStr for Retention {
+    type Err = String;
+    /// What is left out is not kept.
+    fn from_str(text: &str) -> Result<Retention, String> {
+        let wrong = || format!("`{text}` is not a retention, such as `hourly=8,daily=14,weekly=5,monthly=12`");
+        let mut retention = Retention { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
+        let mut seen = Vec::new();
+        for part in text.split(',') {
+            let (name, count) = part.trim().split_once('=').ok_or_else(wrong)?;
+            if seen.contains(&name) {
+                return Err(format!("`{name}` stands twice in `{text}`"));
+            }
+            seen.push(name);
+            let place = match name {
+                "hourly" => &mut retention.hourly,
+                "daily" => &mut retention.daily,
+                "weekly" => &mut retention.weekly,
+                "monthly" => &mut retention.monthly,
+                _ => return Err(wrong()),
+            };
+            *place = count.parse().map_err(|_| wrong())?;
+        }
+        Ok(retention)
+    }
+}
+
 impl FromStr for Acceptance {
     type Err = String;
     fn from_str(text: &str) -> Result<Acceptance, String> {
@@ -271,6 +376,9 @@ macro_rules! as_text {
 }
 as_text!(FleetName, FleetName::new, |n| n.0.clone());
 as_text!(MatrixCell, MatrixCell::new, |n| n.0.clone());
+as_text!(Retention, |t| t.parse(), |r| {
+    format!("hourly={},daily={},weekly={},monthly={}", r.hourly, r.daily, r.weekly, r.monthly)
+});
 as_text!(Acceptance, |t| t.parse(), |a| {
     let mut text = a.code.to_string();
     if let Some(instance) = &a.instance {

@@ -97,6 +97,60 @@ fn a_value_is_refused_where_it_stands() {
     assert!(refused("[fleet").line == 1);
 }
 
+const SECOND: &str = r#"
+[dr]
+region = "us-west-2"
+kms_key = "arn:aws:kms:us-west-2:123456789012:key/5f1c2a52-7f1e-4c4e-9a37-1d1b4b4d5e11"
+records_bucket = "records-123456789012"
+rpo_minutes = 60
+"#;
+
+#[test]
+fn a_fleet_without_a_second_region_has_none_and_one_with_it_has_the_limits_of_aws() {
+    assert_eq!(Fleet::parse(MINIMAL).expect("reads").dr, None);
+    let dr = Fleet::parse(&format!("{MINIMAL}{SECOND}")).expect("reads").dr.expect("named");
+    assert_eq!((dr.copies_in_flight, dr.hsm_backup_retention_days, dr.rpo_minutes), (20, 90, 60));
+    assert_eq!(dr.retention, Retention { hourly: 8, daily: 14, weekly: 5, monthly: 12 });
+    assert_eq!((dr.topic, dr.document, dr.drill), (None, None, None));
+    let full = Fleet::parse(include_str!("../../tests/fleet.toml")).expect("reads").dr.expect("named");
+    assert_eq!(full.drill.expect("named").subnet.as_str(), "subnet-0123456789abcdef0");
+    let some: Retention = "daily=3, monthly=1".parse().expect("reads");
+    assert_eq!(some, Retention { hourly: 0, daily: 3, weekly: 0, monthly: 1 });
+    assert_eq!(some.to_string().parse(), Ok(some));
+}
+
+#[test]
+fn a_second_region_that_could_not_serve_is_refused_where_it_stands() {
+    const DRILL: &str = "[dr.drill]\nsubnet = \"subnet-0123456789abcdef0\"\nsecurity_group = \"sg-0123456789abcdef0\"\ninstance_profile = \"p\"\ninstance_type = \"m6i.xlarge\"\n";
+    let whole = format!(
+        "{MINIMAL}{SECOND}retention = \"daily=7\"\nhsm_backup_retention_days = 90\ncopies_in_flight = 20\ntopic = \"arn:aws:sns:us-west-2:123456789012:alarms\"\ndocument = \"tde2hsm-run\"\n{DRILL}"
+    );
+    assert!(Fleet::parse(&whole).is_ok());
+    for (from, to, words) in [
+        ("region = \"us-west-2\"", "region = \"us-east-1\"", "another one than the fleet's"),
+        ("kms:us-west-2", "kms:us-east-1", "a key of that region"),
+        ("records-123456789012", "Records", "not the name of a bucket"),
+        ("rpo_minutes = 60", "rpo_minutes = 0", "at least one minute"),
+        ("daily=7", "daily=0", "at least one point"),
+        ("daily=7", "dayly=7", "is not a retention"),
+        ("daily=7", "daily=7,daily=8", "stands twice"),
+        ("retention_days = 90", "retention_days = 0", "at least one day"),
+        ("in_flight = 20", "in_flight = 0", "at least one copy"),
+        ("sns:us-west-2", "sns:us-east-1", "is not an SNS topic of"),
+        ("\"tde2hsm-run\"", "\"my document\"", "name of an SSM document"),
+        ("subnet-0123", "net-0123", "a subnet id"),
+        ("sg-0123", "group-0123", "a security group id"),
+        ("profile = \"p\"", "profile = \"a/b\"", "name of an instance profile"),
+        ("m6i.xlarge", "large", "not an instance type"),
+    ] {
+        let broken = whole.replacen(from, to, 1);
+        assert_ne!(broken, whole, "{from}");
+        let error = refused(&broken);
+        assert_eq!(error.code, Code::FLEET_INVALID, "{error}");
+        assert!(error.message.contains(words) && error.line > 11, "{error}");
+    }
+}
+
 /// A key that the schema knows and the type does not, or the other way round, would be refused or ignored by one of them.
 #[test]
 fn schema_and_type_know_the_same_keys() {

@@ -107,5 +107,6 @@ fn fleet_of(plan: &Plan) -> Fleet {
         window: Window::default(),
         targets: vec![Targets::Instances(plan.hosts.iter().map(|host| host.instance.clone()).collect())],
         hosts: hosts.collect(),
+        dr: None,
     }
 }
