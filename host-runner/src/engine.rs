@@ -364,10 +364,19 @@ pub(crate) mod tests {
             },
             clusterware: false,
             autostarts: Vec::new(),
-            provider: facts::Provider { libraries: Vec::new(), mapped: Vec::new(), packages: Vec::new(), cloudhsm_mapped: false },
+            provider: facts::Provider {
+                libraries: Vec::new(),
+                mapped: Vec::new(),
+                packages: Vec::new(),
+                cloudhsm_mapped: false,
+                vendor: None,
+                cloudhsm_servers: None,
+            },
             filesystems: Vec::new(),
             databases: Vec::new(),
             unreadable: Vec::new(),
+            files: None,
+            mounts: Vec::new(),
         };
         Scripted { body: Script { act: Box::new(act) }, survey }
     }

@@ -51,6 +51,8 @@ pub fn take(paths: &Paths, identity: &Identity, clock: &dyn Clock) -> Survey {
         filesystems: wanted.iter().filter_map(|path| mounts.filesystem(paths, path)).collect(),
         databases,
         unreadable: unreadable.0,
+        files: None,
+        mounts: Vec::new(),
     }
 }
 
@@ -123,6 +125,8 @@ fn provider(paths: &Paths, unreadable: &mut Unread) -> Provider {
         mapped: unreadable.of("processes that map the provider", tree.mapped()).unwrap_or_default(),
         packages: unreadable.of("installed packages", Packages::new(paths).cloudhsm()).unwrap_or_default(),
         cloudhsm_mapped: unreadable.of("processes that map /opt/cloudhsm", tree.cloudhsm_mapped()).unwrap_or_default(),
+        vendor: None,
+        cloudhsm_servers: None,
     }
 }
 
@@ -261,6 +265,8 @@ fn database(
         keystore,
         keystore_dir,
         keystore_files,
+        auto_login: None,
+        files: None,
     }
 }
 
@@ -487,6 +493,8 @@ fn facts(
         processes,
         processes_limit,
         opens_by_itself: false,
+        keys: None,
+        kept: None,
     })
 }
 

@@ -3,7 +3,7 @@
 //! A fact that could not be read is `None` or an [`Unreadable`], never a default: a rule must be able to tell "no"
 //! from "not known".
 
-use crate::{AccountId, ContainerName, InstanceId, MasterKeyId, Region, ShortDigest, Sid, Store, Timestamp};
+use crate::{AccountId, ContainerName, InstanceId, MasterKeyId, Region, ShortDigest, Sid, Store, Timestamp, VolumeId};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,12 @@ pub struct Survey {
     pub databases: Vec<Database>,
     /// What could not be read at all, and why.
     pub unreadable: Vec<Unreadable>,
+    /// Files of the host itself that a recovery point needs (H40). `None`: nobody looked.
+    #[serde(default)]
+    pub files: Option<Vec<FilePlace>>,
+    /// What the mount points that files name lie on.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +57,22 @@ pub struct Provider {
     pub packages: Vec<String>,
     /// Some process maps a file under `/opt/cloudhsm` (H18).
     pub cloudhsm_mapped: bool,
+    /// Whose HSM a key of the store `hsm` lies in: the maker of the one library in the tree. `None`: there is no library,
+    /// there are several, or nobody looked.
+    #[serde(default)]
+    pub vendor: Option<Vendor>,
+    /// Addresses of HSMs in the configuration of the CloudHSM client, whether or not its library is the one in place.
+    /// `None`: no configuration, or one that cannot be read.
+    #[serde(default)]
+    pub cloudhsm_servers: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vendor {
+    /// The library is the one that the installed CloudHSM client brought, or bears its name.
+    CloudHsm,
+    Other,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +126,78 @@ pub struct Database {
     /// Keystore directory, where one is configured, and the files in it.
     pub keystore_dir: Option<String>,
     pub keystore_files: Vec<KeystoreFile>,
+    /// `cwallet.sso` of the keystore directory. `None`: which kind it is cannot be told, or nobody looked.
+    #[serde(default)]
+    pub auto_login: Option<AutoLogin>,
+    /// Files of the database that a recovery point needs (H40); of one that is down only those that are known without
+    /// asking it. `None`: nobody looked.
+    #[serde(default)]
+    pub files: Option<Vec<FilePlace>>,
+}
+
+/// What an auto-login keystore is good for after a restore elsewhere (H40).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AutoLogin {
+    /// There is none.
+    Absent,
+    Anywhere,
+    /// LOCAL: it opens on this host and nowhere else.
+    Local,
+}
+
+/// A file, or a directory with all that is in it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FilePlace {
+    pub what: FileKind,
+    /// As the database or the host names it.
+    pub path: String,
+    /// Mount points it lies on, each one in [`Survey::mounts`]: the file's own first, then those of symbolic links on the way.
+    /// `None`: it cannot be followed (in ASM, or not there).
+    pub mounts: Option<Vec<String>>,
+}
+
+/// What a recovery point is made of (H40).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileKind {
+    Datafile,
+    Controlfile,
+    RedoLog,
+    ArchivedLogs,
+    /// Flashback logs, and archived logs where no destination is named.
+    RecoveryArea,
+    ParameterFile,
+    PasswordFile,
+    NetworkConfig,
+    KeystoreDir,
+    OracleHome,
+    Provider,
+    CloudHsmClient,
+    Oratab,
+}
+
+/// A mount point and the disks below it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    pub point: String,
+    /// As mountinfo has it: `/dev/nvme1n1p1`, `/dev/mapper/data-u01`, `fs-1.efs:/`.
+    pub source: String,
+    /// All of them hold a part of it (LVM, md). `None`: it could not be followed to disks (NFS, tmpfs, a stranger).
+    pub disks: Option<Vec<Disk>>,
+}
+
+/// A whole disk of the instance.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Disk {
+    /// The kernel's name: `nvme1n1`, `xvdf`.
+    pub name: String,
+    /// The EBS volume, where the disk's own serial says it (NVMe). `None` on Xen: EC2's block-device mapping knows the
+    /// volume by the disk's name; or not an EBS volume.
+    pub volume: Option<VolumeId>,
+    /// An instance store: no snapshot holds it.
+    #[serde(default)]
+    pub ephemeral: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,6 +291,51 @@ pub struct Facts {
     pub processes_limit: u32,
     /// It opens its keystore by itself today (H15): an auto-login keystore is configured and present.
     pub opens_by_itself: bool,
+    /// Rows of V$ENCRYPTION_KEYS that are of this database or that something in it names. `None`: nobody looked.
+    #[serde(default)]
+    pub keys: Option<Vec<KnownKey>>,
+    /// What may need a former key for as long as it is kept (H43). `None`: nobody looked.
+    #[serde(default)]
+    pub kept: Option<Kept>,
+}
+
+/// A row of V$ENCRYPTION_KEYS.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KnownKey {
+    pub key: MasterKeyId,
+    pub store: Option<Store>,
+    /// The container it was made in.
+    pub container: Option<ContainerName>,
+    pub activated: Option<Timestamp>,
+}
+
+/// What the control file knows of backups and logs. Dumps and unplugged databases leave no trace there. Times are the
+/// host's clock; each `None` could not be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// CONTROL_FILE_RECORD_KEEP_TIME in days: of what is older the control file may have forgotten (a recovery catalog has not).
+    pub record_keep_days: Option<u32>,
+    /// RMAN pieces and image copies that are not deleted, by the time their backup began.
+    pub backups: Option<Span>,
+    /// Archived logs that are not deleted, by the time of their first change.
+    pub archived_logs: Option<Span>,
+    pub flashback: Option<Flashback>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flashback {
+    Off,
+    /// Flashback logs reach back to this time.
+    Since(Timestamp),
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    pub count: u32,
+    /// `None`: there is none.
+    pub oldest: Option<Timestamp>,
+    pub newest: Option<Timestamp>,
 }
 
 /// A row of V$ENCRYPTION_WALLET, read once a survey (H12).
@@ -266,6 +405,8 @@ pub struct RedoLog {
 pub struct RestorePoint {
     pub name: String,
     pub guaranteed: bool,
+    #[serde(default)]
+    pub time: Option<Timestamp>,
 }
 
 /// What stands in the way right now (H21).
@@ -283,6 +424,21 @@ pub struct Blockers {
 }
 
 impl Survey {
+    pub fn mount(&self, point: &str) -> Option<&Mount> {
+        self.mounts.iter().find(|mount| mount.point == point)
+    }
+
+    /// Every disk that a file needs; `None`: one of them is not known.
+    pub fn disks<'a>(&'a self, file: &FilePlace) -> Option<Vec<&'a Disk>> {
+        let mut disks = Vec::new();
+        for point in file.mounts.as_ref()? {
+            disks.extend(self.mount(point)?.disks.as_ref()?);
+        }
+        disks.sort();
+        disks.dedup();
+        Some(disks)
+    }
+
     pub fn database(&self, sid: &Sid) -> Option<&Database> {
         self.databases.iter().find(|database| database.sid == *sid)
     }

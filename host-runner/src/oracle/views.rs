@@ -384,7 +384,10 @@ pub fn redo(s: &mut Session) -> Result<Vec<(RedoLog, u64)>, SessionError> {
 pub fn restore_points(s: &mut Session) -> Result<Vec<RestorePoint>, SessionError> {
     let sql = select(&["name", "guarantee_flashback_database"], "FROM v$restore_point");
     let rows = s.query(&sql, 2)?;
-    Ok(rows.into_iter().map(|row| RestorePoint { name: row[0].trim().to_owned(), guaranteed: row[1].trim() == "YES" }).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| RestorePoint { name: row[0].trim().to_owned(), guaranteed: row[1].trim() == "YES", time: None })
+        .collect())
 }
 
 /// A standby destination or a broker configuration (H19).

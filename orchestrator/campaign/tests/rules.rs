@@ -244,7 +244,7 @@ const CASES: &[(Code, Severity, Plant)] = &[
     (Code::ARCHIVER_STUCK, Severity::Error, |w| w.facts().blockers.archiver_stuck = true),
     (Code::RECOVERY_AREA_FULL, Severity::Error, |w| w.facts().blockers.recovery_area_used = Some(95)),
     (Code::RESTORE_POINT, Severity::Error, |w| {
-        w.facts().restore_points = vec![RestorePoint { name: "BEFORE".to_owned(), guaranteed: true }];
+        w.facts().restore_points = vec![RestorePoint { name: "BEFORE".to_owned(), guaranteed: true, time: None }];
     }),
     (Code::FLASHBACK, Severity::Error, |w| w.facts().flashback = true),
     (Code::FLASHBACK, Severity::Warning, |w| {

@@ -216,6 +216,8 @@ pub fn database(name: &str, seed: u64) -> Database {
             processes: 80,
             processes_limit: 300,
             opens_by_itself: true,
+            keys: None,
+            kept: None,
         }),
         keystore: KeystoreConfig::WalletRoot {
             wallet_root: format!("/u01/app/oracle/admin/{name}/wallet"),
@@ -223,6 +225,8 @@ pub fn database(name: &str, seed: u64) -> Database {
         },
         keystore_dir: Some(format!("/u01/app/oracle/admin/{name}/wallet/tde")),
         keystore_files: vec![],
+        auto_login: None,
+        files: None,
     }
 }
 
@@ -301,10 +305,14 @@ pub fn survey(n: usize, databases: Vec<Database>) -> Survey {
                 .collect(),
             packages: vec![],
             cloudhsm_mapped: false,
+            vendor: None,
+            cloudhsm_servers: None,
         },
         filesystems: vec![fs("/"), fs("/u01"), fs("/opt"), fs("/var/lib/tde2hsm")],
         databases,
         unreadable: vec![],
+        files: None,
+        mounts: vec![],
     }
 }
 
