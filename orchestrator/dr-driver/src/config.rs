@@ -1,3 +1,4 @@
+use crate::DocumentPin;
 use std::collections::BTreeSet;
 use tde2hsm_protocol::{AccountId, ClusterId, KmsKeyArn, Region, SecretArn};
 
@@ -20,8 +21,29 @@ pub struct DrConfig {
     pub rpo_minutes: u32,
     /// Copies in flight in the DR region, at most (20 unless raised, `A§3.3`).
     pub copies_in_flight: u16,
+    pub retention: Retention,
+    /// HSM backups that no kept point needs are deleted after this many days.
+    pub hsm_backup_retention_days: u16,
     /// SNS topic of the DR region.
     pub topic: Option<String>,
-    /// The SSM document of the source region that surveys are ordered through.
-    pub document: Option<String>,
+    /// The SSM document of the source region that surveys are ordered through; without it none is ordered.
+    pub document: Option<DocumentPin>,
+    pub expiry: Expiry,
+}
+
+/// How many points of each kind are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    pub hourly: u16,
+    pub daily: u16,
+    pub weekly: u16,
+    pub monthly: u16,
+}
+
+/// Whether what may go does go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    Delete,
+    /// It is only said what would be deleted.
+    DryRun,
 }

@@ -12,6 +12,13 @@ pub mod tag {
     /// On a copy: whence it came.
     pub const SOURCE_SNAPSHOT: &str = "tde2hsm:source-snapshot";
     pub const SOURCE_REGION: &str = "tde2hsm:source-region";
+    /// On a copy: the volume that its source is of, since a copy names none (`A§3.2`), and the instance it was attached to.
+    pub const SOURCE_VOLUME: &str = "tde2hsm:source-volume";
+    pub const INSTANCE: &str = "tde2hsm:instance";
+    /// On a copy: the source's StartTime in seconds since 1970, which says what moment the copy shows.
+    pub const SOURCE_STARTED: &str = "tde2hsm:source-started";
+    /// On a copy of an HSM backup: the backup it is of.
+    pub const SOURCE_BACKUP: &str = "tde2hsm:source-backup";
     /// On a copy: the token of the intent that was recorded before the call. What carries our tags without a recorded token
     /// was not made by us (H37).
     pub const TOKEN: &str = "tde2hsm:token";

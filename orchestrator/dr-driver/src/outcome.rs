@@ -1,0 +1,92 @@
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use tde2hsm_protocol::{Code, Region, Severity, SnapshotId, Timestamp};
+
+/// Why a job runs now. A hint only says where to look first: what an event claims is described again, and a job does what
+/// the state of the world calls for (H37).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Hint {
+    /// The schedule, or a person.
+    #[default]
+    Tick,
+    /// An event names these snapshots.
+    Snapshots(BTreeSet<SnapshotId>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Job {
+    CopySnapshots,
+    CopyHsmBackups,
+    SettleCopies,
+    ExpireCopies,
+    AuditRecovery,
+}
+
+impl Job {
+    pub const ALL: [Job; 5] = [Job::CopySnapshots, Job::CopyHsmBackups, Job::SettleCopies, Job::ExpireCopies, Job::AuditRecovery];
+
+    /// Also the function's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Job::CopySnapshots => "copy-snapshots",
+            Job::CopyHsmBackups => "copy-hsm-backups",
+            Job::SettleCopies => "settle-copies",
+            Job::ExpireCopies => "expire-copies",
+            Job::AuditRecovery => "audit-recovery",
+        }
+    }
+}
+
+/// What one run of a job did, saw and could not see.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub job: Job,
+    pub at: Timestamp,
+    /// How many of what, such as `copies-begun`.
+    pub counts: BTreeMap<String, u64>,
+    pub messages: Vec<Message>,
+    pub metrics: Vec<Metric>,
+    /// Calls that gave no answer: what follows from them is not known, and was not acted on.
+    pub unasked: Vec<Unasked>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    pub severity: Severity,
+    pub code: Code,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Metric {
+    pub name: String,
+    pub unit: Unit,
+    pub value: f64,
+    /// Beside the fleet, which is a dimension of all.
+    pub dimensions: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unit {
+    Count,
+    Seconds,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unasked {
+    pub region: Region,
+    /// Such as `ec2:DescribeSnapshots`.
+    pub call: String,
+    pub why: String,
+}
+
+impl Outcome {
+    pub fn new(job: Job, at: Timestamp) -> Outcome {
+        Outcome { job, at, counts: BTreeMap::new(), messages: Vec::new(), metrics: Vec::new(), unasked: Vec::new() }
+    }
+
+    pub fn count(&self, what: &str) -> u64 {
+        self.counts.get(what).copied().unwrap_or(0)
+    }
+}
