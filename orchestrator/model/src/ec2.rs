@@ -395,7 +395,7 @@ fn look(value: &Value, path: &[&str]) -> Vec<String> {
 }
 
 /// `*` for any text, `?` for one character.
-fn wildcard(pattern: &str, text: &str) -> bool {
+pub(crate) fn wildcard(pattern: &str, text: &str) -> bool {
     let mut chars = pattern.chars();
     match chars.next() {
         None => text.is_empty(),

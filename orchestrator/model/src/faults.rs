@@ -87,8 +87,10 @@ pub(crate) fn throttled(service: Service) -> ApiError {
     match service {
         Service::Ec2 => ApiError::new("RequestLimitExceeded", "Request limit exceeded.").with_status(503),
         Service::S3 => ApiError::new("SlowDown", "Please reduce your request rate.").with_status(503),
-        Service::Sts => ApiError::new("Throttling", "Rate exceeded"),
-        Service::Ssm | Service::CloudHsm | Service::Secrets => ApiError::new("ThrottlingException", "Rate exceeded"),
+        Service::Sts | Service::Sns => ApiError::new("Throttling", "Rate exceeded"),
+        Service::Ssm | Service::CloudHsm | Service::Secrets | Service::Kms => {
+            ApiError::new("ThrottlingException", "Rate exceeded")
+        }
     }
 }
 
@@ -99,6 +101,8 @@ pub(crate) fn server_error(service: Service) -> ApiError {
         Service::Secrets => ("InternalServiceError", "An error occurred on the server side."),
         Service::Ec2 | Service::S3 => ("InternalError", "An internal error has occurred."),
         Service::Sts => ("InternalFailure", "An internal error has occurred."),
+        Service::Kms => ("KMSInternalException", "The request was rejected because an internal exception occurred."),
+        Service::Sns => ("InternalError", "An internal error has occurred."),
     };
     ApiError::new(code, message).with_status(500)
 }
@@ -113,7 +117,8 @@ pub(crate) fn denied(service: Service, who: &str, operation: &str) -> ApiError {
                 .with_status(403)
         }
         Service::S3 | Service::Sts => ApiError::new("AccessDenied", text).with_status(403),
+        Service::Sns => ApiError::new("AuthorizationError", text).with_status(403),
         Service::CloudHsm => ApiError::new("CloudHsmAccessDeniedException", text),
-        Service::Ssm | Service::Secrets => ApiError::new("AccessDeniedException", text),
+        Service::Ssm | Service::Secrets | Service::Kms => ApiError::new("AccessDeniedException", text),
     }
 }

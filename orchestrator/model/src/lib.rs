@@ -24,4 +24,4 @@ pub use error::ApiError;
 pub use faults::{CallFault, Fate, Faults};
 pub use ids::{AccountId, CommandId, Ids, InstanceId, Region};
 pub use time::Millis;
-pub use world::{Caller, Effect, Principal, RegionState, Reply, Request, Service, World, WorldOptions};
+pub use world::{Caller, Effect, LaunchedVolume, Principal, RegionState, Reply, Request, Service, World, WorldOptions};

@@ -18,10 +18,12 @@ pub enum Service {
     Secrets,
     Sts,
     S3,
+    Kms,
+    Sns,
 }
 
 impl Service {
-    pub const ALL: [Self; 6] = [Self::Ssm, Self::Ec2, Self::CloudHsm, Self::Secrets, Self::Sts, Self::S3];
+    pub const ALL: [Self; 8] = [Self::Ssm, Self::Ec2, Self::CloudHsm, Self::Secrets, Self::Sts, Self::S3, Self::Kms, Self::Sns];
 
     /// The prefix of IAM actions, and the name in a signature's scope.
     pub const fn prefix(self) -> &'static str {
@@ -32,6 +34,8 @@ impl Service {
             Self::Secrets => "secretsmanager",
             Self::Sts => "sts",
             Self::S3 => "s3",
+            Self::Kms => "kms",
+            Self::Sns => "sns",
         }
     }
 
@@ -46,6 +50,8 @@ pub enum Principal {
     Operator,
     /// The role of a host, whose credentials came from its instance metadata.
     Host(InstanceId),
+    /// The role of a function, by the function's name; what it may call is said with [`World::grant`].
+    Function(String),
 }
 
 #[derive(Debug, Clone)]
@@ -85,9 +91,95 @@ pub enum Effect {
         parameters: BTreeMap<String, Value>,
     },
     /// The agent of `instance` is asked to cancel.
-    Cancel { region: Region, instance: InstanceId, command: CommandId },
+    Cancel {
+        region: Region,
+        instance: InstanceId,
+        command: CommandId,
+    },
     /// The HSMs of a cluster are others than before.
-    HsmsChanged { region: Region, cluster: String },
+    HsmsChanged {
+        region: Region,
+        cluster: String,
+    },
+    /// The content of a volume is frozen, now. `instance`: what the volume was attached to.
+    SnapshotTaken {
+        region: Region,
+        snapshot: String,
+        instance: Option<InstanceId>,
+        volume: String,
+    },
+    /// A copy is complete: it holds what the source holds.
+    SnapshotCopied {
+        from: Region,
+        source: String,
+        region: Region,
+        snapshot: String,
+    },
+    /// Deleted, or it disappeared by itself after an error.
+    SnapshotDeleted {
+        region: Region,
+        snapshot: String,
+    },
+    /// Keys and users of a cluster are frozen, now, though the backup becomes READY later.
+    BackupTaken {
+        region: Region,
+        cluster: String,
+        backup: String,
+    },
+    /// A copy is READY.
+    BackupCopied {
+        from: Region,
+        source: String,
+        region: Region,
+        backup: String,
+    },
+    /// Gone for good: seven days after its deletion, or a copy that failed.
+    BackupGone {
+        region: Region,
+        backup: String,
+    },
+    /// A cluster made from a backup is ACTIVE, without any HSM yet.
+    ClusterRestored {
+        region: Region,
+        cluster: String,
+        backup: String,
+    },
+    ClusterGone {
+        region: Region,
+        cluster: String,
+    },
+    /// An instance made by RunInstances is running.
+    InstanceLaunched {
+        region: Region,
+        instance: InstanceId,
+        image: String,
+        volumes: Vec<LaunchedVolume>,
+    },
+    /// An instance is shutting down for good.
+    InstanceTerminated {
+        region: Region,
+        instance: InstanceId,
+    },
+    Published {
+        region: Region,
+        topic: String,
+        subject: String,
+        message: String,
+    },
+    /// An event as EventBridge gives it to a target: the whole envelope (A§2.3).
+    Event {
+        region: Region,
+        detail: Value,
+    },
+}
+
+/// A volume that RunInstances made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchedVolume {
+    pub device: String,
+    pub volume: String,
+    /// Empty where it was made of no snapshot.
+    pub snapshot: String,
 }
 
 /// How fast the world is. All times are milliseconds.
@@ -128,7 +220,15 @@ pub struct World {
     pub options: WorldOptions,
     regions: BTreeMap<Region, RegionState>,
     effects: Vec<Effect>,
-    calls: BTreeMap<(bool, String), u64>,
+    calls: BTreeMap<(Kind, String), u64>,
+    grants: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Operator,
+    Hosts,
+    Function(String),
 }
 
 /// Operations a host's role may use: what docs/permissions.md grants it.
@@ -160,6 +260,7 @@ impl World {
             regions,
             effects: Vec::new(),
             calls: BTreeMap::new(),
+            grants: BTreeMap::new(),
         }
     }
 
@@ -177,14 +278,44 @@ impl World {
 
     /// How often the operator (`false`: the hosts) called each operation, by `service:Operation`.
     pub fn calls(&self, of_operator: bool) -> BTreeMap<String, u64> {
-        self.calls.iter().filter(|((op, _), _)| *op == of_operator).map(|((_, name), n)| (name.clone(), *n)).collect()
+        self.calls_of(&if of_operator { Kind::Operator } else { Kind::Hosts })
+    }
+
+    /// How often a function called each operation.
+    pub fn function_calls(&self, name: &str) -> BTreeMap<String, u64> {
+        self.calls_of(&Kind::Function(name.to_owned()))
+    }
+
+    fn calls_of(&self, kind: &Kind) -> BTreeMap<String, u64> {
+        self.calls.iter().filter(|((by, _), _)| by == kind).map(|((_, name), n)| (name.clone(), *n)).collect()
+    }
+
+    /// Says what a function's role may call: IAM action patterns such as `ec2:CopySnapshot` or `ec2:Describe*`. What is
+    /// not named here is refused.
+    pub fn grant(&mut self, function: &str, actions: Vec<String>) {
+        self.grants.insert(function.to_owned(), actions);
+    }
+
+    fn may(&self, principal: &Principal, service: Service, operation: &str) -> bool {
+        match principal {
+            Principal::Operator => true,
+            Principal::Host(_) => HOST_ROLE.iter().any(|(s, ops)| *s == service && ops.contains(&operation)),
+            Principal::Function(name) => {
+                let action = format!("{}:{}", service.prefix(), iam_action(service, operation));
+                self.grants.get(name).is_some_and(|have| have.iter().any(|pattern| crate::ec2::wildcard(pattern, &action)))
+            }
+        }
     }
 
     /// Counts a call and says whether it goes ahead, and what becomes of its reply. S3 asks here too, though its
     /// storage lies outside the model. `None` in the error: the connection dies without a word.
     pub fn admit(&mut self, caller: &Caller, service: Service, operation: &str) -> Result<Fate, Option<ApiError>> {
-        let of_operator = caller.principal == Principal::Operator;
-        *self.calls.entry((of_operator, format!("{}:{operation}", service.prefix()))).or_default() += 1;
+        let kind = match &caller.principal {
+            Principal::Operator => Kind::Operator,
+            Principal::Host(_) => Kind::Hosts,
+            Principal::Function(name) => Kind::Function(name.clone()),
+        };
+        *self.calls.entry((kind, format!("{}:{operation}", service.prefix()))).or_default() += 1;
         let fate = match self.faults.take(service, operation) {
             None => Fate::Delivered,
             Some(CallFault::LoseReply) => Fate::Lost,
@@ -193,8 +324,11 @@ impl World {
             Some(CallFault::ServerError) => return Err(Some(faults::server_error(service))),
             Some(CallFault::Deny) => return Err(Some(faults::denied(service, &caller.arn, operation))),
         };
-        let allowed = of_operator || HOST_ROLE.iter().any(|(s, ops)| *s == service && ops.contains(&operation));
-        if allowed { Ok(fate) } else { Err(Some(faults::denied(service, &caller.arn, operation))) }
+        if self.may(&caller.principal, service, operation) {
+            Ok(fate)
+        } else {
+            Err(Some(faults::denied(service, &caller.arn, operation)))
+        }
     }
 
     /// Answers one call. An operation the model does not know is refused by its name.
@@ -243,7 +377,7 @@ impl World {
                 }
                 Ok(value)
             }
-            Service::Sts | Service::S3 => Err(unknown(service, operation)),
+            Service::Sts | Service::S3 | Service::Kms | Service::Sns => Err(unknown(service, operation)),
         }
     }
 
@@ -349,13 +483,22 @@ impl World {
     }
 }
 
+/// The IAM action of an operation, where the two have different names.
+fn iam_action(service: Service, operation: &str) -> &str {
+    match (service, operation) {
+        (Service::S3, "ListObjectsV2" | "ListObjects" | "HeadBucket") => "ListBucket",
+        (Service::S3, "HeadObject") => "GetObject",
+        _ => operation,
+    }
+}
+
 pub(crate) fn unknown(service: Service, operation: &str) -> ApiError {
     match service {
-        Service::Ec2 | Service::Sts => {
+        Service::Ec2 | Service::Sts | Service::Sns => {
             ApiError::new("InvalidAction", format!("The action {operation} is not valid for this web service."))
         }
         Service::S3 => ApiError::new("NotImplemented", format!("{operation} is not implemented")).with_status(501),
-        Service::Ssm | Service::CloudHsm | Service::Secrets => {
+        Service::Ssm | Service::CloudHsm | Service::Secrets | Service::Kms => {
             ApiError::new("UnknownOperationException", format!("The operation {operation} is not known"))
         }
     }

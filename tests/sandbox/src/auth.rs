@@ -49,7 +49,7 @@ impl AuthError {
         const MISMATCH: &str = "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details.";
         const EXPIRED: &str = "The security token included in the request is expired";
         match service {
-            Service::Ssm | Service::CloudHsm | Service::Secrets => match self {
+            Service::Ssm | Service::CloudHsm | Service::Secrets | Service::Kms => match self {
                 Self::Missing => ApiError::new("MissingAuthenticationTokenException", "Missing Authentication Token"),
                 Self::Malformed(why) => ApiError::new("IncompleteSignatureException", *why),
                 Self::UnknownKey(_) | Self::WrongToken => ApiError::new("UnrecognizedClientException", INVALID),
@@ -64,7 +64,7 @@ impl AuthError {
                     ApiError::new("AuthFailure", "AWS was not able to validate the provided access credentials").with_status(401)
                 }
             },
-            Service::Sts => match self {
+            Service::Sts | Service::Sns => match self {
                 Self::Missing => {
                     ApiError::new("MissingAuthenticationToken", "Request is missing Authentication Token").with_status(403)
                 }

@@ -116,7 +116,7 @@ impl Cloud {
             return self.answer_s3(Request::from_parts(parts, Body::from(body)), s3).await;
         }
         let body = collect(body).await?;
-        let form = matches!(service, Service::Ec2 | Service::Sts).then(|| wire::form(&body));
+        let form = matches!(service, Service::Ec2 | Service::Sts | Service::Sns).then(|| wire::form(&body));
         let operation = match &form {
             Some(form) => form["Action"].as_str().unwrap_or_default().to_owned(),
             None => target.rsplit('.').next().unwrap_or_default().to_owned(),

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use sandbox::clock::parse_duration;
 use sandbox::control::{self, Ask};
 use sandbox::fleet::Size;
-use sandbox::host::{ExecArgs, InitArgs, Overlay, run_exec, run_init};
+use sandbox::host::{ExecArgs, InitArgs, run_exec, run_init};
 use sandbox::layout::Layout;
 use sandbox::sandbox::{Sandbox, UpOptions};
 use sandbox::userns::become_root;
@@ -89,15 +89,7 @@ enum Cmd {
     #[command(hide = true)]
     HostInit {
         #[arg(long)]
-        root: PathBuf,
-        #[arg(long)]
-        hostname: String,
-        #[arg(long)]
-        bind: Vec<String>,
-        #[arg(long)]
-        lower: Option<PathBuf>,
-        #[arg(long)]
-        scratch: Option<PathBuf>,
+        args: String,
     },
     /// Enter a host.
     #[command(hide = true)]
@@ -120,12 +112,10 @@ const UNAVAILABLE: u8 = 69;
 
 fn main() -> ExitCode {
     match Args::parse().command {
-        Cmd::HostInit { root, hostname, bind, lower, scratch } => {
-            let binds =
-                bind.iter().filter_map(|b| b.split_once('=')).map(|(from, to)| (PathBuf::from(from), to.to_owned())).collect();
-            let overlay = lower.zip(scratch).map(|(lower, scratch)| Overlay { lower, scratch });
-            code(run_init(&InitArgs { root, hostname, binds, overlay }))
-        }
+        Cmd::HostInit { args } => match serde_json::from_str::<InitArgs>(&args) {
+            Ok(args) => code(run_init(&args)),
+            Err(e) => fail(1, &e.to_string()),
+        },
         Cmd::HostExec { pid, cd, argv } => code(run_exec(&ExecArgs { pid, dir: cd, argv })),
         Cmd::Up { dir, fleet, seed, record, port } => {
             let rights = match become_root() {

@@ -263,6 +263,7 @@ tag = {{ key = "{key}", value = "{value}" }}
                     tracing::warn!("the HSMs of {cluster} could not be changed: {e:#}");
                 }
             }
+            other => tracing::debug!(?other, "nothing here carries this out"),
         }
     }
 

@@ -7,6 +7,7 @@ use tde2hsm_model::{ApiError, Service};
 
 const EC2_NS: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
 const STS_NS: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
+const SNS_NS: &str = "http://sns.amazonaws.com/doc/2010-03-31/";
 
 /// The answer of `service` to `operation`.
 pub fn respond(service: Service, operation: &str, result: &Result<Value, ApiError>, request_id: &str) -> Response<Body> {
@@ -16,9 +17,12 @@ pub fn respond(service: Service, operation: &str, result: &Result<Value, ApiErro
     };
     let (kind, id_header, body) = match service {
         Service::Ec2 => ("text/xml;charset=UTF-8", "x-amzn-requestid", ec2(operation, result, request_id)),
-        Service::Sts => ("text/xml", "x-amzn-requestid", sts(operation, result, request_id)),
+        Service::Sts => ("text/xml", "x-amzn-requestid", query(STS_NS, operation, result, request_id)),
+        Service::Sns => ("text/xml", "x-amzn-requestid", query(SNS_NS, operation, result, request_id)),
         Service::S3 => ("application/xml", "x-amz-request-id", s3_error(result, request_id)),
-        Service::Ssm | Service::CloudHsm | Service::Secrets => ("application/x-amz-json-1.1", "x-amzn-requestid", json(result)),
+        Service::Ssm | Service::CloudHsm | Service::Secrets | Service::Kms => {
+            ("application/x-amz-json-1.1", "x-amzn-requestid", json(result))
+        }
     };
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
@@ -79,18 +83,18 @@ fn ec2(operation: &str, result: &Result<Value, ApiError>, request_id: &str) -> S
     out
 }
 
-fn sts(operation: &str, result: &Result<Value, ApiError>, request_id: &str) -> String {
+fn query(namespace: &str, operation: &str, result: &Result<Value, ApiError>, request_id: &str) -> String {
     let mut out = String::new();
     match result {
         Ok(value) => {
-            out.push_str(&format!("<{operation}Response xmlns=\"{STS_NS}\"><{operation}Result>"));
+            out.push_str(&format!("<{operation}Response xmlns=\"{namespace}\"><{operation}Result>"));
             members(&mut out, value);
             out.push_str(&format!(
                 "</{operation}Result><ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{operation}Response>"
             ));
         }
         Err(error) => {
-            out.push_str(&format!("<ErrorResponse xmlns=\"{STS_NS}\">"));
+            out.push_str(&format!("<ErrorResponse xmlns=\"{namespace}\">"));
             let error = serde_json::json!({"Error": {"Type": "Sender", "Code": error.code, "Message": error.message}, "RequestId": request_id});
             members(&mut out, &error);
             out.push_str("</ErrorResponse>");

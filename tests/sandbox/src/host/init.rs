@@ -5,43 +5,52 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, chdir, fork, pivot_root, sethostname};
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// Directories of the machine that every host sees read-only.
 const SHARED: [&str; 5] = ["usr", "bin", "sbin", "lib", "lib64"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-/// A throw-away layer over a host's root, in which a fresh instance may write without a trace.
-#[derive(Debug, Clone)]
-pub struct Overlay {
-    pub lower: PathBuf,
-    pub scratch: PathBuf,
+/// A file system of the host, on a volume of its own.
+///
+/// It is an overlay whose upper layer holds what the volume holds: a mount of its own, with a device number of its own,
+/// which the mount table says to come from the volume's NVMe device, as on an instance. A volume made from a snapshot has the
+/// snapshot's content as its lower layer, and a throw-away copy of a host has the host's own layers there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// As the mount table names it, such as `/dev/nvme0n1p1`.
+    pub source: String,
+    /// Absolute path in the host.
+    pub target: String,
+    /// Uppermost first; may be empty.
+    pub lower: Vec<PathBuf>,
+    pub upper: PathBuf,
+    /// Emptied at each start, on the file system of `upper`.
+    pub work: PathBuf,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InitArgs {
+    /// Where the root is put together; also the upper layer of the host's root volume.
     pub root: PathBuf,
     pub hostname: String,
-    /// Directories of the machine to show inside: source, absolute path in the host, writable or not.
+    /// Directories and files of the machine to show inside: source, absolute path in the host.
     pub binds: Vec<(PathBuf, String)>,
-    pub overlay: Option<Overlay>,
+    /// The root volume first, then the others.
+    pub mounts: Vec<Mount>,
+    /// NVMe devices with their volume ids, as udev links them: `nvme1n1`, `vol-0123…`.
+    pub devices: Vec<(String, String)>,
 }
 
 impl InitArgs {
-    pub fn to_argv(&self) -> Vec<String> {
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        let mut argv = vec!["--root".to_owned(), text(&self.root), "--hostname".to_owned(), self.hostname.clone()];
-        for (source, target) in &self.binds {
-            argv.extend(["--bind".to_owned(), format!("{}={target}", source.display())]);
-        }
-        if let Some(overlay) = &self.overlay {
-            argv.extend(["--lower".to_owned(), text(&overlay.lower), "--scratch".to_owned(), text(&overlay.scratch)]);
-        }
-        argv
+    pub fn to_argv(&self) -> Result<Vec<String>, HostError> {
+        let text = serde_json::to_string(self).map_err(|e| io("writing a host's arguments")(e.into()))?;
+        Ok(vec!["--args".to_owned(), text])
     }
 }
 
@@ -109,9 +118,8 @@ fn build(args: &InitArgs) -> Result<(), HostError> {
     const NONE: Option<&str> = None;
     let root = &args.root;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).map_err(nix_io("making mounts private"))?;
-    match &args.overlay {
-        None => bind(root, root, false)?,
-        Some(overlay) => mount_overlay(root, overlay)?,
+    for volume in &args.mounts {
+        mount_volume(root, volume)?;
     }
     for name in SHARED {
         let source = Path::new("/").join(name);
@@ -150,6 +158,7 @@ fn build(args: &InitArgs) -> Result<(), HostError> {
     {
         symlink(to, dev.join(name)).map_err(io(format!("linking /dev/{name}")))?;
     }
+    name_devices(&dev, args)?;
     tmpfs("dev/shm", "mode=1777")?;
     tmpfs("run", "mode=755")?;
     let proc = root.join("proc");
@@ -158,7 +167,13 @@ fn build(args: &InitArgs) -> Result<(), HostError> {
         .map_err(nix_io("mounting /proc"))?;
     for (source, target) in &args.binds {
         let target = root.join(target.trim_start_matches('/'));
-        fs::create_dir_all(&target).map_err(io(format!("making {}", target.display())))?;
+        if source.is_file() {
+            fs::create_dir_all(target.parent().unwrap_or(root))
+                .and_then(|()| fs::write(&target, ""))
+                .map_err(io(format!("making {}", target.display())))?;
+        } else {
+            fs::create_dir_all(&target).map_err(io(format!("making {}", target.display())))?;
+        }
         bind(source, &target, false)?;
     }
     chdir(root).map_err(nix_io("entering the root"))?;
@@ -208,14 +223,49 @@ fn set_read_only(target: &Path) -> Result<(), HostError> {
     if done == 0 { Ok(()) } else { Err(io(format!("making {} read-only", target.display()))(std::io::Error::last_os_error())) }
 }
 
-fn mount_overlay(root: &Path, overlay: &Overlay) -> Result<(), HostError> {
-    let (upper, work) = (overlay.scratch.join("upper"), overlay.scratch.join("work"));
-    for dir in [&upper, &work] {
+fn mount_volume(root: &Path, volume: &Mount) -> Result<(), HostError> {
+    let target = root.join(volume.target.trim_start_matches('/'));
+    // What an earlier mount left there forbids the next.
+    let _ = fs::remove_dir_all(&volume.work);
+    let none = volume.work.join("none");
+    let work = volume.work.join("work");
+    for dir in [&target, &volume.upper, &work, &none] {
         fs::create_dir_all(dir).map_err(io(format!("making {}", dir.display())))?;
     }
-    fs::set_permissions(&upper, fs::Permissions::from_mode(0o755)).map_err(io("opening the upper layer"))?;
-    let options = format!("lowerdir={},upperdir={},workdir={}", overlay.lower.display(), upper.display(), work.display());
-    let try_mount = |options: &str| mount(Some("overlay"), root, Some("overlay"), MsFlags::empty(), Some(options));
-    // A user namespace may not write trusted.* attributes.
-    try_mount(&options).or_else(|_| try_mount(&format!("{options},userxattr"))).map_err(nix_io("mounting the overlay"))
+    let mut lower: Vec<String> = volume.lower.iter().map(|dir| dir.display().to_string()).collect();
+    if lower.is_empty() {
+        lower.push(none.display().to_string());
+    }
+    let options =
+        format!("index=off,lowerdir={},upperdir={},workdir={}", lower.join(":"), volume.upper.display(), work.display());
+    let try_mount = |more: &str| {
+        mount(Some(volume.source.as_str()), &target, Some("overlay"), MsFlags::empty(), Some(&*format!("{options}{more}")))
+    };
+    // Nobody waits for the machine's disk here: what is gone with the machine may be gone. A user namespace may not write
+    // trusted.* attributes.
+    try_mount(",volatile")
+        .or_else(|_| try_mount(",volatile,userxattr"))
+        .or_else(|_| try_mount(",userxattr"))
+        .or_else(|_| try_mount(""))
+        .map_err(nix_io(format!("mounting {} at {}", volume.source, volume.target)))
+}
+
+/// What udev makes of NVMe devices on an instance: nodes, and links that name the EBS volume.
+fn name_devices(dev: &Path, args: &InitArgs) -> Result<(), HostError> {
+    let by_id = dev.join("disk/by-id");
+    fs::create_dir_all(&by_id).map_err(io("making /dev/disk/by-id"))?;
+    let node = |name: &str, link: String| -> std::io::Result<()> {
+        fs::write(dev.join(name), "")?;
+        symlink(format!("../../{name}"), by_id.join(link))
+    };
+    for (device, volume) in &args.devices {
+        let link = format!("nvme-Amazon_Elastic_Block_Store_{}", volume.replace('-', ""));
+        let parts =
+            args.mounts.iter().filter_map(|m| m.source.strip_prefix("/dev/")?.strip_prefix(device.as_str())?.strip_prefix('p'));
+        for part in parts {
+            node(&format!("{device}p{part}"), format!("{link}-part{part}")).map_err(io("naming a partition"))?;
+        }
+        node(device, link).map_err(io("naming a device"))?;
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ mod init;
 pub mod rootfs;
 
 pub use exec::{ExecArgs, run as run_exec};
-pub use init::{InitArgs, Overlay, run as run_init};
+pub use init::{InitArgs, Mount, run as run_init};
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -45,8 +45,7 @@ struct Running {
 
 #[derive(Debug)]
 pub struct Namespace {
-    root: PathBuf,
-    init: Vec<String>,
+    init: InitArgs,
     program: PathBuf,
     running: Mutex<Option<Running>>,
 }
@@ -54,20 +53,43 @@ pub struct Namespace {
 impl Namespace {
     /// A host over `args.root`, not started yet. `program` is the sandbox itself.
     pub fn new(program: &Path, args: &InitArgs) -> Self {
-        Self { root: args.root.clone(), init: args.to_argv(), program: program.to_owned(), running: Mutex::new(None) }
+        Self { init: args.clone(), program: program.to_owned(), running: Mutex::new(None) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where an absolute path of the host lies outside.
+    /// Where an absolute path of the host lies outside. Of a host that is up this goes through its own mounts: a layer that is
+    /// written to behind the back of its overlay may not show there.
     pub fn outside(&self, path: &str) -> PathBuf {
-        self.root.join(path.trim_start_matches('/'))
+        let path = path.trim_start_matches('/');
+        if let Some(running) = self.lock().as_ref() {
+            return PathBuf::from(format!("/proc/{}/root", running.pid1)).join(path);
+        }
+        let mounts = self
+            .init
+            .mounts
+            .iter()
+            .filter_map(|m| Some((Path::new(path).strip_prefix(m.target.trim_start_matches('/')).ok()?, m)));
+        match mounts.min_by_key(|(rest, _)| rest.components().count()) {
+            Some((rest, mount)) => mount.upper.join(rest),
+            None => self.init.root.join(path),
+        }
     }
 
+    /// The upper layer of the root volume.
     pub fn root(&self) -> &Path {
-        &self.root
+        &self.init.root
+    }
+
+    pub fn init(&self) -> &InitArgs {
+        &self.init
+    }
+
+    /// Process 1 as seen from outside.
+    pub fn pid1(&self) -> Option<i32> {
+        self.lock().as_ref().map(|r| r.pid1)
     }
 
     pub fn is_up(&self) -> bool {
@@ -90,7 +112,7 @@ impl Namespace {
         }
         let mut child = Command::new(&self.program)
             .arg("host-init")
-            .args(&self.init)
+            .args(self.init.to_argv()?)
             .env_clear()
             .env("PATH", PATH)
             .stdin(Stdio::piped())
