@@ -50,9 +50,8 @@ impl Campaign {
 fn world(fleet: &str, physics: &str, seed: u64) -> Result<(tempfile::TempDir, World)> {
     let dir = tempfile::tempdir()?;
     let world = World::up(&dir.path().join("world"), fleet, seed)?;
-    for host in world.hosts()? {
-        std::fs::write(world.root(&host).join("etc/oracle-sim.json"), physics)?;
-    }
+    // Not by hand: what lies below `hosts` is a layer of a file system that is mounted.
+    world.fault(&["oracle", "all", physics])?;
     world.setup()?.ok()?;
     world.plan()?.ok()?;
     Ok((dir, world))

@@ -247,7 +247,7 @@ pub fn seed(site: &Site<'_>, plan: &HostPlan, namespace: &Namespace, truth_dir: 
         fs::write(truth_dir.join(format!("{}.json", database.sid)), serde_json::to_vec_pretty(&truth)?)?;
     }
     for database in plan.databases.iter().filter(|d| d.own_tns_admin) {
-        give_tns_admin(site.users, database, namespace.root())?;
+        give_tns_admin(site.users, database, &namespace.outside("/"))?;
     }
     Ok(())
 }
@@ -271,8 +271,8 @@ fn give_tns_admin(users: Users, database: &Database, root: &Path) -> Result<()> 
 }
 
 /// What a DBA types to open a database's keystore: the PIN of the HSM whose library is in place, or the software password.
-fn password(secrets: &Secrets, database: &Database, root: &Path) -> String {
-    let below = |vendor: Vendor| find(&root.join("opt/oracle/extapi"), vendor.library_name());
+fn password(secrets: &Secrets, database: &Database, namespace: &Namespace) -> String {
+    let below = |vendor: Vendor| find(&namespace.outside("/opt/oracle/extapi"), vendor.library_name());
     match database.source {
         _ if below(Vendor::CloudHsm) => secrets.new_pin(),
         Source::OldHsm => secrets.old_pin(),
@@ -288,7 +288,7 @@ fn find(dir: &Path, name: &str) -> bool {
 /// the keys, so the keystore comes before the database (H25).
 pub fn start(users: Users, secrets: &Secrets, plan: &HostPlan, namespace: &Namespace) -> Result<()> {
     for database in &plan.databases {
-        let password = password(secrets, database, namespace.root());
+        let password = password(secrets, database, namespace);
         let open = format!("ADMINISTER KEY MANAGEMENT SET KEYSTORE OPEN IDENTIFIED BY \"{password}\";\n");
         let mut script = format!("CONNECT / AS SYSDBA\nSTARTUP MOUNT\n{open}ALTER DATABASE OPEN;\n");
         if !database.pdbs.is_empty() {

@@ -5,7 +5,7 @@ use crate::cloud::Cloud;
 use crate::databases::{self, Programs, Site};
 use crate::fleet::{HostPlan, Size};
 use crate::host::rootfs::{self, RootSpec, Users};
-use crate::host::{InitArgs, Namespace};
+use crate::host::{InitArgs, Mount, Namespace};
 use crate::imds::{Identity, Imds};
 use crate::layout::Layout;
 use crate::userns::Rights;
@@ -34,6 +34,11 @@ pub const FLEET_TAG: (&str, &str) = ("tde2hsm:fleet", "demo");
 pub const TOKENS: [&str; 2] = ["old-hsm", "cloudhsm"];
 /// Hosts whose databases are seeded or read at once.
 pub const WIDTH: usize = 4;
+/// The NVMe device of the root volume, and what is mounted of it.
+const ROOT_DEVICE: (&str, &str) = ("nvme0n1", "/dev/nvme0n1p1");
+const DATA_DEVICE: (&str, &str) = ("nvme1n1", "/dev/nvme1n1");
+/// Where the data volume lies: data files, control files, redo.
+pub const DATA_DIR: &str = "/u01/oradata";
 const OLD_HSM: [&str; 2] = ["10.0.7.10", "10.0.7.11"];
 /// A version of the agent that interpolates parameters as environment variables.
 const AGENT_VERSION: &str = "3.3.3572.0";
@@ -127,12 +132,30 @@ impl Sandbox {
         let mut hosts = Vec::new();
         for (number, plan) in options.fleet.plan().into_iter().enumerate() {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("opening a metadata port")?;
-            let identity = network.launch(&cloud, &region, number, &plan);
+            let (identity, volumes) = network.launch(&cloud, &region, number, &plan);
             let endpoints =
                 format!("imds = \"http://{}\"\nsecretsmanager = \"{endpoint}\"\ns3 = \"{endpoint}\"\n", listener.local_addr()?);
             let root = layout.host_root(&identity.instance);
             rootfs::make(&root, &RootSpec { hostname: &plan.name, ip: &identity.private_ip, users, endpoints: &endpoints })?;
-            let init = InitArgs { root, hostname: plan.name.clone(), binds: hsm_binds(&layout)?, overlay: None };
+            let home = layout.hosts().join(identity.instance.as_str());
+            let [root_volume, data_volume] = &volumes;
+            let data = home.join("data");
+            fs::create_dir_all(&data)?;
+            rootfs::own(&data, users.oracle, users.oinstall)?;
+            let mount = |source: &str, target: &str, upper: PathBuf, work: &str| Mount {
+                source: source.to_owned(),
+                target: target.to_owned(),
+                lower: Vec::new(),
+                upper,
+                work: home.join("work").join(work),
+            };
+            let init = InitArgs {
+                root: root.clone(),
+                hostname: plan.name.clone(),
+                binds: hsm_binds(&layout)?,
+                mounts: vec![mount(ROOT_DEVICE.1, "/", root, "root"), mount(DATA_DEVICE.1, DATA_DIR, data, "data")],
+                devices: vec![(ROOT_DEVICE.0.to_owned(), root_volume.clone()), (DATA_DEVICE.0.to_owned(), data_volume.clone())],
+            };
             let namespace = Arc::new(Namespace::new(&program, &init));
             let id = identity.instance.clone();
             let agent = Agent::new(cloud.clone(), namespace.clone(), region.clone(), id.clone());
@@ -460,13 +483,11 @@ impl Network {
     }
 
     /// Launches the instance of a host and registers its agent.
-    fn launch(&self, cloud: &Cloud, region: &Region, number: usize, plan: &HostPlan) -> Identity {
+    fn launch(&self, cloud: &Cloud, region: &Region, number: usize, plan: &HostPlan) -> (Identity, [String; 2]) {
         let mut world = cloud.world();
         let id = InstanceId::new(format!("i-{}", world.ids.hex(17)));
-        let volumes = vec![
-            ("/dev/xvda".to_owned(), format!("vol-{}", world.ids.hex(17)), 50),
-            ("/dev/xvdf".to_owned(), format!("vol-{}", world.ids.hex(17)), 500),
-        ];
+        let ids = [format!("vol-{}", world.ids.hex(17)), format!("vol-{}", world.ids.hex(17))];
+        let volumes = vec![("/dev/xvda".to_owned(), ids[0].clone(), 50), ("/dev/xvdf".to_owned(), ids[1].clone(), 500)];
         let at = number % self.subnets.len();
         let (zone, subnet) = self.subnets[at].clone();
         let private_ip = format!("10.0.{}.{}", at + 1, 10 + number / 2 % 200);
@@ -498,7 +519,7 @@ impl Network {
                 last_ping: cloud.clock.now(),
             });
         }
-        Identity {
+        let identity = Identity {
             instance: id,
             region: region.clone(),
             zone,
@@ -507,6 +528,7 @@ impl Network {
             private_ip,
             role: ROLE.to_owned(),
             launched: self.launched,
-        }
+        };
+        (identity, ids)
     }
 }

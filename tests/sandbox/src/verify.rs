@@ -3,12 +3,13 @@
 //! The copy is an overlay, so the running fleet is neither stopped nor touched, and what a fresh instance writes is
 //! gone with it. Key stores are cut off for the fresh instances alone.
 
-use crate::host::{InitArgs, Namespace, Overlay};
-use crate::sandbox::{Sandbox, SandboxHost, hsm_binds};
+use crate::host::{InitArgs, Mount, Namespace};
+use crate::sandbox::{Sandbox, SandboxHost};
 use crate::{databases, host::HostError};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value, json};
 use std::fs;
+use std::path::{Path, PathBuf};
 
 const STORES: [&str; 4] = ["old-hsm", "software", "target", "cloudhsm"];
 
@@ -32,16 +33,22 @@ fn verify_host(sandbox: &Sandbox, host: &SandboxHost, cut_off: &[String]) -> Res
     let scratch = tempfile::Builder::new().prefix("verify-").tempdir_in(sandbox.layout.scratch())?;
     let root = scratch.path().join("root");
     fs::create_dir_all(&root).map_err(crate::host::io("making a root"))?;
-    let args = InitArgs {
-        root,
-        hostname: host.plan.name.clone(),
-        binds: hsm_binds(&sandbox.layout)?,
-        overlay: Some(Overlay { lower: host.namespace.root().to_owned(), scratch: scratch.path().to_owned() }),
-    };
+    let args = throw_away(host.namespace.init(), root, scratch.path());
     let copy = Namespace::new(&sandbox.program, &args);
     copy.start().map_err(|e: HostError| anyhow::anyhow!("{e}"))?;
     let truth = sandbox.layout.truth(&host.id);
     let result = databases::verify(sandbox.users, &host.plan, &copy, &truth, &sandbox.secrets, cut_off);
     copy.kill();
     result
+}
+
+/// The same host once more, its volumes the lower layers of new ones.
+fn throw_away(host: &InitArgs, root: PathBuf, scratch: &Path) -> InitArgs {
+    let mounts = host.mounts.iter().enumerate().map(|(n, mount)| Mount {
+        lower: std::iter::once(&mount.upper).chain(&mount.lower).cloned().collect(),
+        upper: scratch.join(format!("upper-{n}")),
+        work: scratch.join(format!("work-{n}")),
+        ..mount.clone()
+    });
+    InitArgs { root, mounts: mounts.collect(), ..host.clone() }
 }
