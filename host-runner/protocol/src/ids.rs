@@ -126,6 +126,10 @@ id!(/// A VPC subnet id.
     SubnetId, "a subnet id (`subnet-` and 8 or 17 hexadecimal digits)", |t| prefixed_hex(t, "subnet-", &[8, 17]));
 id!(/// A VPC security group id.
     SecurityGroupId, "a security group id (`sg-` and 8 or 17 hexadecimal digits)", |t| prefixed_hex(t, "sg-", &[8, 17]));
+id!(/// A CloudHSM v2 HSM id.
+    HsmId, "a CloudHSM HSM id (`hsm-…`)", |t| t
+        .strip_prefix("hsm-")
+        .is_some_and(|rest| (11..=32).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_alphanumeric())));
 id!(/// A CloudHSM v2 backup id.
     BackupId, "a CloudHSM backup id (`backup-…`)", |t| t
         .strip_prefix("backup-")

@@ -26,6 +26,8 @@ pub struct Fleet {
     #[serde(default)]
     pub hosts: Vec<HostOverride>,
     pub dr: Option<Dr>,
+    #[serde(default)]
+    pub protect: Protect,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -245,6 +247,26 @@ pub struct DrillPlace {
     pub instance_type: String,
 }
 
+/// Whether a wave waits until the keys of the wave before it are in an HSM backup (H8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Protect {
+    pub mode: ProtectMode,
+    /// How long a wave may wait for it; then the campaign ends unprotected and says so.
+    pub wait_hours: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProtectMode {
+    /// Nobody waits, and nobody knows.
+    Off,
+    /// For the backup that CloudHSM makes by itself, at least every 24 hours (`A§4.5`).
+    Wait,
+    /// An HSM is added and removed once a wave, which makes a backup each, and costs its hours.
+    Force,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {message}")]
 pub struct FleetError {
@@ -268,6 +290,23 @@ impl Default for Options {
             survey_hours: 24,
             oracle_matrix: Vec::new(),
             accept: Vec::new(),
+        }
+    }
+}
+
+impl Default for Protect {
+    fn default() -> Protect {
+        // A day until CloudHSM's own backup, and time for its copy.
+        Protect { mode: ProtectMode::Wait, wait_hours: 30 }
+    }
+}
+
+impl ProtectMode {
+    pub fn name(self) -> &'static str {
+        match self {
+            ProtectMode::Off => "off",
+            ProtectMode::Wait => "wait",
+            ProtectMode::Force => "force",
         }
     }
 }

@@ -5,14 +5,14 @@
 //! saw answers `stale` (H23).
 
 use crate::facts::CloudFacts;
-use crate::fleet::{Acceptance, Fleet, FleetName, OnFailure};
+use crate::fleet::{Acceptance, Fleet, FleetName, OnFailure, ProtectMode};
 use crate::rules::Finding;
 use serde::{Deserialize, Serialize};
 use std::ops::Deref;
 use tde2hsm_protocol::survey::Survey;
 use tde2hsm_protocol::{
-    AccountId, Code, DatabaseOrder, Digest, Direction, Escrow, InstanceId, Region, SecretRef, Segment, ShortDigest, Source, Step,
-    Target, Timestamp,
+    AccountId, Code, DatabaseOrder, Digest, Direction, Escrow, InstanceId, KmsKeyArn, Region, SecretRef, Segment, ShortDigest,
+    Source, Step, Target, Timestamp,
 };
 
 /// The version of plan files this program writes and reads.
@@ -43,6 +43,9 @@ pub struct PlanBody {
     pub window: Window,
     pub waves: Waves,
     pub policy: Policy,
+    /// `None`: an undo, or a plan of a version that had no such gate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protect: Option<Protect>,
     /// In the order in which they enter waves.
     pub hosts: Vec<HostPlan>,
     pub refused: Vec<Refused>,
@@ -109,6 +112,26 @@ pub struct Policy {
     pub cluster_seconds: u32,
     /// How often a host that does not answer is asked before it counts as stuck.
     pub asks: u8,
+}
+
+/// Where keys must lie before the next wave may make more of them (H8).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Protect {
+    pub mode: ProtectMode,
+    /// How long a wave may wait, in seconds.
+    pub wait_seconds: u32,
+    /// `None`: the fleet file names no second region, and a backup in the cluster's own has to do.
+    pub second: Option<Second>,
+}
+
+/// The second region, as far as a campaign has to do with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Second {
+    pub region: Region,
+    pub records_bucket: String,
+    pub kms_key: KmsKeyArn,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -238,6 +238,10 @@ canary = 1
 concurrency = 8
 budget = 4
 
+# Its clock is the machine's: whoever waits for a backup says so and moves it on.
+[protect]
+mode = "off"
+
 [[targets]]
 tag = {{ key = "{key}", value = "{value}" }}
 "#,

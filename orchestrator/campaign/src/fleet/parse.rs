@@ -49,6 +49,7 @@ const SCHEMA: &[(&str, Shape)] = &[
     ),
     ("waves", Table(&[("canary", Value), ("concurrency", Value), ("budget", Value), ("failure_domain", Value)])),
     ("window", Table(&[("not_before", Value), ("not_after", Value)])),
+    ("protect", Table(&[("mode", Value), ("wait_hours", Value)])),
     ("targets", List(&TARGET)),
     ("hosts", List(&HOST)),
     (
@@ -158,6 +159,9 @@ fn check_values(fleet: &Fleet) -> Result<(), (&'static [&'static str], String)> 
                 return Err((&["hosts"], format!("`{}` has two entries at {}", database.sid, host.instance)));
             }
         }
+    }
+    if fleet.protect.wait_hours == 0 {
+        return Err((&["protect", "wait_hours"], "a backup takes time; to wait for none say `mode = \"off\"`".to_owned()));
     }
     fleet.dr.as_ref().map_or(Ok(()), |dr| check_dr(dr, &fleet.fleet))
 }

@@ -114,11 +114,24 @@ pub(super) fn build(input: &PlanInput<'_>) -> Result<Plan, PlanError> {
             cluster_seconds: CLUSTER_SECONDS,
             asks: ASKS,
         },
+        protect: input.undo_of.is_none().then(|| protect(input.fleet)),
         hosts,
         refused,
         findings,
         accepted: options.accept.clone(),
     }))
+}
+
+fn protect(fleet: &Fleet) -> Protect {
+    Protect {
+        mode: fleet.protect.mode,
+        wait_seconds: u32::from(fleet.protect.wait_hours) * 3_600,
+        second: fleet.dr.as_ref().map(|dr| Second {
+            region: dr.region.clone(),
+            records_bucket: dr.records_bucket.clone(),
+            kms_key: dr.kms_key.clone(),
+        }),
+    }
 }
 
 fn cluster_and_document(input: &PlanInput<'_>) -> Option<(Target, DocumentPin)> {

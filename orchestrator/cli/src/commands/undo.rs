@@ -10,7 +10,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::gather;
 use tde2hsm_campaign::fleet::{
-    ClusterChoice, DatabaseOverride, EscrowChoice, Fleet, HostOverride, Identity, Options, SecretChoice, Secrets, Targets, Waves,
+    ClusterChoice, DatabaseOverride, EscrowChoice, Fleet, HostOverride, Identity, Options, Protect, SecretChoice, Secrets, Targets, Waves,
     Window,
 };
 use tde2hsm_campaign::plan::{self, Plan, PlanInput};
@@ -108,5 +108,6 @@ fn fleet_of(plan: &Plan) -> Fleet {
         targets: vec![Targets::Instances(plan.hosts.iter().map(|host| host.instance.clone()).collect())],
         hosts: hosts.collect(),
         dr: None,
+        protect: Protect::default(),
     }
 }

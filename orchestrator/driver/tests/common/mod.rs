@@ -77,6 +77,7 @@ pub fn plan(hosts: usize) -> Arc<Plan> {
             cluster_seconds: 60,
             asks: 5,
         },
+        protect: None,
         hosts: (0..hosts)
             .map(|n| HostPlan {
                 instance: instance(n),
