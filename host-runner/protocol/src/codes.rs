@@ -261,4 +261,28 @@ codes! {
     ADOPT_IMPOSSIBLE = 709, "the hosts' journals do not give one campaign", "read which host disagrees, then finish it by hand or end its hold with `tde2hsm release HOST`";
     HOST_SILENT = 730, "a host does not answer", "see that the instance and its SSM agent run, then `tde2hsm resume`";
     NOT_AS_ASKED = 731, "a host answered something else than it was asked", "see that `tde2hsm setup` has installed this version of host-runner, then resume";
+
+    // 083x: drill, control plane's side (dr-driver, cli)
+    DRILL_NO_POINT = 830, "there is no point that a drill can be made of", "read the causes with `tde2hsm dr status --points DATABASE`";
+    DRILL_NOT_ISOLATED = 831, "the place of a drill could reach production", "use a subnet without peering, transit or VPN routes, and a security group of its own";
+    DRILL_CLUSTER_FAILED = 832, "the cluster of a drill does not become usable", "read the cluster's state message, tear the drill down, and drill again";
+    DRILL_HOST_FAILED = 833, "the host of a drill does not start, or its SSM agent does not come up", "check the endpoints of the drill's subnet and its instance profile, then `tde2hsm dr drill --resume ID`";
+    DRILL_KEY_MISSING = 834, "the restored HSM backup lacks a key that the database needs", "wait for a newer HSM backup, or force one; this point does not open";
+    DRILL_KEYSTORE_CLOSED = 835, "the keystore did not open from the restored cluster", "compare the crypto user's password of the backup's time with the secret version that the point pins";
+    DRILL_ROWS_UNREAD = 836, "not every encrypted tablespace could be read in a drill", "read which tablespace and which ORA code the message names";
+    DRILL_LEFT_OVER = 837, "something of a drill could not be removed and goes on costing", "run `tde2hsm dr drill --teardown ID` again";
+    DRILL_UNFINISHED = 838, "a drill is not ended", "go on with `tde2hsm dr drill --resume ID`, or end it with `tde2hsm dr drill --teardown ID`";
+    DRILL_UNKNOWN = 839, "the records know no such drill", "list them with `tde2hsm dr status`";
+
+    // 086x: `tde2hsm dr` (cli)
+    DR_NOT_CONFIGURED = 860, "the fleet file names no second region", "add `[dr]` to the fleet file; `docs/recovery.md` shows it";
+    RPO_BROKEN = 861, "a database has no point that opens and is young enough", "read the cause beside the database; then `tde2hsm dr copy`";
+    RETIRE_NOT_COMPUTABLE = 862, "when the old HSM may be retired cannot be computed yet", "find out the facts that are named and declare them in a file for `--facts`";
+    RETIRE_FACTS_INVALID = 863, "the file of declared facts is not valid", "correct the line that the message names; `docs/recovery.md` shows the form";
+    RECORDS_UNREADABLE = 864, "the records of the DR region cannot be read", "check the bucket's name, its policy and KMS key, and the credentials";
+    COPIES_FAILED = 865, "copies failed, or cannot be made", "read the cause beside each copy; most are a KMS key or a permission";
+    DATABASE_NOT_INVENTORIED = 866, "no inventory knows this database", "check the name; inventories are taken by the scheduled surveys";
+    POINT_UNKNOWN = 867, "there is no such recovery point", "list them with `tde2hsm dr status --points DATABASE`";
+    DRILL_PLACE_UNNAMED = 868, "the fleet file does not say where a drill may be made", "add `[dr.drill]`; `docs/recovery.md` shows it";
+    ASKED_IN_PART = 869, "not everything could be asked", "read what is missing; the verdicts count it as unknown";
 }
