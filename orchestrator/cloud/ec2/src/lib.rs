@@ -1,13 +1,17 @@
-//! EC2, read only: which instances there are and whether they could reach the HSMs. A crate of its own because its SDK
-//! takes minutes to compile (`A§11.2`).
+//! EC2: which instances there are and whether they could reach the HSMs; snapshots and their copies ([`snapshots`]); what a
+//! drill makes and removes ([`drill`]). A crate of its own because its SDK takes minutes to compile (`A§11.2`).
 //!
 //! What EC2 answers is filtered, never believed: an instance whose id is not one is left out, and one that is
 //! terminated is no instance of the fleet.
 
 #![forbid(unsafe_code)]
 
+pub mod drill;
+pub mod snapshots;
+
 use aws_config::SdkConfig;
 use aws_sdk_ec2::Client;
+use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::types as ec2;
 use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_campaign::facts::{Instance, Peer, Permission, Route, SecurityGroup, SubnetRoutes};
@@ -28,6 +32,21 @@ const fn call(operation: &'static str) -> Call {
 
 fn filter(name: &str, values: impl IntoIterator<Item = String>) -> ec2::Filter {
     ec2::Filter::builder().name(name).set_values(Some(values.into_iter().collect())).build()
+}
+
+/// For a call without a client token: the SDK would send it three times over a dropped connection (`A§11.4`).
+fn once() -> aws_sdk_ec2::config::Builder {
+    aws_sdk_ec2::config::Builder::new().retry_config(RetryConfig::disabled())
+}
+
+/// Tags given in the call that makes the resource.
+fn tags_of(kind: ec2::ResourceType, tags: &BTreeMap<String, String>) -> ec2::TagSpecification {
+    let tags = tags.iter().map(|(key, value)| ec2::Tag::builder().key(key).value(value).build()).collect();
+    ec2::TagSpecification::builder().resource_type(kind).set_tags(Some(tags)).build()
+}
+
+fn tag_map(tags: &[ec2::Tag]) -> BTreeMap<String, String> {
+    tags.iter().filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned()))).collect()
 }
 
 /// An instance and the account that owns it.
@@ -132,11 +151,10 @@ fn instance(found: &ec2::Instance) -> Option<Instance> {
     if matches!(state.as_str(), "terminated" | "shutting-down") {
         return None;
     }
-    let tags = found.tags().iter().filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned())));
     Some(Instance {
         instance: InstanceId::new(found.instance_id()?).ok()?,
         state,
-        tags: tags.collect(),
+        tags: tag_map(found.tags()),
         vpc: found.vpc_id().map(str::to_owned),
         subnet: found.subnet_id().map(str::to_owned),
         az: found.placement().and_then(|p| p.availability_zone()).map(str::to_owned),
