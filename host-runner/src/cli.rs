@@ -112,6 +112,7 @@ fn own_order(identity: &Identity, clock: &dyn Clock, work: Work) -> Order {
         target: None,
         secrets: Vec::new(),
         escrow: None,
+        drill: None,
         hosts: vec![HostOrder {
             instance: identity.instance.clone(),
             operation: OperationId::new(name.as_str()).expect("letters and digits"),

@@ -400,6 +400,7 @@ pub(crate) mod tests {
             target: None,
             secrets: vec![SecretRef { arn, version }],
             escrow: None,
+            drill: None,
             hosts: vec![HostOrder {
                 instance: InstanceId::new("i-0123456789abcdef0").unwrap(),
                 operation: OperationId::new("op-1").unwrap(),

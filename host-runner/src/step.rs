@@ -12,8 +12,8 @@ use crate::secrets::{SecretError, Secrets};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tde2hsm_protocol::{
-    Code, DatabaseOrder, DatabaseReport, Direction, HostOrder, KeyObservation, LoginProof, LoginResult, Order, Outcome,
-    Retriable, Sid, Step,
+    Code, DatabaseOrder, DatabaseReport, Direction, DrillRead, HostOrder, KeyObservation, LoginProof, LoginResult, Order,
+    Outcome, Retriable, Sid, Step,
 };
 
 /// One step of the table, for all databases of the order that it concerns.
@@ -171,6 +171,7 @@ pub struct DatabaseResult {
     pub away: u32,
     pub keys: Vec<KeyObservation>,
     pub orphans: u16,
+    pub drill: Option<DrillRead>,
 }
 
 impl Results {
@@ -194,6 +195,7 @@ impl Results {
                     away: found.away,
                     keys: found.keys,
                     orphans: found.orphans,
+                    drill: found.drill,
                 }
             })
             .collect()

@@ -226,6 +226,16 @@ codes! {
     ANSWER_UNREADABLE = 431, "the database answered something that cannot be understood", "read the answer in the host's journal";
     BLOCKED = 432, "something stands in the way of a key change", "clear what the message names, then resume";
     DATABASE_UNKNOWN = 433, "the host has no such database", "survey again and make a new plan";
+    DRILL_REFUSED = 440, "the host is not one that a drill may be made on", "read which check the message names; nothing on the host was touched";
+    DRILL_REACHES_PRODUCTION = 441, "the host of a drill reaches an address that it must not", "cut the route that the message names, then drill again";
+    DRILL_CONFIGURATION = 442, "the CloudHSM client of a drill host names another cluster than the restored one", "look at `cloudhsm-pkcs11.cfg` on the drill host; nothing was opened";
+    DRILL_NOT_QUIET = 443, "something of the copied host cannot be switched off", "end what the message names on the drill host, then drill again";
+    DRILL_NO_UNDO = 444, "a drill is not undone on its host", "tear it down with `tde2hsm dr drill --teardown ID`";
+    DRILL_NOT_OPENED = 445, "the keystore of a copy did not open from the restored cluster; one login was spent", "compare the crypto user's password of the backup's time with the secret version of the point";
+    DRILL_KEY_ABSENT = 446, "the restored cluster does not hold a key that the copy needs", "this point does not open; take one whose HSM backup is newer than its keys";
+    DRILL_NOT_RECOVERED = 447, "the copy of a database does not open", "read the ORA code in the message; look whether the set holds every volume";
+    DRILL_UNREAD = 448, "an encrypted tablespace of the copy cannot be read", "read which one and which code the report names";
+    DRILL_PROVIDER = 449, "the copy is not one of a database on CloudHSM", "drill a point that was taken after the migration";
 
     // 05xx: secrets and logins (host-runner)
     SECRET_UNREADABLE = 501, "a secret version cannot be read from the host", "check the instance role and the secret's resource policy";

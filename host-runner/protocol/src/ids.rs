@@ -98,6 +98,8 @@ id!(/// One execution of one plan.
     CampaignId, "a campaign id (lower-case letters, digits and `-`, at most 40)", |t| slug(t, 40));
 id!(/// One delivery of one segment to one host; what a second delivery is recognised by.
     OperationId, "an operation id (lower-case letters, digits and `-`, at most 40)", |t| slug(t, 40));
+id!(/// One drill; the value of the tag `tde2hsm:drill` on everything it makes.
+    DrillId, "a drill id (lower-case letters, digits and `-`, at most 40)", |t| slug(t, 40));
 id!(/// The mark in a command's Comment by which a lost SendCommand is found again (`A§1.5`).
     OrderToken, "an order token (lower-case letters, digits and `-`, at most 40)", |t| slug(t, 40));
 id!(/// An ORACLE_SID: letters, digits, `_`, `$`, `#`, first a letter, at most 30. Kept free of anything a path or a shell would read.

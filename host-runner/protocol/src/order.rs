@@ -5,11 +5,11 @@
 //! refuse it: whose account and region, which instances, from when until when, under which plan and generation (H31).
 
 use crate::{
-    AccountId, CampaignId, ClusterId, Digest, Direction, EscrowPrefix, Generation, InstanceId, OperationId, OrderToken, Region,
-    SecretRef, Segment, ShortDigest, Sid, Timestamp,
+    AccountId, CampaignId, ClusterId, Digest, Direction, DrillId, EscrowPrefix, Generation, InstanceId, OperationId, OrderToken,
+    Region, SecretRef, Segment, ShortDigest, Sid, Timestamp,
 };
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The version of orders and reports this crate speaks. A host answers any other with `TDE0206`.
 pub const PROTOCOL_VERSION: u8 = 1;
@@ -42,7 +42,27 @@ pub struct Order {
     /// Where keystore files go off the host (H5); no order for `cutover` is without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub escrow: Option<Escrow>,
+    /// What makes the order one for the segment `drill`: there it is wanted, everywhere else refused. [`Order::target`] is
+    /// the restored cluster then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<Drill>,
     pub hosts: Vec<HostOrder>,
+}
+
+/// A drill: of what the host is a copy, and what it must not reach (H44).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drill {
+    /// The value of the tag `tde2hsm:drill`. The host moves nothing before its own metadata service has said that the
+    /// instance carries it (`InstanceMetadataTags` is enabled).
+    pub id: DrillId,
+    /// The instance whose volumes were copied.
+    pub source: InstanceId,
+    pub source_region: Region,
+    /// Where nothing may answer, not even with a refusal: production's HSMs, the old HSM, the source. Addresses of
+    /// [`Order::target`] do not count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable: Vec<SocketAddr>,
 }
 
 /// Copies of keystore files in Secrets Manager, named below `prefix` in the order's own account and region.

@@ -129,6 +129,40 @@ pub struct DatabaseReport {
     /// Orphan keys found, by store: reported, never deleted (H9).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub orphans: u16,
+    /// What a drill read of this database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillRead>,
+}
+
+/// What a drill read of a database: first by keys of the HSM alone, the keystore's file moved aside; then, of what is left,
+/// with the file back in its place. Rows are counted up to a limit a table, so they show that a tablespace opens and not how
+/// large it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillRead {
+    pub rows: u64,
+    /// Encrypted tablespaces read, those with nothing in them included.
+    pub tablespaces: u16,
+    /// Encrypted columns read.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub columns: u16,
+    #[serde(default, skip_serializing_if = "is_zero_u64")]
+    pub rows_with_p12: u64,
+    /// What only the keystore's file opened: `CONTAINER.TABLESPACE`, or `CONTAINER.OWNER.TABLE.COLUMN`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with_p12: Vec<String>,
+    /// What neither opened.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<Unread>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unread {
+    pub what: String,
+    pub code: Code,
+}
+
+fn is_zero_u64(n: &u64) -> bool {
+    *n == 0
 }
 
 fn is_zero_u32(n: &u32) -> bool {

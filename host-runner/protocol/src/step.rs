@@ -18,6 +18,8 @@ pub enum Step {
     EnableAutoOpen,
     Prove,
     RestartProof,
+    Neutralise,
+    DrillOpen,
 }
 
 /// What a host runs in one go between two gates.
@@ -27,6 +29,8 @@ pub enum Segment {
     Stage,
     Cutover,
     Prove,
+    /// On a host made of copies, in another region, for a drill (H44); no campaign has it.
+    Drill,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -54,6 +58,8 @@ pub enum Reversibility {
     Migrates,
     /// Undone by a restart on the former provider.
     Restarts,
+    /// Done to a copy that is thrown away.
+    Never,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +85,7 @@ const fn row(
     StepInfo { step, name, scope, segment, reversibility, does, undo }
 }
 
-pub const STEPS: [StepInfo; 11] = [
+pub const STEPS: [StepInfo; 13] = [
     row(Step::Survey, "survey", Scope::Host, None, Reversibility::Keeps, "facts only", "nothing to undo"),
     row(
         Step::BackUp,
@@ -171,6 +177,24 @@ pub const STEPS: [StepInfo; 11] = [
         "clean restart, opens and reads every encrypted tablespace",
         "nothing to undo",
     ),
+    row(
+        Step::Neutralise,
+        "neutralise",
+        Scope::Host,
+        Some(Segment::Drill),
+        Reversibility::Never,
+        "nothing of the copied host starts, listens or reaches its production",
+        "refused: the host is thrown away",
+    ),
+    row(
+        Step::DrillOpen,
+        "drill-open",
+        Scope::Database,
+        Some(Segment::Drill),
+        Reversibility::Never,
+        "opens from the restored cluster with the keystore's file moved aside, and reads",
+        "refused: the host is thrown away",
+    ),
 ];
 
 impl Step {
@@ -192,6 +216,7 @@ impl fmt::Display for Step {
 }
 
 impl Segment {
+    /// Those of a campaign, in their order.
     pub const ALL: [Segment; 3] = [Segment::Stage, Segment::Cutover, Segment::Prove];
 
     pub fn name(self) -> &'static str {
@@ -199,6 +224,7 @@ impl Segment {
             Segment::Stage => "stage",
             Segment::Cutover => "cutover",
             Segment::Prove => "prove",
+            Segment::Drill => "drill",
         }
     }
 }

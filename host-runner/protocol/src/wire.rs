@@ -99,6 +99,12 @@ impl Order {
     }
 }
 
+impl crate::DrillRead {
+    fn names(&self) -> usize {
+        self.with_p12.len() + self.unread.len()
+    }
+}
+
 impl Report {
     /// One ASCII line without its newline. Drops, in this order, until it fits: the chunk, key observations, databases
     /// that ended well, the message's tail, all databases. What is left without them is a few hundred bytes.
@@ -128,6 +134,13 @@ impl Report {
             let kept = database.keys.len() / 2;
             self.omitted = self.omitted.saturating_add((database.keys.len() - kept) as u16);
             database.keys.truncate(kept);
+            return;
+        }
+        if let Some(drill) = self.databases.iter_mut().rev().filter_map(|d| d.drill.as_mut()).find(|d| d.names() > 0) {
+            let names = drill.names();
+            drill.with_p12.truncate(drill.with_p12.len() / 2);
+            drill.unread.truncate(drill.unread.len() / 2);
+            self.omitted = self.omitted.saturating_add((names - drill.names()) as u16);
             return;
         }
         if let Some(at) = self.databases.iter().rposition(|d| d.outcome.code().is_none()) {

@@ -39,6 +39,7 @@ fn report(databases: usize, pdbs: usize, message: String, seed: u64) -> Report {
                     })
                     .collect(),
                 orphans: 1,
+                drill: None,
             })
             .collect(),
         logins: vec![LoginProof { secret: 0, result: LoginResult::Proven }],
@@ -121,6 +122,7 @@ fn an_order_for_fifty_hosts_of_twelve_databases_fits() {
             prefix: EscrowPrefix::new("tde/escrow").unwrap(),
             replica_regions: vec![Region::new("us-west-2").unwrap()],
         }),
+        drill: None,
         hosts: Vec::new(),
     };
     for h in 0..50u32 {
@@ -204,6 +206,7 @@ fn a_fetch_of_fifty_hosts_with_a_detail_each_fits_one_command() {
         target: None,
         secrets: vec![],
         escrow: None,
+        drill: None,
         hosts: hosts.collect(),
     };
     assert_eq!(Order::decode(&order.encode().expect("fits")).expect("reads back"), order);

@@ -7,9 +7,11 @@
 mod back_up;
 mod common;
 mod config;
+mod drill_open;
 mod enable_auto_open;
 mod escrow;
 mod migrate;
+mod neutralise;
 mod prepare_keystore;
 mod prove;
 mod redo;
@@ -51,5 +53,7 @@ pub fn body(step: Step) -> &'static dyn StepBody {
         Step::EnableAutoOpen => &enable_auto_open::EnableAutoOpen,
         Step::Prove => &prove::Prove,
         Step::RestartProof => &restart_proof::RestartProof,
+        Step::Neutralise => &neutralise::Neutralise,
+        Step::DrillOpen => &drill_open::DrillOpen,
     }
 }

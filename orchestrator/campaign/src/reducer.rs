@@ -613,7 +613,8 @@ impl HostState {
         match segment {
             Segment::Stage => &mut self.stage,
             Segment::Cutover => &mut self.cutover,
-            Segment::Prove => &mut self.prove,
+            // No campaign orders a drill, and a report is believed only of what was ordered.
+            Segment::Prove | Segment::Drill => &mut self.prove,
         }
     }
 

@@ -144,6 +144,7 @@ impl Asking<'_> {
                 target: None,
                 secrets: Vec::new(),
                 escrow: None,
+                drill: None,
                 hosts: batch.iter().map(host).collect(),
             };
             let text = order.encode().expect("fifty hosts without databases fit an order: tested in protocol");

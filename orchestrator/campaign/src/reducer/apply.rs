@@ -393,7 +393,7 @@ impl State {
                 host.attempts = 0;
                 match segment {
                     Segment::Stage => host.stage = Phase::Untouched,
-                    Segment::Cutover | Segment::Prove => {
+                    Segment::Cutover | Segment::Prove | Segment::Drill => {
                         host.cutover = Phase::Untouched;
                         host.prove = Phase::Untouched;
                     }

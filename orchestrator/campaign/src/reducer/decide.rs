@@ -240,6 +240,7 @@ impl State {
             target: moves.then(|| plan.target.clone()),
             secrets: table.iter().filter_map(|i| self.secret(*i)).collect(),
             escrow: moves.then(|| plan.escrow.clone()),
+            drill: None,
             hosts: ordered,
         };
         let fetch = match work {
@@ -466,7 +467,7 @@ impl<'a> Turn<'a> {
         match (segment, direction) {
             (Segment::Stage, Direction::Do) => self.stage(place, resend),
             (Segment::Stage, Direction::Undo) => Need::Send { work, proves: Vec::new() },
-            (Segment::Cutover | Segment::Prove, Direction::Do) => {
+            (Segment::Cutover | Segment::Prove | Segment::Drill, Direction::Do) => {
                 if host.wave.is_none() {
                     return Need::Blocked { why: Reason::Wave };
                 }
@@ -489,7 +490,7 @@ impl<'a> Turn<'a> {
                 self.claim(place);
                 Need::Send { work, proves: Vec::new() }
             }
-            (Segment::Cutover | Segment::Prove, Direction::Undo) => {
+            (Segment::Cutover | Segment::Prove | Segment::Drill, Direction::Undo) => {
                 if let Some(wait) = self.passwords(place, resend) {
                     return wait;
                 }
