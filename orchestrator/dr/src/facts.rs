@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use tde2hsm_protocol::{BackupId, ClusterId, InstanceId, KmsKeyArn, Region, SecretArn, SecretVersion, SnapshotId, Timestamp, VolumeId};
+use tde2hsm_protocol::{
+    BackupId, ClusterId, InstanceId, KmsKeyArn, Region, SecretArn, SecretVersion, SnapshotId, Timestamp, VolumeId,
+};
 
 /// Tags by which the product knows its own. They are given in the call that makes the resource, never afterwards (`A§3.5`).
 pub mod tag {
@@ -116,7 +118,7 @@ pub struct KmsKey {
     pub state: KmsState,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KmsState {
     Enabled,

@@ -49,8 +49,15 @@ pub struct KeyNeed {
 pub enum NeededBy {
     /// The active key of a container: redo, undo and temp are written under it.
     Container(ContainerName),
-    Tablespace { container: ContainerName, name: String, access: tde2hsm_protocol::survey::Access },
-    Columns { container: ContainerName, tables: u32 },
+    Tablespace {
+        container: ContainerName,
+        name: String,
+        access: tde2hsm_protocol::survey::Access,
+    },
+    Columns {
+        container: ContainerName,
+        tables: u32,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

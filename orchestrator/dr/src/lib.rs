@@ -6,5 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod copying;
+pub mod drill;
 pub mod facts;
 pub mod inventory;
+pub mod points;
+pub mod records;
+pub mod retention;
+pub mod retire;
+pub mod rpo;
+pub mod secrets;

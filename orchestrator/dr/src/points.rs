@@ -1,0 +1,360 @@
+//! Which points there are and which of them open (H40–H42).
+//!
+//! A verdict is about the DR region alone: what of a point is there, finished, readable. It never rests on a default. What
+//! must be there and is proven absent is a [`Cause`]; what must or may be there and cannot be told is an [`Unknown`];
+//! only a point with neither opens.
+//!
+//! Which keys a point needs is bounded from both sides. Needed for sure: what the inventories before and after both need,
+//! and the key of a container that was active when the set was taken. Perhaps needed: everything else that either of them
+//! needs or that was activated between them. A key that is needed for sure and absent makes a cause; one that is perhaps
+//! needed and absent makes an unknown; a point opens only with all of them.
+
+use crate::facts::{Consistency, FleetInstance, HsmBackup, KmsKey, Secret, SetId, Snapshot, SnapshotState};
+use crate::inventory::{FileKind, Inventory};
+use crate::records::{CopyIntent, HsmCopyIntent};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use tde2hsm_protocol::{
+    BackupId, ClusterId, Code, ContainerName, InstanceId, KmsKeyArn, MasterKeyId, Region, SecretArn, SecretRef, SecretVersion,
+    Sid, SnapshotId, Timestamp, VolumeId,
+};
+
+/// How far the clocks of a host and of AWS may be apart, in seconds (H8). Nothing closer than this is an order of events.
+pub const MARGIN: i64 = 300;
+
+/// What all points of a fleet share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Common {
+    pub now: Timestamp,
+    pub source_region: Region,
+    pub dr_region: Region,
+    /// The cluster that the fleet's keys live in.
+    pub cluster: ClusterId,
+    /// Addresses of the cluster's HSMs, where they were asked for: a host configured for others uses another HSM.
+    pub cluster_addresses: Option<BTreeSet<String>>,
+    /// Backups of the cluster in both regions.
+    pub backups: Vec<HsmBackup>,
+    /// Of both regions.
+    pub secrets: Vec<Secret>,
+    pub uses: Vec<SecretUse>,
+    pub kms: Vec<KmsKey>,
+    pub hsm_copies: Vec<HsmCopyIntent>,
+    /// What gave no answer: its absence below means nothing.
+    pub unasked: BTreeSet<Ask>,
+}
+
+/// What is known of one instance of the fleet, present or gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    pub instance: InstanceId,
+    /// `None`: gone, or the source region cannot be asked.
+    pub now: Option<FleetInstance>,
+    /// Of both regions, whatever their state.
+    pub snapshots: Vec<Snapshot>,
+    pub inventories: Vec<Inventory>,
+    pub copies: Vec<CopyIntent>,
+}
+
+/// What a secret is for. A fleet may share one crypto user and have a keystore password each.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SecretUse {
+    /// As the source region names it.
+    pub secret: SecretArn,
+    pub role: SecretRole,
+    /// `None`: of every database of the fleet that no other line of that role names.
+    pub of: Option<(InstanceId, Option<Sid>)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecretRole {
+    /// `user:password` of the HSM.
+    CryptoUser,
+    /// Password of the software keystore.
+    Keystore,
+}
+
+/// A question that may have gone unanswered.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ask {
+    SourceSnapshots,
+    SourceBackups,
+    DrSnapshots,
+    DrBackups,
+    /// A secret, as the source region names it, in the DR region.
+    DrSecret(SecretArn),
+    /// Inventories or intents of the records bucket.
+    Records,
+}
+
+/// One set of snapshots of one instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Point {
+    pub set: SetId,
+    pub instance: InstanceId,
+    /// The earliest StartTime of the set.
+    pub taken: Timestamp,
+    pub consistency: Consistency,
+    /// The inventories around it, by the time they were taken.
+    pub before: Option<Timestamp>,
+    pub after: Option<Timestamp>,
+    pub parts: Vec<Part>,
+    /// Somebody holds it: a part or its source carries the tag.
+    pub held: bool,
+    pub databases: Vec<DatabasePoint>,
+}
+
+/// One volume of a set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    pub volume: VolumeId,
+    pub device: Option<String>,
+    pub root: bool,
+    pub source: SnapshotId,
+    pub started: Timestamp,
+    pub size_gib: u32,
+    /// `None`: it is no longer there, or the source region cannot be asked.
+    pub source_state: Option<SnapshotState>,
+    /// The copy that counts.
+    pub copy: Option<PartCopy>,
+    /// Other copies of it: twice made, failed, or claimed by a tag alone.
+    pub others: Vec<PartCopy>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartCopy {
+    pub id: SnapshotId,
+    pub state: SnapshotState,
+    pub kms_key: Option<KmsKeyArn>,
+    pub archived: bool,
+    pub started: Timestamp,
+    pub maker: Maker,
+}
+
+/// Who made a copy (H37).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Maker {
+    /// Its token is in our records.
+    Ours,
+    /// Its tags name the source, the records do not know its token; size and start fit. It counts, is reported, and is never
+    /// deleted by us.
+    Claimed,
+    /// The same, and size or start do not fit: it does not count.
+    Refuted,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabasePoint {
+    pub sid: Sid,
+    pub dbid: Option<u64>,
+    pub verdict: Verdict,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "verdict")]
+pub enum Verdict {
+    Opens(Opening),
+    DoesNotOpen { causes: Vec<Cause>, unknowns: Vec<Unknown> },
+    NotProven { unknowns: Vec<Unknown> },
+}
+
+/// With what a point opens. Whatever is named here must be kept while the point is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opening {
+    pub snapshots: Vec<SnapshotId>,
+    pub kms_keys: BTreeSet<KmsKeyArn>,
+    /// `None`: nothing in an HSM is needed.
+    pub backup: Option<BackupChoice>,
+    /// Versions as the DR region has them, one a secret.
+    pub secrets: Vec<(SecretRole, SecretRef)>,
+    /// Directory of the software keystore, where a key in it is needed.
+    pub keystore: Option<String>,
+    /// Keys in the HSM backup, and keys in the keystore.
+    pub hsm_keys: BTreeSet<MasterKeyId>,
+    pub software_keys: BTreeSet<MasterKeyId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BackupChoice {
+    /// In the DR region.
+    pub id: BackupId,
+    pub source: Option<BackupId>,
+    pub created: Timestamp,
+}
+
+impl Verdict {
+    pub fn opens(&self) -> Option<&Opening> {
+        match self {
+            Verdict::Opens(opening) => Some(opening),
+            _ => None,
+        }
+    }
+}
+
+/// Why a point does not open.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "cause")]
+pub enum Cause {
+    /// The instance's other sets hold it, this one does not.
+    VolumeMissing {
+        volume: VolumeId,
+        files: Vec<FileKind>,
+    },
+    /// A file lies on a volume that no set of the instance holds.
+    FileOutside {
+        volume: VolumeId,
+        what: FileKind,
+        path: String,
+    },
+    /// A file lies on something that no snapshot can hold.
+    FileOnNoVolume {
+        what: FileKind,
+        path: String,
+    },
+    CopyMissing {
+        source: SnapshotId,
+    },
+    CopyPending {
+        copy: SnapshotId,
+    },
+    CopyFailed {
+        copy: SnapshotId,
+    },
+    CopyArchived {
+        copy: SnapshotId,
+    },
+    CopyKeyUnusable {
+        copy: SnapshotId,
+        key: KmsKeyArn,
+        state: crate::facts::KmsState,
+    },
+    /// Taken one volume after the other, says the tag itself.
+    Inconsistent,
+    /// There is no HSM backup in the DR region that is READY and new enough for the key, but the source region has one, or
+    /// the set is newer than every copy.
+    BackupNotCopied {
+        key: MasterKeyId,
+        newest_copied: Option<Timestamp>,
+    },
+    /// No HSM backup of either region is new enough for the key.
+    KeyInNoBackup {
+        key: MasterKeyId,
+        newest: Option<Timestamp>,
+    },
+    /// The same, and the inventory before the set does not know the key: it was rotated between two looks.
+    KeyRotatedUnseen {
+        key: MasterKeyId,
+        container: Option<ContainerName>,
+        activated: Timestamp,
+        newest_copied: Option<Timestamp>,
+    },
+    KeyInOldHsm {
+        key: MasterKeyId,
+    },
+    /// Only the software keystore has the key, and its `ewallet.p12` is not part of the point.
+    KeyInKeystoreOnly {
+        key: MasterKeyId,
+        directory: Option<String>,
+    },
+    /// Only the software keystore has the key, and all there is of it opens on its own host alone.
+    LocalAutoLoginOnly {
+        key: MasterKeyId,
+        directory: Option<String>,
+    },
+    /// Every backup that has the keys wants a password whose version is gone: it was rotated since.
+    SecretVersionGone {
+        role: SecretRole,
+        secret: SecretArn,
+        version: SecretVersion,
+    },
+    SecretNotReplicated {
+        role: SecretRole,
+        secret: SecretArn,
+    },
+}
+
+/// What is not known, so that a point is not proven.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "unknown")]
+pub enum Unknown {
+    NoInventoryBefore,
+    NoInventoryAfter,
+    /// The database is in one of the two only.
+    DatabaseUnseen {
+        at: Timestamp,
+    },
+    ClockOff {
+        at: Timestamp,
+        seconds: i64,
+    },
+    Blind {
+        at: Timestamp,
+        container: ContainerName,
+    },
+    Unreadable {
+        at: Timestamp,
+        what: String,
+    },
+    /// The map names no file of this kind.
+    NoFilesKnown {
+        at: Timestamp,
+        what: FileKind,
+    },
+    FilePlace {
+        what: FileKind,
+        path: String,
+    },
+    /// A volume that one of the two inventories needs is not in the set.
+    VolumePerhapsMissing {
+        volume: VolumeId,
+    },
+    Consistency,
+    /// Neither a row of V$ENCRYPTION_KEYS nor the provider says where the key lies.
+    KeyPlace {
+        key: MasterKeyId,
+    },
+    /// Perhaps needed, and absent.
+    KeyPerhapsNeeded {
+        key: MasterKeyId,
+    },
+    /// Whether a backup that is READY and opens has the key.
+    KeyInBackup {
+        key: MasterKeyId,
+        backup: Option<BackupId>,
+    },
+    AutoLoginContent {
+        key: MasterKeyId,
+        directory: Option<String>,
+    },
+    KeystoreKind {
+        key: MasterKeyId,
+        directory: Option<String>,
+    },
+    /// Nobody said which secret the database uses.
+    NoSecretNamed {
+        role: SecretRole,
+    },
+    /// Which version was current then.
+    SecretVersion {
+        role: SecretRole,
+        secret: SecretArn,
+    },
+    /// It is there without any stage and may go at any time.
+    SecretUnstaged {
+        role: SecretRole,
+        secret: SecretArn,
+        version: SecretVersion,
+    },
+    CopyKey {
+        copy: SnapshotId,
+        key: Option<KmsKeyArn>,
+    },
+    CopyState {
+        copy: SnapshotId,
+    },
+    NotAsked {
+        what: Ask,
+    },
+}
