@@ -7,21 +7,29 @@
 #![forbid(unsafe_code)]
 
 mod bucket;
-mod cloudhsm;
+pub mod cloudhsm;
+mod dr;
+mod kms;
 mod port;
+mod records;
 pub mod s3;
 mod secrets;
+mod sns;
 pub mod ssm;
 mod sts;
 
 pub use bucket::TokenBucket;
 pub use cloudhsm::{Backup, CloudHsm};
+pub use dr::DrAws;
+pub use kms::Kms;
+pub use records::Records;
 pub use s3::S3;
 pub use secrets::Secrets;
+pub use sns::Sns;
 pub use ssm::Ssm;
 pub use sts::{Caller, Sts};
 pub use tde2hsm_cloud_call::{Call, CloudError, Effect, Ledger};
-pub use tde2hsm_cloud_ec2::{Ec2, Owned};
+pub use tde2hsm_cloud_ec2::{Ec2, Owned, drill, snapshots};
 
 use aws_config::{BehaviorVersion, Region as AwsRegion, SdkConfig};
 use tde2hsm_protocol::{Code, Region};

@@ -1,0 +1,57 @@
+//! KMS, as far as a copy depends on it: whether its key can be used. A key that is disabled or to be deleted makes every copy
+//! under it unreadable, and CopySnapshot says nothing of it until much later (`A§3.2`).
+
+use aws_config::SdkConfig;
+use aws_sdk_kms::Client;
+use aws_sdk_kms::types::KeyState;
+use tde2hsm_cloud_call::{Call, CloudError, Ledger, sort, timeouts};
+use tde2hsm_dr::facts::{KmsKey, KmsState};
+use tde2hsm_protocol::{Code, KmsKeyArn};
+
+#[derive(Debug, Clone)]
+pub struct Kms {
+    client: Client,
+}
+
+const DESCRIBE: Call = Call { service: "kms", operation: "DescribeKey" };
+
+impl Kms {
+    pub(crate) fn new(config: &SdkConfig, ledger: &Ledger) -> Kms {
+        let config = aws_sdk_kms::config::Builder::from(config).timeout_config(timeouts()).interceptor(ledger.clone()).build();
+        Kms { client: Client::from_conf(config) }
+    }
+
+    /// A key that is not there, or that may not be asked about, is a state and no error.
+    pub async fn key(&self, arn: &KmsKeyArn) -> Result<KmsKey, CloudError> {
+        let state = match self.client.describe_key().key_id(arn.as_str()).send().await.map_err(|e| sort(DESCRIBE, e)) {
+            Ok(found) => state(found.key_metadata().and_then(|key| key.key_state())),
+            Err(e) if e.code == Code::AWS_NOT_FOUND => KmsState::NotFound,
+            Err(e) if e.code == Code::AWS_DENIED => KmsState::Unknown,
+            Err(e) => return Err(e),
+        };
+        Ok(KmsKey { arn: arn.clone(), state })
+    }
+}
+
+fn state(found: Option<&KeyState>) -> KmsState {
+    match found {
+        Some(KeyState::Enabled) => KmsState::Enabled,
+        Some(KeyState::Disabled) => KmsState::Disabled,
+        Some(KeyState::PendingDeletion | KeyState::PendingReplicaDeletion) => KmsState::PendingDeletion,
+        _ => KmsState::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_enabled_is_enabled() {
+        let states = ["Enabled", "Disabled", "PendingDeletion", "PendingReplicaDeletion", "PendingImport", "a word of next year"];
+        let seen: Vec<KmsState> = states.map(|word| state(Some(&KeyState::from(word)))).to_vec();
+        use KmsState::*;
+        assert_eq!(seen, [Enabled, Disabled, PendingDeletion, PendingDeletion, Unknown, Unknown]);
+        assert_eq!(state(None), Unknown);
+    }
+}
