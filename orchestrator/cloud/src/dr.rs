@@ -6,7 +6,7 @@
 use crate::{CloudError, CloudHsm, Effect, Kms, Ledger, Records, Secrets, Sns, Ssm};
 use async_trait::async_trait;
 use aws_config::SdkConfig;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use tde2hsm_campaign::plan::DocumentPin as PlanPin;
 use tde2hsm_campaign::reducer::CommandId;
@@ -191,6 +191,11 @@ impl Cloud for DrAws {
 
     async fn delete_snapshot(&self, region: &Region, id: &SnapshotId) -> Result<()> {
         self.side(region, "ec2:DeleteSnapshot")?.ec2().delete_snapshot(id).await.map_err(call_error)
+    }
+
+    async fn hsm_addresses(&self, region: &Region, cluster: &ClusterId) -> Result<Option<BTreeSet<String>>> {
+        let found = self.side(region, "cloudhsmv2:DescribeClusters")?.cloudhsm().cluster(cluster).await.map_err(call_error)?;
+        Ok(found.map(|cluster| cluster.hsms.iter().filter_map(|hsm| hsm.ip).map(|ip| ip.to_string()).collect()))
     }
 
     async fn hsm_backups(&self, region: &Region, cluster: &ClusterId) -> Result<Vec<HsmBackup>> {

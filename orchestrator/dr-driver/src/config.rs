@@ -1,6 +1,7 @@
 use crate::DocumentPin;
-use std::collections::BTreeSet;
-use tde2hsm_protocol::{AccountId, ClusterId, KmsKeyArn, Region, SecretArn};
+use tde2hsm_dr::points::SecretUse;
+use tde2hsm_dr::retention::Policy;
+use tde2hsm_protocol::{AccountId, ClusterId, KmsKeyArn, Region};
 
 /// What the five jobs are told, from the environment of a function or the fleet file's `[dr]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,12 +17,13 @@ pub struct DrConfig {
     pub kms_key: KmsKeyArn,
     /// Bucket of the DR region that holds inventories, intents and records.
     pub records_bucket: String,
-    /// Secrets (ARNs of the source region) that points need: crypto user and software keystore.
-    pub secrets: BTreeSet<SecretArn>,
+    /// Secrets (ARNs of the source region) that points need, and what each is for. The object `secrets.json` of the records
+    /// bucket may name more: an environment holds no hundred of them.
+    pub secrets: Vec<SecretUse>,
     pub rpo_minutes: u32,
     /// Copies in flight in the DR region, at most (20 unless raised, `A§3.3`).
     pub copies_in_flight: u16,
-    pub retention: Retention,
+    pub retention: Policy,
     /// HSM backups that no kept point needs are deleted after this many days.
     pub hsm_backup_retention_days: u16,
     /// SNS topic of the DR region.
@@ -29,15 +31,6 @@ pub struct DrConfig {
     /// The SSM document of the source region that surveys are ordered through; without it none is ordered.
     pub document: Option<DocumentPin>,
     pub expiry: Expiry,
-}
-
-/// How many points of each kind are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    pub hourly: u16,
-    pub daily: u16,
-    pub weekly: u16,
-    pub monthly: u16,
 }
 
 /// Whether what may go does go.

@@ -9,7 +9,7 @@ mod config;
 mod outcome;
 mod ports;
 
-pub use config::{DrConfig, Expiry, Retention};
+pub use config::{DrConfig, Expiry};
 pub use outcome::{Hint, Job, Message, Metric, Outcome, Unasked, Unit};
 pub use ports::*;
 

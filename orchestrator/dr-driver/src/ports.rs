@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_dr::facts::{FleetInstance, HsmBackup, KmsKey, Secret, Snapshot};
 use tde2hsm_protocol::{
     BackupId, ClusterId, Digest, InstanceId, KmsKeyArn, OrderToken, Region, SecretArn, SecretVersion, SnapshotId, Timestamp,
@@ -139,6 +139,9 @@ pub trait Cloud: Send + Sync {
     async fn copy_snapshot(&self, region: &Region, copy: &CopySnapshot) -> Result<SnapshotId>;
     /// Only called for what is ours by tag and record. One that is gone already is `Ok`.
     async fn delete_snapshot(&self, region: &Region, id: &SnapshotId) -> Result<()>;
+    /// Addresses of the cluster's HSMs, by which a host's client is known to use this cluster. `None`: there is no such
+    /// cluster.
+    async fn hsm_addresses(&self, region: &Region, cluster: &ClusterId) -> Result<Option<BTreeSet<String>>>;
     /// Backups of a cluster in a region, copies included, every state.
     async fn hsm_backups(&self, region: &Region, cluster: &ClusterId) -> Result<Vec<HsmBackup>>;
     /// Copies in a region of these backups (`sourceBackupIds`), every state.
