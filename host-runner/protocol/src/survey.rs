@@ -306,6 +306,9 @@ pub struct KnownKey {
     pub store: Option<Store>,
     /// The container it was made in.
     pub container: Option<ContainerName>,
+    /// A key may lie in the HSM long before it is used (CREATE KEY, then USE KEY).
+    #[serde(default)]
+    pub created: Option<Timestamp>,
     pub activated: Option<Timestamp>,
 }
 
