@@ -13,6 +13,8 @@ use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::session::UserType;
 use cryptoki::types::AuthPin;
 
+use nix::fcntl::{Flock, FlockArg};
+
 use crate::config::Vendor;
 use crate::state::{self, HsmState, StateError, User};
 
@@ -97,6 +99,28 @@ impl Token {
         Ok(state::modify(&self.dir, change)?)
     }
 
+    /// Copies keys, users and state into `to`, which must not exist, while nobody changes them: what a backup of a cluster holds.
+    pub fn copy_to(&self, to: &Path) -> Result<Token, AdminError> {
+        let io = |e| AdminError::Io(to.to_path_buf(), e);
+        // The order in which a login takes them.
+        let _state = state::lock(&self.dir)?;
+        let path = self.dir.join("softhsm.lock");
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|e| AdminError::Io(path.clone(), e))?;
+        let _ = file.set_permissions(Permissions::from_mode(0o666));
+        let _alone = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| AdminError::Io(path, e.into()))?;
+        copy_tree(&self.dir.join("tokens"), &to.join("tokens")).map_err(io)?;
+        std::fs::copy(self.dir.join("state.json"), to.join("state.json")).map_err(io)?;
+        std::fs::write(to.join("softhsm2.conf"), softhsm_conf(&to.join("tokens"))).map_err(io)?;
+        let token = Token { dir: to.to_path_buf() };
+        token.open_to_all()?;
+        Ok(token)
+    }
+
     fn with_softhsm<T>(&self, work: impl FnOnce(&Pkcs11) -> Result<T, AdminError>) -> Result<T, AdminError> {
         let _one = SOFTHSM.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let conf = self.dir.join("softhsm2.conf");
@@ -121,6 +145,16 @@ pub(crate) fn softhsm_conf(tokens: &Path) -> String {
         "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n",
         tokens.display()
     )
+}
+
+fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() { copy_tree(&entry.path(), &target)? } else { std::fs::copy(entry.path(), target).map(drop)? }
+    }
+    Ok(())
 }
 
 /// Opens what this user owns below `path` to every user: the token is shared by all hosts.

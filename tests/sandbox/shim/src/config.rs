@@ -1,5 +1,6 @@
 //! What a vendor's client reads from `/opt`: where its HSM is and how strict it is.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -76,7 +77,8 @@ pub struct ClientConfig {
     /// CloudHSM: the trust anchor; unreadable means no connection.
     #[serde(default)]
     pub hsm_ca_file: Option<PathBuf>,
-    /// Where the client was told to connect to; empty means nowhere yet. Absent is not checked.
+    /// Where the client was told to connect to; empty means nowhere yet. Absent is not checked. Without `hsm_dir` these decide
+    /// which token answers, see [`ADDRESSES`].
     #[serde(default)]
     pub servers: Option<Vec<String>>,
 }
@@ -94,6 +96,8 @@ pub enum ConfigError {
     Malformed(PathBuf, #[source] serde_json::Error),
     #[error("no HSM is configured in `{0}`")]
     NoServer(PathBuf),
+    #[error("none of the HSMs in `{0}` can be reached from here")]
+    NoRoute(PathBuf),
     #[error("the trust anchor `{0}` cannot be read")]
     NoTrustAnchor(PathBuf, #[source] std::io::Error),
 }
@@ -115,12 +119,28 @@ impl ClientConfig {
         Ok(config)
     }
 
-    /// The token directory as this process sees it.
-    #[must_use]
-    pub fn token_dir(&self, vendor: Vendor) -> PathBuf {
-        prefixed(&self.hsm_dir.clone().unwrap_or_else(|| vendor.default_dir()))
+    /// The token directory as this process sees it: the configured one, else that of the first configured address which the
+    /// network knows. An address that it does not know is not reached (H44).
+    pub fn token_dir(&self, vendor: Vendor) -> Result<PathBuf, ConfigError> {
+        if let Some(dir) = &self.hsm_dir {
+            return Ok(prefixed(dir));
+        }
+        let network = prefixed(Path::new(ADDRESSES));
+        let text = match std::fs::read(&network) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(prefixed(&vendor.default_dir())),
+            Err(e) => return Err(ConfigError::Unreadable(network, e)),
+        };
+        let known: BTreeMap<String, String> =
+            serde_json::from_slice(&text).map_err(|e| ConfigError::Malformed(network.clone(), e))?;
+        let token = self.servers.iter().flatten().find_map(|address| known.get(address));
+        token.map(|name| network.with_file_name(name)).ok_or_else(|| ConfigError::NoRoute(host_path(vendor.config_path())))
     }
 }
+
+/// What a host's network leads to: addresses of HSMs and the token directory beside this file that answers there. Where there
+/// is no such file every address is the vendor's one token.
+pub const ADDRESSES: &str = "/run/hsm/addresses.json";
 
 /// A configured path, under the test prefix unless it already lies there.
 fn prefixed(path: &Path) -> PathBuf {

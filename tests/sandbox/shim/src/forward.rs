@@ -160,7 +160,10 @@ unsafe extern "C" fn initialize(args: *mut c_void) -> CK_RV {
     let Ok(config) = ClientConfig::load(shim.vendor) else {
         return CKR_GENERAL_ERROR;
     };
-    let client = Client { dir: config.token_dir(shim.vendor), config };
+    let Ok(dir) = config.token_dir(shim.vendor) else {
+        return CKR_GENERAL_ERROR;
+    };
+    let client = Client { dir, config };
     if let Err(rv) = reach(shim.vendor, &client) {
         return rv;
     }

@@ -11,7 +11,7 @@ pub mod config;
 pub mod forward;
 pub mod state;
 
-pub use config::Vendor;
+pub use config::{ADDRESSES, Vendor};
 pub use state::{Hsm, HsmState, KeyCopies, Logins, User};
 
 /// Where Debian's `softhsm2` installs the library that all calls end in.

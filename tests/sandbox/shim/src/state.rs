@@ -120,7 +120,7 @@ pub fn create(dir: &Path, state: &HsmState) -> Result<(), StateError> {
     write(dir, state)
 }
 
-fn lock(dir: &Path) -> Result<Flock<File>, StateError> {
+pub(crate) fn lock(dir: &Path) -> Result<Flock<File>, StateError> {
     let path = dir.join("state.lock");
     let file =
         OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(|e| StateError::Io(path.clone(), e))?;
