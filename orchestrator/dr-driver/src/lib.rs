@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+pub mod drill;
 mod outcome;
 mod ports;
 

@@ -34,6 +34,8 @@ pub struct Record {
     /// Everything is to stay for somebody to look at.
     #[serde(default)]
     pub kept: bool,
+    #[serde(default)]
+    pub teardown_begun: Option<Timestamp>,
     /// What the last teardown could not remove.
     #[serde(default)]
     pub left: Vec<Left>,
@@ -115,6 +117,7 @@ impl Record {
             reading: None,
             ending: None,
             kept: false,
+            teardown_begun: None,
             left: Vec::new(),
             torn_down: None,
         }
