@@ -284,6 +284,27 @@ codes! {
     DRILL_UNFINISHED = 838, "a drill is not ended", "go on with `tde2hsm dr drill --resume ID`, or end it with `tde2hsm dr drill --teardown ID`";
     DRILL_UNKNOWN = 839, "the records know no such drill", "list them with `tde2hsm dr status`";
 
+    // 084x-085x: the jobs of recovery (dr-driver, lambdas)
+    FUNCTION_CONFIG = 840, "the environment of a function is incomplete", "correct the parameters that the message names, and deploy the template again";
+    FUNCTION_UNKNOWN = 841, "the handler's name is none of the five functions", "set the handler to `copy-snapshots`, `copy-hsm-backups`, `settle-copies`, `expire-copies` or `audit-recovery`";
+    EVENT_UNREADABLE = 842, "an event cannot be understood", "nothing: the next scheduled run does what the event was about";
+    PARTLY_ASKED = 843, "a call of a recovery job gave no answer", "read which region and call; the next run asks again";
+    RECORDS_AWAY = 844, "the records bucket cannot be read or written", "check the bucket's region, policy and KMS key: without records nothing is copied or deleted";
+    RECORD_INVALID = 845, "a record cannot be understood", "compare the object with its earlier versions in the bucket; the product writes no such record";
+    COPY_REFUSED = 846, "AWS refused to copy", "read AWS's words in the message; most are a permission, a KMS key or the state of the source";
+    COPY_BROKE = 847, "a copy failed after it was accepted", "read AWS's words in the message; it is copied again with growing pauses";
+    COPY_VANISHED = 848, "a copy is no longer there, and the product did not delete it", "find out who deleted it; it is copied again while the source is there";
+    COPY_CLAIMED = 849, "something carries the product's tags and was not made by it", "find out who made it; it is never deleted by the product";
+    COPY_UNFIT = 850, "a copy does not fit what it was made of", "do not use it; compare size and KMS key with the source";
+    DELETE_REFUSED = 851, "something that was to be deleted is not the product's own", "read what is wrong with it; it was left alone";
+    SECRET_UNKEPT = 852, "a secret version that a backup needs could not be kept", "take stages away from the secret (twenty fit), or grant `secretsmanager:UpdateSecretVersionStage`";
+    HOST_UNSURVEYED = 853, "a host gives no survey", "see that instance and SSM agent run and that the document is the deployed one; without surveys its points stay unproven";
+    ALARM_UNSENT = 854, "an alarm could not be published", "check the topic, its policy and its KMS key; it is sent again at the next run";
+    NO_FLEET = 855, "no instance carries the fleet's tag", "check `FleetTagKey` and `FleetTagValue`, and the tags of the instances";
+    COPIES_QUEUE = 856, "copies wait for a place in the region", "nothing: they are begun as others end; ask AWS for more concurrent copies if the RPO suffers";
+    SNAPSHOT_UNUSABLE = 857, "a snapshot of the source region cannot be copied", "make a new set; a failed or archived snapshot cannot be copied";
+    CALL_UNCERTAIN = 858, "whether a call went through is not known", "nothing: what it made is looked for before it is sent again";
+
     // 086x: `tde2hsm dr` (cli)
     DR_NOT_CONFIGURED = 860, "the fleet file names no second region", "add `[dr]` to the fleet file; `docs/recovery.md` shows it";
     RPO_BROKEN = 861, "a database has no point that opens and is young enough", "read the cause beside the database; then `tde2hsm dr copy`";
@@ -295,4 +316,15 @@ codes! {
     POINT_UNKNOWN = 867, "there is no such recovery point", "list them with `tde2hsm dr status --points DATABASE`";
     DRILL_PLACE_UNNAMED = 868, "the fleet file does not say where a drill may be made", "add `[dr.drill]`; `docs/recovery.md` shows it";
     ASKED_IN_PART = 869, "not everything could be asked", "read what is missing; the verdicts count it as unknown";
+
+    // 087x: the gate that keeps new keys (campaign, cli)
+    PROTECT_OFF = 870, "nobody waits until the new keys are in a backup", "leave `[protect]` out, or set `mode = \"wait\"` or `\"force\"`";
+    PROTECT_ONE_REGION = 871, "the new keys are waited for in backups of one region only", "name a second region in `[dr]` of the fleet file";
+    NOT_PROTECTED = 872, "the new keys are not known to be in a backup that is new enough", "run `tde2hsm resume` to wait on; until then a loss of the cluster is a loss of these keys";
+    PROTECTION_UNSEEN = 873, "HSM backups cannot be listed", "check the permission `cloudhsm:DescribeBackups` in both regions, then `tde2hsm resume`";
+    FORCED_HSM_UNCERTAIN = 874, "whether an HSM was added for a backup is not known", "look who added the HSM that the message names, remove it if nobody wants it, then `tde2hsm resume`";
+    FORCED_HSM_LEFT = 875, "the HSM that was added for a backup is still there", "see that as many HSMs are ACTIVE as before, then `tde2hsm resume`; it is removed then";
+    FORCED_HSM_REFUSED = 876, "AWS added no HSM for a backup", "read AWS's words in the message; CloudHSM's own backup comes within 24 hours";
+    BACKUP_NOT_COPIED = 877, "an HSM backup could not be copied into the second region", "read the cause in the message; the copy is asked for again by itself";
+    INVENTORY_UNWRITTEN = 878, "a key inventory could not be written", "check the records bucket and the permissions for it; it is tried again after the next wave and at the end";
 }
