@@ -1,11 +1,20 @@
 //! CloudHSM v2 of one region: clusters, HSMs, backups and their states (A§4.2–4.5).
 
+use crate::ec2::Ec2;
 use crate::page::page;
-use crate::world::{WorldOptions, unknown};
-use crate::{AccountId, ApiError, Ids, Millis, Region, Service};
+use crate::world::{Turn, unknown};
+use crate::{AccountId, ApiError, Effect, Ids, Millis, Region, Service};
 use serde_json::{Value, json};
 
 const DAY_MS: i64 = 86_400_000;
+/// How long a deleted backup can still be restored (A§4.5).
+const PENDING_DELETION_MS: i64 = 7 * DAY_MS;
+/// How long a failed copy is shown as DELETED.
+const DELETED_SHOWN_MS: i64 = 7 * DAY_MS;
+/// What a cluster keeps its backups for where nobody says.
+const RETENTION_DAYS: u32 = 90;
+/// Clusters of a region.
+const CLUSTER_LIMIT: usize = 4;
 /// HSMs of a cluster, at most.
 const HSM_LIMIT: usize = 28;
 
@@ -40,6 +49,22 @@ struct Cluster {
     hsms: Vec<Hsm>,
     tags: Vec<(String, String)>,
     last_backup: Millis,
+    kind: String,
+    source_backup: Option<String>,
+    /// Days; `None` keeps them all.
+    retention: Option<u32>,
+    /// When it leaves the state it is in, for which; `DELETED` is the end of it.
+    becomes: Option<(Millis, &'static str)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BackupState {
+    CreateInProgress(Millis),
+    Ready,
+    /// A copy that failed; since when.
+    Failed(Millis),
+    /// Since when.
+    PendingDeletion(Millis),
 }
 
 #[derive(Debug, Clone)]
@@ -47,10 +72,13 @@ pub(crate) struct Backup {
     id: String,
     cluster: String,
     created: Millis,
-    ready: Millis,
+    state: BackupState,
     never_expires: bool,
     copied_from: Option<(Region, String, String, Millis)>,
     tags: Vec<(String, String)>,
+    certificate: String,
+    kind: String,
+    doomed: bool,
 }
 
 #[derive(Debug)]
@@ -59,6 +87,7 @@ pub struct CloudHsm {
     region: Region,
     clusters: Vec<Cluster>,
     backups: Vec<Backup>,
+    next_purge: Millis,
 }
 
 /// What a cluster is built from.
@@ -86,11 +115,17 @@ pub(crate) fn not_found(why: impl Into<String>) -> ApiError {
 
 impl CloudHsm {
     pub(crate) fn new(account: &AccountId, region: &Region) -> Self {
-        Self { account: account.clone(), region: region.clone(), clusters: Vec::new(), backups: Vec::new() }
+        Self {
+            account: account.clone(),
+            region: region.clone(),
+            clusters: Vec::new(),
+            backups: Vec::new(),
+            next_purge: Millis(0),
+        }
     }
 
-    /// An active cluster with one HSM in each zone, and the backup its activation made.
-    pub fn add_cluster(&mut self, spec: ClusterSpec, ids: &mut Ids) {
+    /// An active cluster with one HSM in each zone, and the backup its activation made, whose id is returned.
+    pub fn add_cluster(&mut self, spec: ClusterSpec, ids: &mut Ids) -> String {
         let hsms = spec
             .subnets
             .iter()
@@ -115,9 +150,48 @@ impl CloudHsm {
             hsms,
             tags: vec![("Name".to_owned(), "tde".to_owned())],
             last_backup: spec.created,
+            kind: "hsm2m.medium".to_owned(),
+            source_backup: None,
+            retention: Some(RETENTION_DAYS),
+            becomes: None,
         };
-        self.backups.push(backup_of(&cluster.id, spec.created, spec.created, ids));
+        let backup = Backup { state: BackupState::Ready, ..backup_of(&cluster, spec.created, spec.created, ids) };
+        let id = backup.id.clone();
+        self.backups.push(backup);
         self.clusters.push(cluster);
+        id
+    }
+
+    /// How long a cluster keeps its backups; `None` for ever, as clusters did before there was a policy.
+    pub fn set_retention(&mut self, cluster: &str, days: Option<u32>) {
+        if let Some(cluster) = self.clusters.iter_mut().find(|c| c.id == cluster) {
+            cluster.retention = days;
+        }
+    }
+
+    /// A cluster's state in AWS's words.
+    pub fn state(&self, cluster: &str) -> Option<&str> {
+        self.clusters.iter().find(|c| c.id == cluster).map(|c| c.state.as_str())
+    }
+
+    /// Token keys can be neither made nor deleted there (A§4.7).
+    pub fn limited_write(&self, cluster: &str) -> bool {
+        matches!(self.state(cluster), Some("MODIFY_IN_PROGRESS" | "ROLLBACK_IN_PROGRESS"))
+    }
+
+    /// The backup that a cluster was made from.
+    pub fn restored_from(&self, cluster: &str) -> Option<&str> {
+        self.clusters.iter().find(|c| c.id == cluster)?.source_backup.as_deref()
+    }
+
+    /// A backup's state in AWS's words; `None` when it is gone without a trace.
+    pub fn backup_state(&self, id: &str) -> Option<&'static str> {
+        self.backups.iter().find(|b| b.id == id).map(Backup::state_name)
+    }
+
+    /// How many copies of a backup of another region were ever begun and are still to be seen here.
+    pub fn copies_of(&self, source: &str) -> usize {
+        self.backups.iter().filter(|b| b.copied_from.as_ref().is_some_and(|(_, id, _, _)| id == source)).count()
     }
 
     /// Puts a cluster into another state, such as `MODIFY_IN_PROGRESS`.
@@ -148,8 +222,12 @@ impl CloudHsm {
         cluster.map(|c| c.hsms.iter().filter(|h| h.state == HsmState::Active).map(|h| h.ip.clone()).collect()).unwrap_or_default()
     }
 
-    pub(crate) fn backup(&self, id: &str, now: Millis) -> Option<Backup> {
-        self.backups.iter().find(|b| b.id == id && b.ready <= now).cloned()
+    pub(crate) fn backup(&self, id: &str) -> Option<&Backup> {
+        self.backups.iter().find(|b| b.id == id)
+    }
+
+    fn is_ready(&self, id: &str) -> bool {
+        self.backup(id).is_some_and(|b| b.state == BackupState::Ready)
     }
 
     /// The backups of a cluster, as they lie here, with the moment each was made.
@@ -157,21 +235,33 @@ impl CloudHsm {
         self.backups.iter().filter(|b| b.cluster == cluster).map(|b| (b.id.clone(), b.created)).collect()
     }
 
+    /// CopyBackupToRegion in its destination. `source` is READY.
     pub(crate) fn adopt_copy(
         &mut self,
         from: &Region,
         source: &Backup,
         body: &Value,
-        now: Millis,
-        ids: &mut Ids,
-        options: &WorldOptions,
+        turn: &mut Turn<'_>,
     ) -> Result<Value, ApiError> {
+        if source.state != BackupState::Ready {
+            return Err(invalid(format!("Backup {} is in state {}", source.id, source.state_name())));
+        }
+        if !turn.options.duplicate_backup_copies {
+            let alive = |b: &Backup| !matches!(b.state, BackupState::Failed(_));
+            let same = |b: &Backup| b.copied_from.as_ref().is_some_and(|(_, id, _, _)| *id == source.id);
+            if self.backups.iter().any(|b| alive(b) && same(b)) {
+                return Err(invalid(format!("Backup {} was copied to {} already", source.id, self.region)));
+            }
+        }
         let tags = if body["TagList"].is_array() { read_tags(&body["TagList"]) } else { source.tags.clone() };
+        let ready = turn.now.plus_ms(turn.options.backup_ms + turn.faults.copy_delay());
         self.backups.push(Backup {
-            id: format!("backup-{}", base32(ids, 11)),
-            ready: now.plus_ms(options.backup_ms),
-            copied_from: Some((from.clone(), source.id.clone(), source.cluster.clone(), now)),
+            id: format!("backup-{}", base32(turn.ids, 11)),
+            state: BackupState::CreateInProgress(ready),
+            never_expires: false,
+            copied_from: Some((from.clone(), source.id.clone(), source.cluster.clone(), turn.now)),
             tags,
+            doomed: turn.faults.fail_next_backup_copies(),
             ..source.clone()
         });
         Ok(json!({"DestinationBackup": {
@@ -182,14 +272,60 @@ impl CloudHsm {
         }}))
     }
 
-    /// Whether an HSM is on its way in or out.
+    /// The copies that are due, each with its source.
+    pub(crate) fn copies_due(&self, now: Millis) -> Vec<(String, Region, String)> {
+        let due = |b: &&Backup| matches!(b.state, BackupState::CreateInProgress(until) if until <= now);
+        let copies = self.backups.iter().filter(due);
+        copies
+            .filter_map(|b| b.copied_from.as_ref().map(|(region, id, _, _)| (b.id.clone(), region.clone(), id.clone())))
+            .collect()
+    }
+
+    /// Whether a backup can still be read by a copy in flight.
+    pub(crate) fn readable(&self, id: &str) -> bool {
+        self.is_ready(id)
+    }
+
+    pub(crate) fn settle_copy(&mut self, id: &str, source_readable: bool, turn: &mut Turn<'_>) {
+        let Some(backup) = self.backups.iter_mut().find(|b| b.id == id) else { return };
+        let Some((from, source, _, _)) = backup.copied_from.clone() else { return };
+        let region = self.region.clone();
+        if source_readable && !backup.doomed {
+            backup.state = BackupState::Ready;
+            turn.effects.push(Effect::BackupCopied { from, source, region, backup: id.to_owned() });
+        } else {
+            backup.state = BackupState::Failed(turn.now);
+            turn.effects.push(Effect::BackupGone { region, backup: id.to_owned() });
+        }
+    }
+
+    /// Whether an HSM, a cluster or a backup is on its way in or out.
     pub(crate) fn is_busy(&self) -> bool {
         let mut hsms = self.clusters.iter().flat_map(|c| &c.hsms);
         hsms.any(|h| matches!(h.state, HsmState::Creating(_) | HsmState::Deleting(_)))
+            || self.clusters.iter().any(|c| c.becomes.is_some())
+            || self.backups.iter().any(|b| matches!(b.state, BackupState::CreateInProgress(_)))
+    }
+
+    /// When something of its own accord happens next.
+    pub(crate) fn next_due(&self, every: i64) -> Option<Millis> {
+        let hsms = self.clusters.iter().flat_map(|c| &c.hsms).filter_map(|h| match h.state {
+            HsmState::Creating(until) | HsmState::Deleting(until) => Some(until),
+            HsmState::Active | HsmState::Degraded => None,
+        });
+        let daily = self.clusters.iter().filter(|c| c.makes_backups()).map(|c| c.last_backup.plus_ms(every));
+        let states = self.clusters.iter().filter_map(|c| c.becomes.map(|(at, _)| at));
+        let backups = self.backups.iter().filter_map(|b| match b.state {
+            BackupState::CreateInProgress(until) => Some(until),
+            BackupState::PendingDeletion(since) => Some(since.plus_ms(PENDING_DELETION_MS)),
+            BackupState::Ready | BackupState::Failed(_) => None,
+        });
+        hsms.chain(daily).chain(states).chain(backups).min()
     }
 
     /// Returns the clusters whose HSMs are others than before.
-    pub(crate) fn tick(&mut self, now: Millis, ids: &mut Ids, options: &WorldOptions) -> Vec<String> {
+    pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) -> Vec<String> {
+        let now = turn.now;
         let mut changed = Vec::new();
         for cluster in &mut self.clusters {
             let before = cluster.hsms.clone();
@@ -203,18 +339,64 @@ impl CloudHsm {
             if differs {
                 changed.push(cluster.id.clone());
             }
+            if let Some((_, state)) = cluster.becomes.take_if(|(at, _)| *at <= now) {
+                cluster.state = state.to_owned();
+                let region = self.region.clone();
+                match (&cluster.source_backup, state) {
+                    (Some(backup), "ACTIVE") => {
+                        cluster.last_backup = now;
+                        let (cluster, backup) = (cluster.id.clone(), backup.clone());
+                        turn.effects.push(Effect::ClusterRestored { region, cluster, backup });
+                    }
+                    (_, "DELETED") => turn.effects.push(Effect::ClusterGone { region, cluster: cluster.id.clone() }),
+                    _ => {}
+                }
+            }
             // At least one backup every 24 hours.
-            while now.since(cluster.last_backup) >= DAY_MS {
-                cluster.last_backup = cluster.last_backup.plus_ms(DAY_MS);
-                self.backups.push(backup_of(
-                    &cluster.id,
-                    cluster.last_backup,
-                    cluster.last_backup.plus_ms(options.backup_ms),
-                    ids,
-                ));
+            let every = turn.options.backup_every_ms;
+            while cluster.makes_backups() && now.since(cluster.last_backup) >= every {
+                cluster.last_backup = cluster.last_backup.plus_ms(every);
+                let ready = cluster.last_backup.plus_ms(turn.options.backup_ms);
+                let backup = backup_of(cluster, cluster.last_backup, ready, turn.ids);
+                turn.effects.push(taken(&self.region, &backup));
+                self.backups.push(backup);
             }
         }
+        self.clusters.retain(|c| c.state != "DELETED");
+        for backup in &mut self.backups {
+            let own = backup.copied_from.is_none();
+            if own && matches!(backup.state, BackupState::CreateInProgress(until) if until <= now) {
+                backup.state = BackupState::Ready;
+            }
+        }
+        self.purge(turn);
         changed
+    }
+
+    /// The service's own retention (A§4.5): by the cluster's policy, never the newest one, never what NeverExpires, never a
+    /// copy.
+    fn purge(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.now;
+        if self.next_purge > now && !self.backups.iter().any(|b| b.is_over(now)) {
+            return;
+        }
+        self.next_purge = now.plus_ms(3_600_000);
+        for cluster in &self.clusters {
+            let Some(days) = cluster.retention else { continue };
+            let own = |b: &&mut Backup| b.cluster == cluster.id && b.copied_from.is_none();
+            let newest = self.backups.iter_mut().filter(own).filter(|b| b.state == BackupState::Ready).map(|b| b.created).max();
+            for backup in self.backups.iter_mut().filter(own) {
+                let old = now.since(backup.created) >= i64::from(days) * DAY_MS;
+                if old && backup.state == BackupState::Ready && !backup.never_expires && Some(backup.created) != newest {
+                    backup.state = BackupState::PendingDeletion(now);
+                }
+            }
+        }
+        for backup in self.backups.extract_if(.., |b| b.is_over(now)) {
+            if matches!(backup.state, BackupState::PendingDeletion(_)) {
+                turn.effects.push(Effect::BackupGone { region: self.region.clone(), backup: backup.id });
+            }
+        }
     }
 
     /// The reply, and the cluster whose HSMs changed.
@@ -222,20 +404,96 @@ impl CloudHsm {
         &mut self,
         operation: &str,
         body: &Value,
-        now: Millis,
-        ids: &mut Ids,
-        options: &WorldOptions,
+        ec2: &mut Ec2,
+        turn: &mut Turn<'_>,
     ) -> Result<(Value, Option<String>), ApiError> {
         match operation {
             "DescribeClusters" => self.describe_clusters(body).map(|v| (v, None)),
-            "DescribeBackups" => self.describe_backups(body, now).map(|v| (v, None)),
+            "DescribeBackups" => self.describe_backups(body).map(|v| (v, None)),
             "ListTags" => self.list_tags(body).map(|v| (v, None)),
             "TagResource" => self.tag_resource(body).map(|v| (v, None)),
-            "ModifyBackupAttributes" => self.modify_backup(body, now).map(|v| (v, None)),
-            "CreateHsm" => self.create_hsm(body, now, ids, options),
-            "DeleteHsm" => self.delete_hsm(body, now, ids, options),
+            "UntagResource" => self.untag_resource(body).map(|v| (v, None)),
+            "ModifyBackupAttributes" => self.modify_backup(body).map(|v| (v, None)),
+            "DeleteBackup" => self.delete_backup(body, turn).map(|v| (v, None)),
+            "RestoreBackup" => self.restore_backup(body).map(|v| (v, None)),
+            "CreateCluster" => self.create_cluster(body, ec2, turn).map(|v| (v, None)),
+            "DeleteCluster" => self.delete_cluster(body, ec2, turn).map(|v| (v, None)),
+            "CreateHsm" => self.create_hsm(body, ec2, turn),
+            "DeleteHsm" => self.delete_hsm(body, turn),
             other => Err(unknown(Service::CloudHsm, other)),
         }
+    }
+
+    fn create_cluster(&mut self, body: &Value, ec2: &mut Ec2, turn: &mut Turn<'_>) -> Result<Value, ApiError> {
+        let Some(source) = body["SourceBackupId"].as_str() else {
+            return Err(invalid("This world makes clusters only from backups: SourceBackupId is missing"));
+        };
+        let source = source.rsplit('/').next().unwrap_or_default();
+        let backup = self.backup(source).cloned().ok_or_else(|| not_found(format!("Backup {source} was not found")))?;
+        if backup.state != BackupState::Ready {
+            return Err(invalid(format!("Backup {source} is in state {}", backup.state_name())));
+        }
+        if self.clusters.len() >= CLUSTER_LIMIT {
+            return Err(ApiError::new(
+                "CloudHsmResourceLimitExceededException",
+                "The account has as many clusters as it may have",
+            ));
+        }
+        let kind = body["HsmType"].as_str().unwrap_or_default();
+        if kind != "hsm2m.medium" {
+            return Err(invalid(format!("Invalid HSM type {kind}")));
+        }
+        let mut subnets: Vec<(String, String)> = Vec::new();
+        let mut vpc = String::new();
+        for id in body["SubnetIds"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            let (its_vpc, zone, _) = ec2.subnet(id).ok_or_else(|| invalid(format!("Invalid subnet {id}")))?;
+            if subnets.iter().any(|(z, _)| *z == zone) || !vpc.is_empty() && its_vpc != vpc {
+                return Err(invalid("The subnets must lie in one VPC, one to an Availability Zone"));
+            }
+            vpc = its_vpc;
+            subnets.push((zone, id.to_owned()));
+        }
+        if subnets.is_empty() || subnets.len() > 10 {
+            return Err(invalid("SubnetIds must name one to ten subnets"));
+        }
+        let retention = match &body["BackupRetentionPolicy"] {
+            Value::Null => Some(RETENTION_DAYS),
+            policy => {
+                let days = policy["Value"].as_str().and_then(|days| days.parse().ok());
+                Some(days.filter(|days| (7..=379).contains(days)).ok_or_else(|| invalid("Invalid backup retention policy"))?)
+            }
+        };
+        let id = format!("cluster-{}", base32(turn.ids, 11));
+        let group = format!("sg-{}", turn.ids.hex(17));
+        ec2.add_group(&group, &format!("cloudhsm-{id}-sg"), &vpc, &[(2223, 2225)], &[&group]);
+        self.clusters.push(Cluster {
+            id: id.clone(),
+            created: turn.now,
+            state: "CREATE_IN_PROGRESS".to_owned(),
+            group,
+            vpc,
+            subnets,
+            certificate: backup.certificate,
+            hsms: Vec::new(),
+            tags: read_tags(&body["TagList"]),
+            last_backup: turn.now,
+            kind: kind.to_owned(),
+            source_backup: Some(source.to_owned()),
+            retention,
+            becomes: Some((turn.now.plus_ms(turn.options.cluster_ms), "ACTIVE")),
+        });
+        Ok(json!({"Cluster": self.clusters.last().map(describe_cluster)}))
+    }
+
+    fn delete_cluster(&mut self, body: &Value, ec2: &mut Ec2, turn: &mut Turn<'_>) -> Result<Value, ApiError> {
+        let cluster = self.cluster_mut(body)?;
+        if !cluster.hsms.is_empty() {
+            return Err(invalid(format!("Cluster {} still has HSMs", cluster.id)));
+        }
+        cluster.state = "DELETE_IN_PROGRESS".to_owned();
+        cluster.becomes = Some((turn.now.plus_ms(turn.options.cluster_ms), "DELETED"));
+        ec2.remove_group(&cluster.group);
+        Ok(json!({"Cluster": describe_cluster(cluster)}))
     }
 
     fn describe_clusters(&self, body: &Value) -> Result<Value, ApiError> {
@@ -264,7 +522,7 @@ impl CloudHsm {
         Ok(reply)
     }
 
-    fn describe_backups(&self, body: &Value, now: Millis) -> Result<Value, ApiError> {
+    fn describe_backups(&self, body: &Value) -> Result<Value, ApiError> {
         let max = bounded(body, 50)?;
         for key in body["Filters"].as_object().into_iter().flat_map(|f| f.keys()) {
             if !matches!(key.as_str(), "backupIds" | "sourceBackupIds" | "clusterIds" | "states" | "neverExpires") {
@@ -279,7 +537,7 @@ impl CloudHsm {
                 wants(body, "backupIds", &b.id)
                     && wants(body, "sourceBackupIds", source)
                     && wants(body, "clusterIds", &b.cluster)
-                    && wants(body, "states", b.state(now))
+                    && wants(body, "states", b.state_name())
                     && wants(body, "neverExpires", if b.never_expires { "true" } else { "false" })
             })
             .collect();
@@ -287,7 +545,7 @@ impl CloudHsm {
         if body["SortAscending"] != true {
             found.reverse();
         }
-        let rows: Vec<Value> = found.iter().map(|b| self.describe_backup(b, now)).collect();
+        let rows: Vec<Value> = found.iter().map(|b| self.describe_backup(b)).collect();
         let scope = format!("backups{}{}", body["Filters"], body["SortAscending"]);
         let (rows, next) = page(&rows, &scope, max, body["NextToken"].as_str(), "CloudHsmInvalidRequestException")?;
         let mut reply = json!({"Backups": rows});
@@ -295,18 +553,21 @@ impl CloudHsm {
         Ok(reply)
     }
 
-    fn describe_backup(&self, backup: &Backup, now: Millis) -> Value {
+    fn describe_backup(&self, backup: &Backup) -> Value {
         let mut row = json!({
             "BackupId": backup.id,
             "BackupArn": format!("arn:aws:cloudhsm:{}:{}:backup/{}", self.region, self.account, backup.id),
-            "BackupState": backup.state(now),
+            "BackupState": backup.state_name(),
             "ClusterId": backup.cluster,
             "CreateTimestamp": backup.created.epoch(),
             "NeverExpires": backup.never_expires,
             "TagList": tag_list(&backup.tags),
-            "HsmType": "hsm2m.medium",
+            "HsmType": backup.kind,
             "Mode": "FIPS",
         });
+        if let BackupState::PendingDeletion(since) | BackupState::Failed(since) = backup.state {
+            row["DeleteTimestamp"] = since.epoch();
+        }
         if let Some((region, id, cluster, at)) = &backup.copied_from {
             row["CopyTimestamp"] = at.epoch();
             row["SourceRegion"] = region.as_str().into();
@@ -316,13 +577,39 @@ impl CloudHsm {
         row
     }
 
-    fn modify_backup(&mut self, body: &Value, now: Millis) -> Result<Value, ApiError> {
+    fn backup_at(&self, body: &Value) -> Result<usize, ApiError> {
         let id = body["BackupId"].as_str().unwrap_or_default();
-        let Some(at) = self.backups.iter().position(|b| b.id == id) else {
-            return Err(not_found(format!("Backup {id} was not found")));
-        };
-        self.backups[at].never_expires = body["NeverExpires"].as_bool().unwrap_or(false);
-        Ok(json!({"Backup": self.describe_backup(&self.backups[at], now)}))
+        self.backups.iter().position(|b| b.id == id).ok_or_else(|| not_found(format!("Backup {id} was not found")))
+    }
+
+    fn modify_backup(&mut self, body: &Value) -> Result<Value, ApiError> {
+        let at = self.backup_at(body)?;
+        let backup = &mut self.backups[at];
+        if backup.state != BackupState::Ready {
+            return Err(invalid(format!("Backup {} is in state {}", backup.id, backup.state_name())));
+        }
+        backup.never_expires = body["NeverExpires"].as_bool().unwrap_or(false);
+        Ok(json!({"Backup": self.describe_backup(&self.backups[at])}))
+    }
+
+    fn delete_backup(&mut self, body: &Value, turn: &mut Turn<'_>) -> Result<Value, ApiError> {
+        let at = self.backup_at(body)?;
+        let backup = &mut self.backups[at];
+        if backup.state != BackupState::Ready {
+            return Err(invalid(format!("Backup {} is in state {}", backup.id, backup.state_name())));
+        }
+        backup.state = BackupState::PendingDeletion(turn.now);
+        Ok(json!({"Backup": self.describe_backup(&self.backups[at])}))
+    }
+
+    fn restore_backup(&mut self, body: &Value) -> Result<Value, ApiError> {
+        let at = self.backup_at(body)?;
+        let backup = &mut self.backups[at];
+        if !matches!(backup.state, BackupState::PendingDeletion(_)) {
+            return Err(invalid(format!("Backup {} is in state {}", backup.id, backup.state_name())));
+        }
+        backup.state = BackupState::Ready;
+        Ok(json!({"Backup": self.describe_backup(&self.backups[at])}))
     }
 
     fn tags_of(&mut self, id: &str) -> Result<&mut Vec<(String, String)>, ApiError> {
@@ -350,18 +637,19 @@ impl CloudHsm {
         Ok(json!({}))
     }
 
+    fn untag_resource(&mut self, body: &Value) -> Result<Value, ApiError> {
+        let keys = body["TagKeyList"].clone();
+        let tags = self.tags_of(body["ResourceId"].as_str().unwrap_or_default())?;
+        tags.retain(|(have, _)| !keys.as_array().is_some_and(|keys| keys.iter().any(|key| key == have.as_str())));
+        Ok(json!({}))
+    }
+
     fn cluster_mut(&mut self, body: &Value) -> Result<&mut Cluster, ApiError> {
         let id = body["ClusterId"].as_str().unwrap_or_default();
         self.clusters.iter_mut().find(|c| c.id == id).ok_or_else(|| not_found(format!("Cluster {id} was not found")))
     }
 
-    fn create_hsm(
-        &mut self,
-        body: &Value,
-        now: Millis,
-        ids: &mut Ids,
-        options: &WorldOptions,
-    ) -> Result<(Value, Option<String>), ApiError> {
+    fn create_hsm(&mut self, body: &Value, ec2: &Ec2, turn: &mut Turn<'_>) -> Result<(Value, Option<String>), ApiError> {
         let cluster = self.cluster_mut(body)?;
         if cluster.state != "ACTIVE" {
             return Err(invalid(format!("Cluster {} is in state {}", cluster.id, cluster.state)));
@@ -373,28 +661,23 @@ impl CloudHsm {
         let Some((zone, subnet)) = cluster.subnets.iter().find(|(z, _)| z == zone).cloned() else {
             return Err(invalid(format!("The cluster has no subnet in {zone}")));
         };
+        let network = ec2.subnet(&subnet).map_or_else(|| "10.0.9".to_owned(), |(_, _, network)| network);
         let hsm = Hsm {
-            id: format!("hsm-{}", base32(ids, 11)),
+            id: format!("hsm-{}", base32(turn.ids, 11)),
             zone,
+            eni: format!("eni-{}", turn.ids.hex(17)),
+            ip: body["IpAddress"].as_str().map_or_else(|| format!("{network}.{}", cluster.hsms.len() + 20), str::to_owned),
             subnet,
-            eni: format!("eni-{}", ids.hex(17)),
-            ip: body["IpAddress"].as_str().map_or_else(|| format!("10.0.9.{}", cluster.hsms.len() + 20), str::to_owned),
-            state: HsmState::Creating(now.plus_ms(options.hsm_ms)),
+            state: HsmState::Creating(turn.now.plus_ms(turn.options.hsm_ms)),
         };
         let reply = json!({"Hsm": describe_hsm(&cluster.id, &hsm)});
         cluster.hsms.push(hsm);
         let id = cluster.id.clone();
-        self.backup_now(&id, now, ids, options);
+        self.backup_now(&id, turn);
         Ok((reply, Some(id)))
     }
 
-    fn delete_hsm(
-        &mut self,
-        body: &Value,
-        now: Millis,
-        ids: &mut Ids,
-        options: &WorldOptions,
-    ) -> Result<(Value, Option<String>), ApiError> {
+    fn delete_hsm(&mut self, body: &Value, turn: &mut Turn<'_>) -> Result<(Value, Option<String>), ApiError> {
         let cluster = self.cluster_mut(body)?;
         let by = |member: &str, value: &str| body[member].as_str().is_some_and(|wanted| wanted == value);
         let hsm = cluster
@@ -405,34 +688,66 @@ impl CloudHsm {
         if !matches!(hsm.state, HsmState::Active | HsmState::Degraded) {
             return Err(invalid("The HSM is neither ACTIVE nor DEGRADED"));
         }
-        hsm.state = HsmState::Deleting(now.plus_ms(options.hsm_ms));
+        hsm.state = HsmState::Deleting(turn.now.plus_ms(turn.options.hsm_ms));
         let reply = json!({"HsmId": hsm.id});
         let id = cluster.id.clone();
-        self.backup_now(&id, now, ids, options);
+        self.backup_now(&id, turn);
         Ok((reply, Some(id)))
     }
 
     /// Adding and removing an HSM each make a backup (A§4.5).
-    fn backup_now(&mut self, cluster: &str, now: Millis, ids: &mut Ids, options: &WorldOptions) {
-        self.backups.push(backup_of(cluster, now, now.plus_ms(options.backup_ms), ids));
+    fn backup_now(&mut self, cluster: &str, turn: &mut Turn<'_>) {
+        if let Some(cluster) = self.clusters.iter().find(|c| c.id == cluster) {
+            let backup = backup_of(cluster, turn.now, turn.now.plus_ms(turn.options.backup_ms), turn.ids);
+            turn.effects.push(taken(&self.region, &backup));
+            self.backups.push(backup);
+        }
+    }
+}
+
+impl Cluster {
+    /// A cluster without HSMs has nothing to back up.
+    fn makes_backups(&self) -> bool {
+        self.hsms.iter().any(|hsm| matches!(hsm.state, HsmState::Active))
     }
 }
 
 impl Backup {
-    fn state(&self, now: Millis) -> &'static str {
-        if self.ready <= now { "READY" } else { "CREATE_IN_PROGRESS" }
+    fn state_name(&self) -> &'static str {
+        match self.state {
+            BackupState::CreateInProgress(_) => "CREATE_IN_PROGRESS",
+            BackupState::Ready => "READY",
+            BackupState::Failed(_) => "DELETED",
+            BackupState::PendingDeletion(_) => "PENDING_DELETION",
+        }
+    }
+
+    /// It is no longer to be seen.
+    fn is_over(&self, now: Millis) -> bool {
+        match self.state {
+            BackupState::PendingDeletion(since) => now.since(since) >= PENDING_DELETION_MS,
+            BackupState::Failed(since) => now.since(since) >= DELETED_SHOWN_MS,
+            BackupState::CreateInProgress(_) | BackupState::Ready => false,
+        }
     }
 }
 
-fn backup_of(cluster: &str, created: Millis, ready: Millis, ids: &mut Ids) -> Backup {
+fn taken(region: &Region, backup: &Backup) -> Effect {
+    Effect::BackupTaken { region: region.clone(), cluster: backup.cluster.clone(), backup: backup.id.clone() }
+}
+
+fn backup_of(cluster: &Cluster, created: Millis, ready: Millis, ids: &mut Ids) -> Backup {
     Backup {
         id: format!("backup-{}", base32(ids, 11)),
-        cluster: cluster.to_owned(),
+        cluster: cluster.id.clone(),
         created,
-        ready,
+        state: BackupState::CreateInProgress(ready),
         never_expires: false,
         copied_from: None,
         tags: vec![("Name".to_owned(), "tde".to_owned())],
+        certificate: cluster.certificate.clone(),
+        kind: cluster.kind.clone(),
+        doomed: false,
     }
 }
 
@@ -470,13 +785,12 @@ fn describe_cluster(cluster: &Cluster) -> Value {
     for (zone, subnet) in &cluster.subnets {
         subnets[zone] = subnet.as_str().into();
     }
-    json!({
+    let mut row = json!({
         "BackupPolicy": "DEFAULT",
-        "BackupRetentionPolicy": {"Type": "DAYS", "Value": "90"},
         "ClusterId": cluster.id,
         "CreateTimestamp": cluster.created.epoch(),
         "Hsms": cluster.hsms.iter().map(|hsm| describe_hsm(&cluster.id, hsm)).collect::<Vec<_>>(),
-        "HsmType": "hsm2m.medium",
+        "HsmType": cluster.kind,
         "SecurityGroup": cluster.group,
         "State": cluster.state,
         "SubnetMapping": subnets,
@@ -485,7 +799,11 @@ fn describe_cluster(cluster: &Cluster) -> Value {
         "Certificates": {"ClusterCertificate": cluster.certificate},
         "TagList": tag_list(&cluster.tags),
         "Mode": "FIPS",
-    })
+    });
+    let retention = cluster.retention.map(|days| json!({"Type": "DAYS", "Value": days.to_string()}));
+    crate::ssm::put(&mut row, "BackupRetentionPolicy", retention);
+    crate::ssm::put(&mut row, "SourceBackupId", cluster.source_backup.clone().map(Value::from));
+    row
 }
 
 fn describe_hsm(cluster: &str, hsm: &Hsm) -> Value {
@@ -505,61 +823,4 @@ fn describe_hsm(cluster: &str, hsm: &Hsm) -> Value {
         "HsmType": "hsm2m.medium",
         "State": state,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn world() -> (CloudHsm, Ids, WorldOptions) {
-        let mut ids = Ids::new(1);
-        let mut hsm = CloudHsm::new(&AccountId::new("123456789012"), &Region::new("us-east-1"));
-        hsm.add_cluster(
-            ClusterSpec {
-                id: "cluster-abcdefghijk".into(),
-                created: Millis(0),
-                group: "sg-1".into(),
-                vpc: "vpc-1".into(),
-                subnets: vec![("us-east-1a".into(), "subnet-1".into()), ("us-east-1b".into(), "subnet-2".into())],
-                certificate: "PEM".into(),
-                addresses: vec!["10.0.9.10".into(), "10.0.9.11".into()],
-            },
-            &mut ids,
-        );
-        (hsm, ids, WorldOptions::default())
-    }
-
-    #[test]
-    fn adding_an_hsm_takes_time_and_makes_a_backup_a4_5() {
-        let (mut hsm, mut ids, options) = world();
-        let body = json!({"ClusterId": "cluster-abcdefghijk", "AvailabilityZone": "us-east-1a"});
-        let (reply, changed) = hsm.call("CreateHsm", &body, Millis(1000), &mut ids, &options).unwrap();
-        assert_eq!(reply["Hsm"]["State"], "CREATE_IN_PROGRESS");
-        assert!(changed.is_some());
-        let backups = hsm.describe_backups(&json!({}), Millis(1000)).unwrap();
-        assert_eq!(backups["Backups"][0]["BackupState"], "CREATE_IN_PROGRESS");
-        assert_eq!(hsm.active_hsms("cluster-abcdefghijk").len(), 2);
-        let later = Millis(1000).plus_ms(options.hsm_ms);
-        assert_eq!(hsm.tick(later, &mut ids, &options).len(), 1);
-        assert_eq!(hsm.active_hsms("cluster-abcdefghijk").len(), 3);
-        assert_eq!(hsm.describe_backups(&json!({}), later).unwrap()["Backups"][0]["BackupState"], "READY");
-    }
-
-    #[test]
-    fn a_backup_is_made_each_day() {
-        let (mut hsm, mut ids, options) = world();
-        hsm.tick(Millis(3 * DAY_MS), &mut ids, &options);
-        assert_eq!(hsm.backups_of("cluster-abcdefghijk").len(), 4);
-    }
-
-    #[test]
-    fn a_cluster_that_changes_its_type_takes_no_hsm() {
-        let (mut hsm, mut ids, options) = world();
-        hsm.set_state("cluster-abcdefghijk", "MODIFY_IN_PROGRESS");
-        let body = json!({"ClusterId": "cluster-abcdefghijk", "AvailabilityZone": "us-east-1a"});
-        assert_eq!(
-            hsm.call("CreateHsm", &body, Millis(0), &mut ids, &options).unwrap_err().code,
-            "CloudHsmInvalidRequestException"
-        );
-    }
 }

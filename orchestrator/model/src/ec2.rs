@@ -3,9 +3,19 @@
 //! A resource is kept in the names of the wire (`instanceId`, `tagSet`), so that what is described is what is stored;
 //! a list is an array, which the XML writes as `<item>` elements.
 
+mod launch;
+mod query;
+mod snapshots;
+
+pub(crate) use snapshots::Verdict;
+pub use snapshots::{Origin, Snapshot, SnapshotState, Snapshots};
+
+use crate::kms::Kms;
 use crate::page::page;
-use crate::world::unknown;
+use crate::world::{Turn, unknown};
 use crate::{AccountId, ApiError, InstanceId, Millis, Region, Service};
+use launch::Change;
+use query::Query;
 use serde_json::{Map, Value, json};
 
 /// What an instance is built from.
@@ -33,6 +43,13 @@ pub struct Ec2 {
     groups: Vec<Value>,
     route_tables: Vec<Value>,
     volumes: Vec<Value>,
+    images: Vec<Value>,
+    pub snapshots: Snapshots,
+    changes: Vec<Change>,
+    /// Client token, digest of its request, reply.
+    tokens: Vec<(String, String, Value)>,
+    /// How many addresses RunInstances gave out.
+    addresses: u32,
 }
 
 /// A filter of a describe call and the place it looks at. `*` stands for every member of a list.
@@ -78,6 +95,28 @@ impl Ec2 {
             groups: Vec::new(),
             route_tables: Vec::new(),
             volumes: Vec::new(),
+            images: Vec::new(),
+            snapshots: Snapshots::new(account, region),
+            changes: Vec::new(),
+            tokens: Vec::new(),
+            addresses: 0,
+        }
+    }
+
+    /// VPC, availability zone and network (`10.0.9`) of a subnet.
+    pub(crate) fn subnet(&self, id: &str) -> Option<(String, String, String)> {
+        let subnet = self.subnets.iter().find(|s| s["subnetId"] == id)?;
+        let text = |member: &str| subnet[member].as_str().unwrap_or_default().to_owned();
+        let cidr = text("cidrBlock");
+        let network = cidr.rsplit_once('.').map_or_else(String::new, |(network, _)| network.to_owned());
+        Some((text("vpcId"), text("availabilityZone"), network))
+    }
+
+    /// The key that a volume is encrypted with.
+    pub fn encrypt_volume(&mut self, id: &str, key_arn: &str) {
+        if let Some(volume) = self.volumes.iter_mut().find(|v| v["volumeId"] == id) {
+            volume["encrypted"] = true.into();
+            volume["kmsKeyId"] = key_arn.into();
         }
     }
 
@@ -150,7 +189,31 @@ impl Ec2 {
         }
     }
 
+    /// An instance that runs, and its volumes.
     pub fn add_instance(&mut self, spec: &InstanceSpec) {
+        let subnet = self.subnets.iter().find(|s| s["subnetId"] == spec.subnet.as_str()).cloned().unwrap_or_default();
+        for (device, volume, size) in &spec.volumes {
+            self.volumes.push(json!({
+                "volumeId": volume,
+                "size": size,
+                "snapshotId": "",
+                "availabilityZone": subnet["availabilityZone"],
+                "status": "in-use",
+                "createTime": spec.launched.iso(),
+                "attachmentSet": [{"volumeId": volume, "instanceId": spec.id.as_str(), "device": device, "status": "attached", "attachTime": spec.launched.iso(), "deleteOnTermination": false}],
+                "volumeType": "gp3",
+                "iops": 3000,
+                "encrypted": true,
+                "kmsKeyId": crate::kms::default_key(&self.account, &self.region),
+                "multiAttachEnabled": false,
+                "tagSet": [],
+            }));
+        }
+        let row = self.instance_row(spec);
+        self.instances.push(row);
+    }
+
+    fn instance_row(&self, spec: &InstanceSpec) -> Value {
         let subnet = self.subnets.iter().find(|s| s["subnetId"] == spec.subnet.as_str()).cloned().unwrap_or_default();
         let group_set: Vec<Value> = spec
             .groups
@@ -168,24 +231,7 @@ impl Ec2 {
                 json!({"deviceName": device, "ebs": {"volumeId": volume, "status": "attached", "attachTime": spec.launched.iso(), "deleteOnTermination": false}})
             })
             .collect();
-        for (device, volume, size) in &spec.volumes {
-            self.volumes.push(json!({
-                "volumeId": volume,
-                "size": size,
-                "snapshotId": "",
-                "availabilityZone": subnet["availabilityZone"],
-                "status": "in-use",
-                "createTime": spec.launched.iso(),
-                "attachmentSet": [{"volumeId": volume, "instanceId": spec.id.as_str(), "device": device, "status": "attached", "attachTime": spec.launched.iso(), "deleteOnTermination": false}],
-                "volumeType": "gp3",
-                "iops": 3000,
-                "encrypted": true,
-                "kmsKeyId": format!("arn:aws:kms:{}:{}:key/00000000-0000-4000-8000-000000000000", self.region, self.account),
-                "multiAttachEnabled": false,
-                "tagSet": [],
-            }));
-        }
-        self.instances.push(json!({
+        json!({
             "instanceId": spec.id.as_str(),
             "imageId": spec.image,
             "instanceState": {"code": 16, "name": "running"},
@@ -212,7 +258,7 @@ impl Ec2 {
             "ebsOptimized": true,
             "enaSupport": true,
             "metadataOptions": {"state": "applied", "httpTokens": "required", "httpPutResponseHopLimit": 1, "httpEndpoint": "enabled"},
-        }));
+        })
     }
 
     /// `pending`, `running`, `shutting-down`, `terminated`, `stopping`, `stopped`; `None` when there is no such instance.
@@ -248,11 +294,33 @@ impl Ec2 {
         tags.iter().find(|tag| tag["key"] == key)?["value"].as_str()
     }
 
-    fn instance(&self, id: &InstanceId) -> Option<&Value> {
+    pub fn instance(&self, id: &InstanceId) -> Option<&Value> {
         self.instances.iter().find(|i| i["instanceId"] == id.as_str())
     }
 
-    pub(crate) fn call(&self, operation: &str, query: &Value) -> Result<Value, ApiError> {
+    /// CopySnapshot is not among them: it needs the region of its source, see `World`.
+    pub(crate) fn call(&mut self, operation: &str, query: &Value, kms: &Kms, turn: &mut Turn<'_>) -> Result<Value, ApiError> {
+        let asked = Query::new(query);
+        match operation {
+            "CreateSnapshot" => self.create_snapshot(asked, turn),
+            "CreateSnapshots" => self.create_snapshots(asked, turn),
+            "DescribeSnapshots" => self.snapshots.describe(asked, turn.now),
+            "DeleteSnapshot" => self.delete_snapshot(asked, turn),
+            "ModifySnapshotTier" => self.snapshots.modify_tier(asked, turn.now),
+            "CreateTags" => self.create_tags(asked),
+            "DeleteTags" => self.delete_tags(asked),
+            "RegisterImage" => self.register_image(asked, turn),
+            "DeregisterImage" => self.deregister_image(asked),
+            "DescribeImages" => self.describe_images(query),
+            "RunInstances" => self.run_instances(asked, kms, turn),
+            "TerminateInstances" => self.terminate_instances(asked, turn),
+            "CreateVolume" => self.create_volume(asked, turn),
+            "DeleteVolume" => self.delete_volume(asked),
+            _ => self.inventory(operation, query),
+        }
+    }
+
+    fn inventory(&self, operation: &str, query: &Value) -> Result<Value, ApiError> {
         match operation {
             "DescribeInstances" => self.describe_instances(query),
             "DescribeSubnets" => {
@@ -302,6 +370,35 @@ impl Ec2 {
         }
         Ok(out)
     }
+}
+
+fn invalid_value(why: impl Into<String>) -> ApiError {
+    ApiError::new("InvalidParameterValue", why)
+}
+
+/// An identifier is its prefix and 8 or 17 hexadecimal digits.
+fn malformed(id: &str, prefix: &str, code: &str) -> Result<(), ApiError> {
+    let digits = id.strip_prefix(prefix).unwrap_or_default();
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(ApiError::new(code, format!("Invalid id: \"{id}\"")));
+    }
+    Ok(())
+}
+
+/// Tags as EC2 takes them: at most 50, keys of 127 and values of 255 characters, none of them twice and none of AWS's own.
+fn check_tags(tags: &[(String, String)]) -> Result<(), ApiError> {
+    if tags.len() > 50 {
+        return Err(ApiError::new("TagLimitExceeded", "The maximum number of tags for a resource has been reached."));
+    }
+    for (n, (key, value)) in tags.iter().enumerate() {
+        if key.is_empty() || key.chars().count() > 127 || value.chars().count() > 255 || key.starts_with("aws:") {
+            return Err(invalid_value(format!("Tag `{key}` is invalid: at most 127 characters of key and 255 of value.")));
+        }
+        if tags[..n].iter().any(|(other, _)| other == key) {
+            return Err(invalid_value(format!("Duplicate tag key '{key}' specified.")));
+        }
+    }
+    Ok(())
 }
 
 fn tag_set(tags: &[(String, String)]) -> Vec<Value> {
@@ -435,15 +532,15 @@ mod tests {
     fn describe_instances_pages_through_all_of_them() {
         let ec2 = world();
         let mut query = json!({"MaxResults": "5"});
-        let first = ec2.call("DescribeInstances", &query).unwrap();
+        let first = ec2.inventory("DescribeInstances", &query).unwrap();
         assert_eq!(first["reservationSet"].as_array().unwrap().len(), 5);
         query["NextToken"] = first["nextToken"].clone();
-        let second = ec2.call("DescribeInstances", &query).unwrap();
+        let second = ec2.inventory("DescribeInstances", &query).unwrap();
         assert_eq!(second["reservationSet"].as_array().unwrap().len(), 2);
         assert!(second.get("nextToken").is_none());
         query["Filter.1.Name"] = json!("instance-id");
         query["Filter.1.Value.1"] = json!("i-*");
-        assert_eq!(ec2.call("DescribeInstances", &query).unwrap_err().code, "InvalidNextToken");
+        assert_eq!(ec2.inventory("DescribeInstances", &query).unwrap_err().code, "InvalidNextToken");
     }
 
     #[test]
@@ -451,7 +548,7 @@ mod tests {
         let ec2 = world();
         let count = |name: &str, value: &str| {
             let query = json!({"Filter.1.Name": name, "Filter.1.Value.1": value});
-            ec2.call("DescribeInstances", &query).map(|r| r["reservationSet"].as_array().unwrap().len())
+            ec2.inventory("DescribeInstances", &query).map(|r| r["reservationSet"].as_array().unwrap().len())
         };
         assert_eq!(count("tag:Name", "ora-*").unwrap(), 7);
         assert_eq!(count("tag:Name", "ora-3").unwrap(), 1);

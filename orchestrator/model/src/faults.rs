@@ -40,7 +40,17 @@ pub struct Faults {
     pub(crate) deliver_twice: u32,
     pub(crate) deliver_late: Option<(u32, i64)>,
     pub(crate) lose_terminal_reply: u32,
+    snapshots_fail: u32,
+    copies_fail: u32,
+    backup_copies_fail: u32,
+    copies_late: (u32, i64),
+    events_lost: u32,
+    events_twice: u32,
+    events_late: (u32, i64),
 }
+
+/// What becomes of an event on its way: nothing, once or twice, each so many milliseconds later (A§2.1).
+pub(crate) type Deliveries = Vec<i64>;
 
 impl Faults {
     /// Arms `fault` on the next `times` calls of `operation` (`*` for any) of `service`.
@@ -64,6 +74,65 @@ impl Faults {
         self.lose_terminal_reply = times;
     }
 
+    /// The next `times` CreateSnapshot or CreateSnapshots calls end in `error`, all snapshots of a call together (A§3.1).
+    pub fn fail_snapshots(&mut self, times: u32) {
+        self.snapshots_fail = times;
+    }
+
+    /// The next `times` CopySnapshot calls are accepted and end in `error`.
+    pub fn fail_copies(&mut self, times: u32) {
+        self.copies_fail = times;
+    }
+
+    /// The next `times` CopyBackupToRegion calls are accepted and end as DELETED (A§4.4).
+    pub fn fail_backup_copies(&mut self, times: u32) {
+        self.backup_copies_fail = times;
+    }
+
+    /// The next `times` copies, of snapshots and backups alike, take `ms` longer.
+    pub fn delay_copies(&mut self, times: u32, ms: i64) {
+        self.copies_late = (times, ms);
+    }
+
+    /// The next `times` events never arrive.
+    pub fn lose_events(&mut self, times: u32) {
+        self.events_lost = times;
+    }
+
+    /// The next `times` events arrive twice.
+    pub fn repeat_events(&mut self, times: u32) {
+        self.events_twice = times;
+    }
+
+    /// The next `times` events arrive `ms` later, so after others that happened later.
+    pub fn delay_events(&mut self, times: u32, ms: i64) {
+        self.events_late = (times, ms);
+    }
+
+    pub(crate) fn fail_next_snapshots(&mut self) -> bool {
+        take_one(&mut self.snapshots_fail)
+    }
+
+    pub(crate) fn fail_next_copies(&mut self) -> bool {
+        take_one(&mut self.copies_fail)
+    }
+
+    pub(crate) fn fail_next_backup_copies(&mut self) -> bool {
+        take_one(&mut self.backup_copies_fail)
+    }
+
+    pub(crate) fn copy_delay(&mut self) -> i64 {
+        if take_one(&mut self.copies_late.0) { self.copies_late.1 } else { 0 }
+    }
+
+    pub(crate) fn deliveries(&mut self) -> Deliveries {
+        if take_one(&mut self.events_lost) {
+            return Vec::new();
+        }
+        let late = if take_one(&mut self.events_late.0) { self.events_late.1 } else { 0 };
+        if take_one(&mut self.events_twice) { vec![late, late] } else { vec![late] }
+    }
+
     pub fn clear(&mut self) {
         *self = Self::default();
     }
@@ -81,6 +150,12 @@ impl Faults {
         }
         Some(fault)
     }
+}
+
+fn take_one(left: &mut u32) -> bool {
+    let any = *left > 0;
+    *left = left.saturating_sub(1);
+    any
 }
 
 pub(crate) fn throttled(service: Service) -> ApiError {

@@ -1,5 +1,5 @@
-//! AWS as the product meets it, as pure and seeded state machines: SSM Run Command, EC2 inventory, CloudHSM v2 and
-//! Secrets Manager of one account in several regions.
+//! AWS as the product meets it, as pure and seeded state machines: SSM Run Command, EC2 with snapshots and instances,
+//! CloudHSM v2, Secrets Manager, KMS and SNS of one account in several regions.
 //!
 //! `(state, request, now) -> (reply, effects)`: nothing here reads a clock, makes a random number of its own or does
 //! I/O. Time is an argument, identifiers come from a seed, and what has to happen outside (a document to run on a
@@ -14,8 +14,10 @@ pub mod ec2;
 mod error;
 mod faults;
 mod ids;
+pub mod kms;
 mod page;
 pub mod secrets;
+pub mod sns;
 pub mod ssm;
 mod time;
 mod world;

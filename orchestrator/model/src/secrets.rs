@@ -16,6 +16,8 @@ struct Version {
     string: Option<String>,
     /// Base64, as it travels.
     binary: Option<String>,
+    /// Since when it carries no stage: AWS may remove it at any time (H42).
+    bare: Option<Millis>,
 }
 
 #[derive(Debug, Clone)]
@@ -31,6 +33,20 @@ pub(crate) struct Secret {
     /// Where it came from, and where it is copied to.
     primary: Option<Region>,
     replicas: Vec<Region>,
+}
+
+impl Secret {
+    fn unlabel(&mut self, stage: &str) {
+        for version in &mut self.versions {
+            version.stages.retain(|have| have != stage);
+        }
+    }
+
+    fn mark_bare(&mut self, now: Millis) {
+        for version in &mut self.versions {
+            version.bare = version.stages.is_empty().then(|| version.bare.unwrap_or(now));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -183,6 +199,7 @@ impl Secrets {
             "PutSecretValue" => self.put_secret_value(body, now, ids),
             "ListSecretVersionIds" => self.list_secret_version_ids(body),
             "ReplicateSecretToRegions" => self.replicate_to(body),
+            "UpdateSecretVersionStage" => self.update_secret_version_stage(body, now),
             "TagResource" => {
                 let at = self.position(body["SecretId"].as_str().unwrap_or_default())?;
                 if let (Some(have), Some(more)) = (self.secrets[at].tags.as_array_mut(), body["Tags"].as_array()) {
@@ -193,6 +210,83 @@ impl Secrets {
             }
             other => Err(unknown(Service::Secrets, other)),
         }
+    }
+
+    /// Moves a stage, or takes it away. Without the version that carries it now being named, a stage that is in use does not
+    /// move.
+    fn update_secret_version_stage(&mut self, body: &Value, now: Millis) -> Result<Value, ApiError> {
+        let at = self.position(body["SecretId"].as_str().unwrap_or_default())?;
+        let arn = self.arn(&self.secrets[at]);
+        let secret = &mut self.secrets[at];
+        if secret.primary.is_some() {
+            return Err(ApiError::new("InvalidRequestException", "You can't change a replica secret; change its primary."));
+        }
+        let stage = body["VersionStage"].as_str().unwrap_or_default();
+        if stage.is_empty() || stage.len() > 256 {
+            return Err(ApiError::validation("VersionStage must be 1-256 characters long."));
+        }
+        let (from, to) = (body["RemoveFromVersionId"].as_str(), body["MoveToVersionId"].as_str());
+        for id in from.iter().chain(&to) {
+            if !secret.versions.iter().any(|v| v.id == **id) {
+                return Err(ApiError::new(
+                    "ResourceNotFoundException",
+                    format!("Secrets Manager can't find the specified secret value for VersionId: {id}"),
+                ));
+            }
+        }
+        let holder = secret.versions.iter().find(|v| v.stages.iter().any(|s| s == stage)).map(|v| v.id.clone());
+        if holder.as_deref() != from && holder.as_deref() != to {
+            return Err(match (&holder, from) {
+                (Some(holder), None) => invalid(format!(
+                    "The parameter RemoveFromVersionId can't be empty. Staging label {stage} is currently attached to version {holder}, so you must explicitly reference that version in RemoveFromVersionId."
+                )),
+                _ => invalid(format!("The staging label {stage} isn't attached to version {}.", from.unwrap_or_default())),
+            });
+        }
+        if stage == "AWSCURRENT" && to.is_none() {
+            return Err(invalid("You can't remove the staging label AWSCURRENT; move it to another version."));
+        }
+        let Some(to) = to else {
+            secret.unlabel(stage);
+            secret.mark_bare(now);
+            return Ok(json!({"ARN": arn, "Name": secret.name}));
+        };
+        if holder.as_deref() != Some(to) {
+            if secret.versions.iter().any(|v| v.id == to && v.stages.len() >= 20) {
+                return Err(ApiError::new("LimitExceededException", "A version can have at most 20 staging labels."));
+            }
+            if stage == "AWSCURRENT" {
+                secret.unlabel("AWSPREVIOUS");
+            }
+            secret.unlabel(stage);
+            for version in &mut secret.versions {
+                if version.id == to {
+                    version.stages.push(stage.to_owned());
+                } else if stage == "AWSCURRENT" && holder.as_deref() == Some(&version.id) {
+                    version.stages.push("AWSPREVIOUS".to_owned());
+                }
+            }
+        }
+        secret.mark_bare(now);
+        Ok(json!({"ARN": arn, "Name": secret.name}))
+    }
+
+    /// Removes the versions that have carried no stage for `after` milliseconds.
+    pub(crate) fn tick(&mut self, now: Millis, after: i64) {
+        for secret in &mut self.secrets {
+            secret.versions.retain(|v| v.bare.is_none_or(|since| now.since(since) < after));
+        }
+    }
+
+    pub(crate) fn next_due(&self, after: i64) -> Option<Millis> {
+        self.secrets.iter().flat_map(|s| &s.versions).filter_map(|v| v.bare).map(|since| since.plus_ms(after)).min()
+    }
+
+    /// Every version's id and text, oldest first: what someone who may read the secret in this region can read.
+    pub fn readable(&self, id: &str) -> Vec<(String, String)> {
+        let secret = self.position(id).ok().map(|at| &self.secrets[at]);
+        let versions = secret.into_iter().flat_map(|s| &s.versions);
+        versions.filter_map(|v| Some((v.id.clone(), v.string.clone()?))).collect()
     }
 
     fn replicate_to(&mut self, body: &Value) -> Result<Value, ApiError> {
@@ -302,6 +396,7 @@ impl Secrets {
         for old in &mut secret.versions {
             old.stages.retain(|stage| !version.stages.contains(stage));
         }
+        secret.mark_bare(now);
         let reply = json!({"ARN": arn, "Name": secret.name, "VersionId": token, "VersionStages": version.stages});
         secret.versions.push(version);
         secret.changed = now;
@@ -359,6 +454,7 @@ fn read_version(body: &Value, id: String, now: Millis) -> Result<Version, ApiErr
         created: now,
         string: string.map(str::to_owned),
         binary: binary.map(str::to_owned),
+        bare: None,
     })
 }
 
@@ -396,6 +492,34 @@ mod tests {
         );
         let described = secrets.describe_secret(&json!({"SecretId": "tde/pin"})).unwrap();
         assert_eq!(described["VersionIdsToStages"][&new], json!(["AWSCURRENT"]));
+    }
+
+    #[test]
+    fn h42_a_stage_of_ones_own_keeps_a_version_that_would_go() {
+        let (mut secrets, mut ids) = bed();
+        let (made, _) =
+            secrets.create(&json!({"Name": "tde/pin", "SecretString": "one"}), Millis(0), &mut ids, &regions()).unwrap();
+        let label = |stage: &str, to: &Value| json!({"SecretId": "tde/pin", "VersionStage": stage, "MoveToVersionId": to});
+        secrets.call("UpdateSecretVersionStage", &label("ours", &made["VersionId"]), Millis(0), &mut ids).unwrap();
+        let second = json!(secrets.rotate("tde/pin", "two", Millis(1), &mut ids).unwrap());
+        secrets.rotate("tde/pin", "three", Millis(2), &mut ids).unwrap();
+        secrets.rotate("tde/pin", "four", Millis(3), &mut ids).unwrap();
+        assert_eq!(secrets.next_due(10), Some(Millis(13)));
+        secrets.tick(Millis(12), 10);
+        assert_eq!(secrets.readable("tde/pin").len(), 4);
+        secrets.tick(Millis(13), 10);
+        let texts: Vec<String> = secrets.readable("tde/pin").into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, ["one", "three", "four"], "AWSPREVIOUS, AWSCURRENT and the one that was labelled");
+        let gone = secrets.call("UpdateSecretVersionStage", &label("ours", &second), Millis(14), &mut ids);
+        assert_eq!(gone.unwrap_err().code, "ResourceNotFoundException");
+        // A stage in use moves only when the version that has it is named.
+        let third = json!(secrets.readable("tde/pin")[1].0);
+        let refused = secrets.call("UpdateSecretVersionStage", &label("ours", &third), Millis(14), &mut ids);
+        assert_eq!(refused.unwrap_err().code, "InvalidParameterException");
+        let away = json!({"SecretId": "tde/pin", "VersionStage": "ours", "RemoveFromVersionId": made["VersionId"]});
+        secrets.call("UpdateSecretVersionStage", &away, Millis(14), &mut ids).unwrap();
+        secrets.tick(Millis(24), 10);
+        assert_eq!(secrets.readable("tde/pin").len(), 2);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 use crate::cloudhsm::{self, CloudHsm};
-use crate::ec2::Ec2;
+use crate::ec2::{Ec2, Snapshots, Verdict};
 use crate::faults::{self, CallFault, Fate, Faults};
+use crate::kms::Kms;
 use crate::secrets::Secrets;
+use crate::sns::Sns;
 use crate::ssm::{Ssm, StepOutcome};
 use crate::{AccountId, ApiError, CommandId, Ids, InstanceId, Millis, Region};
 use serde::Serialize;
@@ -195,11 +197,62 @@ pub struct WorldOptions {
     pub hsm_ms: i64,
     /// From the start of a backup or copy to READY.
     pub backup_ms: i64,
+    /// How often a cluster backs itself up; 24 hours on AWS (A§4.5).
+    pub backup_every_ms: i64,
+    /// From CreateCluster to ACTIVE, from DeleteCluster to gone.
+    pub cluster_ms: i64,
+    /// Whether CopyBackupToRegion of a backup that was copied already makes a second copy or is refused. Not documented
+    /// (A§4.4): a product must be safe either way.
+    pub duplicate_backup_copies: bool,
+    /// From CreateSnapshot(s) to completed.
+    pub snapshot_ms: i64,
+    /// How long a new snapshot may stay unknown to DescribeSnapshots, at most (A§3.4).
+    pub snapshot_lag_ms: i64,
+    /// How far apart two snapshots of one volume must lie; 15 seconds on AWS (A§3.3), nothing here.
+    pub snapshot_spacing_ms: i64,
+    /// From CopySnapshot to completed: this, and so much for each GiB that has to move.
+    pub copy_ms: i64,
+    pub copy_ms_per_gib: i64,
+    /// After how long EBS finds out that a key cannot be used (A§3.2).
+    pub key_check_ms: i64,
+    /// How long a copy whose source is not there stays pending.
+    pub wrong_source_ms: i64,
+    /// After how long a copy in error disappears by itself, where it does.
+    pub failed_copy_vanishes_ms: Option<i64>,
+    /// Copies in flight into one region; 20 on AWS (A§3.3).
+    pub copies_in_flight: usize,
+    /// The refusal of a time-based copy when no throughput is left. Not documented (A§3.2).
+    pub throughput_code: &'static str,
+    /// From RunInstances to running, from TerminateInstances to terminated.
+    pub instance_ms: i64,
+    /// How long a secret's version without any stage stays readable (H42).
+    pub bare_version_ms: i64,
 }
 
 impl Default for WorldOptions {
     fn default() -> Self {
-        Self { visibility_lag_ms: 400, delivery_ms: 60, document_lag_ms: 150, hsm_ms: 1_500, backup_ms: 800 }
+        Self {
+            visibility_lag_ms: 400,
+            delivery_ms: 60,
+            document_lag_ms: 150,
+            hsm_ms: 1_500,
+            backup_ms: 800,
+            backup_every_ms: 86_400_000,
+            cluster_ms: 1_000,
+            duplicate_backup_copies: true,
+            snapshot_ms: 500,
+            snapshot_lag_ms: 200,
+            snapshot_spacing_ms: 0,
+            copy_ms: 1_000,
+            copy_ms_per_gib: 10,
+            key_check_ms: 600,
+            wrong_source_ms: 5_000,
+            failed_copy_vanishes_ms: None,
+            copies_in_flight: 20,
+            throughput_code: "SnapshotCopyThroughputExceeded",
+            instance_ms: 1_000,
+            bare_version_ms: 86_400_000,
+        }
     }
 }
 
@@ -209,6 +262,19 @@ pub struct RegionState {
     pub ec2: Ec2,
     pub hsm: CloudHsm,
     pub secrets: Secrets,
+    pub kms: Kms,
+    pub sns: Sns,
+}
+
+/// What one step of the world may use and leave behind.
+pub(crate) struct Turn<'a> {
+    pub(crate) now: Millis,
+    pub(crate) ids: &'a mut Ids,
+    pub(crate) options: &'a WorldOptions,
+    pub(crate) faults: &'a mut Faults,
+    pub(crate) effects: &'a mut Vec<Effect>,
+    /// Events that happened, before any fault of their delivery.
+    pub(crate) events: &'a mut Vec<(Region, Value)>,
 }
 
 /// One account.
@@ -220,6 +286,8 @@ pub struct World {
     pub options: WorldOptions,
     regions: BTreeMap<Region, RegionState>,
     effects: Vec<Effect>,
+    /// Events on their way: when they arrive, in order of happening.
+    events: Vec<(Millis, Region, Value)>,
     calls: BTreeMap<(Kind, String), u64>,
     grants: BTreeMap<String, Vec<String>>,
 }
@@ -248,6 +316,8 @@ impl World {
                     ec2: Ec2::new(&account, region),
                     hsm: CloudHsm::new(&account, region),
                     secrets: Secrets::new(&account, region),
+                    kms: Kms::new(&account, region),
+                    sns: Sns::new(&account, region),
                 };
                 (region.clone(), state)
             })
@@ -259,6 +329,7 @@ impl World {
             options,
             regions,
             effects: Vec::new(),
+            events: Vec::new(),
             calls: BTreeMap::new(),
             grants: BTreeMap::new(),
         }
@@ -357,36 +428,67 @@ impl World {
         if service == Service::CloudHsm && operation == "CopyBackupToRegion" {
             return self.copy_backup(region, body, now);
         }
-        let Some(state) = self.regions.get_mut(region) else {
-            return Err(ApiError::new("UnrecognizedClientException", format!("The region {region} is not part of this world")));
+        if service == Service::Ec2 && operation == "CopySnapshot" {
+            return self.copy_snapshot(region, body, now);
+        }
+        let mut events = Vec::new();
+        let Some(state) = self.regions.get_mut(region) else { return Err(no_region(region)) };
+        let turn = &mut Turn {
+            now,
+            ids: &mut self.ids,
+            options: &self.options,
+            faults: &mut self.faults,
+            effects: &mut self.effects,
+            events: &mut events,
         };
         match service {
-            Service::Ssm => state.ssm.call(operation, body, now, &mut self.ids, &self.options, &state.ec2),
-            Service::Ec2 => state.ec2.call(operation, body),
+            Service::Ssm => state.ssm.call(operation, body, now, turn.ids, turn.options, &state.ec2),
+            Service::Ec2 => state.ec2.call(operation, body, &state.kms, turn),
             Service::CloudHsm => {
-                let (value, changed) = state.hsm.call(operation, body, now, &mut self.ids, &self.options)?;
-                self.effects.extend(changed.map(|cluster| Effect::HsmsChanged { region: region.clone(), cluster }));
+                let (value, changed) = state.hsm.call(operation, body, &mut state.ec2, turn)?;
+                turn.effects.extend(changed.map(|cluster| Effect::HsmsChanged { region: region.clone(), cluster }));
                 Ok(value)
             }
             Service::Secrets => {
-                let value = state.secrets.call(operation, body, now, &mut self.ids)?;
-                if matches!(operation, "PutSecretValue" | "ReplicateSecretToRegions")
+                let value = state.secrets.call(operation, body, now, turn.ids)?;
+                if matches!(operation, "PutSecretValue" | "ReplicateSecretToRegions" | "UpdateSecretVersionStage" | "TagResource")
                     && let Some(name) = state.secrets.name(body["SecretId"].as_str().unwrap_or_default())
                 {
                     self.replicate(region, &name);
                 }
                 Ok(value)
             }
-            Service::Sts | Service::S3 | Service::Kms | Service::Sns => Err(unknown(service, operation)),
+            Service::Kms => state.kms.call(operation, body),
+            Service::Sns => state.sns.call(operation, body, turn),
+            Service::Sts | Service::S3 => Err(unknown(service, operation)),
         }
+    }
+
+    /// Called in the destination; what it copies lies in `SourceRegion`.
+    fn copy_snapshot(&mut self, region: &Region, body: &Value, now: Millis) -> Result<Value, ApiError> {
+        let from = Region::new(body["SourceRegion"].as_str().unwrap_or_default());
+        let Some(source) = self.regions.get(&from) else {
+            return Err(ApiError::new("InvalidParameterValue", format!("Invalid region name {from}")));
+        };
+        let source = source.ec2.snapshots.get(body["SourceSnapshotId"].as_str().unwrap_or_default()).cloned();
+        let Some(state) = self.regions.get_mut(region) else { return Err(no_region(region)) };
+        // A key that is not there is kept as it was written: EBS finds out later.
+        let key = body["KmsKeyId"].as_str().map(|key| state.kms.resolve(key).unwrap_or_else(|| key.to_owned()));
+        let turn = &mut Turn {
+            now,
+            ids: &mut self.ids,
+            options: &self.options,
+            faults: &mut self.faults,
+            effects: &mut self.effects,
+            events: &mut Vec::new(),
+        };
+        state.ec2.snapshots.copy(&from, source.as_ref(), body, key, turn)
     }
 
     /// CreateSecret, and the same secret in each region of `AddReplicaRegions`.
     fn create_secret(&mut self, region: &Region, body: &Value, now: Millis) -> Result<Value, ApiError> {
         let known: Vec<Region> = self.regions.keys().cloned().collect();
-        let Some(state) = self.regions.get_mut(region) else {
-            return Err(ApiError::new("UnrecognizedClientException", format!("The region {region} is not part of this world")));
-        };
+        let Some(state) = self.regions.get_mut(region) else { return Err(no_region(region)) };
         let (value, replicas) = state.secrets.create(body, now, &mut self.ids, &known)?;
         for (target, copy) in replicas {
             if let Some(other) = self.regions.get_mut(&target) {
@@ -426,29 +528,117 @@ impl World {
         if !self.regions.contains_key(&target) || target == *region {
             return Err(cloudhsm::invalid(format!("Invalid destination region {target}")));
         }
-        let source =
-            self.regions.get(region).and_then(|state| state.hsm.backup(body["BackupId"].as_str().unwrap_or_default(), now));
-        let source = source.ok_or_else(|| cloudhsm::not_found(format!("Backup {} was not found", body["BackupId"])))?;
-        let copy = self
-            .regions
-            .get_mut(&target)
-            .map(|state| state.hsm.adopt_copy(region, &source, body, now, &mut self.ids, &self.options));
-        copy.unwrap_or_else(|| Err(cloudhsm::invalid("Invalid destination region")))
+        let id = body["BackupId"].as_str().unwrap_or_default();
+        let source = self.regions.get(region).and_then(|state| state.hsm.backup(id)).cloned();
+        let source = source.ok_or_else(|| cloudhsm::not_found(format!("Backup {id} was not found")))?;
+        let Some(state) = self.regions.get_mut(&target) else { return Err(cloudhsm::invalid("Invalid destination region")) };
+        let turn = &mut Turn {
+            now,
+            ids: &mut self.ids,
+            options: &self.options,
+            faults: &mut self.faults,
+            effects: &mut self.effects,
+            events: &mut Vec::new(),
+        };
+        state.hsm.adopt_copy(region, &source, body, turn)
     }
 
-    /// Lets time pass: deliveries that are due, time-outs, HSMs and backups that became ready. True while something is
-    /// under way that the next moment may change.
+    /// Lets time pass: deliveries that are due, time-outs, HSMs, backups, snapshots, copies and instances that became ready.
+    /// True while something is under way that the next moment may change.
     pub fn tick(&mut self, now: Millis) -> bool {
         let mut busy = false;
+        let verdicts = self.judge_snapshots(now);
+        let copies = self.judge_backup_copies(now);
+        let mut happened = Vec::new();
         for (region, state) in &mut self.regions {
             let sent = state.ssm.tick(now, &mut self.ids, &self.options, &mut self.faults, &state.ec2);
             self.effects.extend(sent.into_iter().map(|delivery| delivery.into_effect(region)));
-            for cluster in state.hsm.tick(now, &mut self.ids, &self.options) {
-                self.effects.push(Effect::HsmsChanged { region: region.clone(), cluster });
+            let turn = &mut Turn {
+                now,
+                ids: &mut self.ids,
+                options: &self.options,
+                faults: &mut self.faults,
+                effects: &mut self.effects,
+                events: &mut happened,
+            };
+            for (_, id, verdict) in verdicts.iter().filter(|(at, _, _)| at == region) {
+                state.ec2.snapshots.settle(id, verdict, turn);
             }
-            busy |= state.ssm.is_busy() || state.hsm.is_busy();
+            state.ec2.snapshots.vanish(turn);
+            state.ec2.tick(turn);
+            for (_, id, readable) in copies.iter().filter(|(at, _, _)| at == region) {
+                state.hsm.settle_copy(id, *readable, turn);
+            }
+            for cluster in state.hsm.tick(turn) {
+                turn.effects.push(Effect::HsmsChanged { region: region.clone(), cluster });
+            }
+            state.secrets.tick(now, self.options.bare_version_ms);
+            busy |= state.ssm.is_busy() || state.hsm.is_busy() || state.ec2.is_busy() || state.ec2.snapshots.is_busy();
         }
-        busy
+        for (region, event) in happened {
+            for late in self.faults.deliveries() {
+                self.events.push((now.plus_ms(late), region.clone(), event.clone()));
+            }
+        }
+        for (_, region, detail) in self.events.extract_if(.., |(at, _, _)| *at <= now) {
+            self.effects.push(Effect::Event { region, detail });
+        }
+        busy || !self.events.is_empty()
+    }
+
+    /// What becomes of the snapshots whose time has come: region, snapshot, verdict. EBS looks at keys late, and again at
+    /// the end; a copy whose source is gone by then fails.
+    fn judge_snapshots(&self, now: Millis) -> Vec<(Region, String, Verdict)> {
+        let mut verdicts = Vec::new();
+        for (region, state) in self.regions.iter().filter(|(_, state)| state.ec2.snapshots.is_due(now)) {
+            for snapshot in state.ec2.snapshots.to_judge(now) {
+                let due = snapshot.is_due(now);
+                let usable = |key: &Option<String>, of: &RegionState| key.as_ref().is_none_or(|key| of.kms.usable(key));
+                let verdict = match &snapshot.origin {
+                    None => Snapshots::doom(&snapshot, now).map_or(Verdict::Done, Verdict::Fails),
+                    Some(origin) => {
+                        let there = self.regions.get(&origin.region);
+                        let source = there.and_then(|state| state.ec2.snapshots.get(&origin.snapshot));
+                        let keys = usable(&snapshot.kms_key, state)
+                            && source.zip(there).is_none_or(|(source, there)| usable(&source.kms_key, there));
+                        match (source, Snapshots::doom(&snapshot, now)) {
+                            _ if !keys => Verdict::Fails("Given key ID is not accessible"),
+                            (None, _) if due => Verdict::Fails("Source snapshot ID is not valid"),
+                            (_, Some(why)) => Verdict::Fails(why),
+                            _ if due => Verdict::Done,
+                            _ => Verdict::Waits,
+                        }
+                    }
+                };
+                verdicts.push((region.clone(), snapshot.id, verdict));
+            }
+        }
+        verdicts
+    }
+
+    /// The backup copies whose time has come: region, copy, whether its source can still be read.
+    fn judge_backup_copies(&self, now: Millis) -> Vec<(Region, String, bool)> {
+        let mut found = Vec::new();
+        for (region, state) in &self.regions {
+            for (id, from, source) in state.hsm.copies_due(now) {
+                let readable = self.regions.get(&from).is_some_and(|state| state.hsm.readable(&source));
+                found.push((region.clone(), id, readable));
+            }
+        }
+        found
+    }
+
+    /// When something of its own accord happens next, commands on hosts aside.
+    pub fn next_due(&self) -> Option<Millis> {
+        let states = self.regions.values().flat_map(|state| {
+            [
+                state.ec2.snapshots.next_due(),
+                state.ec2.next_change(),
+                state.hsm.next_due(self.options.backup_every_ms),
+                state.secrets.next_due(self.options.bare_version_ms),
+            ]
+        });
+        states.flatten().chain(self.events.iter().map(|(at, _, _)| *at)).min()
     }
 
     /// The agent says that it has begun.
@@ -481,6 +671,10 @@ impl World {
     pub fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
+}
+
+fn no_region(region: &Region) -> ApiError {
+    ApiError::new("UnrecognizedClientException", format!("The region {region} is not part of this world"))
 }
 
 /// The IAM action of an operation, where the two have different names.
