@@ -354,7 +354,7 @@ impl Snapshots {
         let wanted = query.list("SnapshotId");
         for id in &wanted {
             malformed(id, "snap-", "InvalidSnapshotID.Malformed")?;
-            if !self.all.get(*id).is_some_and(|s| s.visible <= now) {
+            if self.all.get(*id).is_none_or(|s| s.visible > now) {
                 return Err(not_found(id));
             }
         }
