@@ -266,6 +266,7 @@ impl Agent {
                 if let Err(e) = self.host.start() {
                     return (Ended::NotRun(format!("the host did not come back: {e}")), stdout, stderr);
                 }
+                crate::recovery::boot(&self.host);
                 continue;
             }
             return (ended, stdout, stderr);
@@ -358,6 +359,9 @@ impl Agent {
             other => other,
         };
         let object = S3Path::parse(info["path"].as_str().unwrap_or_default())?;
+        if !self.cloud.agent_reaches(&self.instance, &object.bucket) {
+            return Err(format!("failed to download {}: dial tcp: i/o timeout", object.key));
+        }
         let bytes = self.cloud.s3.read(&object.bucket, &object.key, object.version.as_deref())?;
         let name = object.key.rsplit('/').next().unwrap_or_default();
         let downloads = format!("{}/downloads", self.orchestration(command));

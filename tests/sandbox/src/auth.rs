@@ -192,7 +192,7 @@ impl KeyRing {
     /// machine's, which programs sign with, and the world's.
     pub fn verify(&self, scope: &Scope, parts: &Parts, body: &[u8], clocks: [Millis; 2]) -> Result<&Key, AuthError> {
         let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        let key = self.find(&scope.access, text("x-amz-security-token"), clocks[0])?;
+        let key = self.find(&scope.access, text("x-amz-security-token"), clocks[1])?;
         let date = text("x-amz-date").ok_or(AuthError::Malformed("X-Amz-Date is missing"))?;
         let at = parse_amz_date(date).ok_or(AuthError::Malformed("X-Amz-Date is no date"))?;
         if !date.starts_with(&scope.date) {

@@ -1,19 +1,29 @@
 //! The world's clock: the machine's, moved ahead by `sandbox clock --advance`.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tde2hsm_model::Millis;
 
-#[derive(Debug, Default)]
+/// How far the world is ahead is a file, which the hosts' programs and the operator's map (see `clock/`).
+#[derive(Debug)]
 pub struct Clock {
     ahead_ms: AtomicI64,
+    file: PathBuf,
 }
 
 impl Clock {
-    /// The machine's own time.
+    pub fn new(file: &Path) -> std::io::Result<Self> {
+        std::fs::write(file, 0i64.to_ne_bytes())?;
+        Ok(Self { ahead_ms: AtomicI64::new(0), file: file.to_owned() })
+    }
+
+    /// The machine's own time, asked of the kernel: the C library of this process may tell another world's.
     pub fn real() -> Millis {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `time` outlives the call.
+        unsafe { libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_REALTIME, &raw mut time) };
+        Millis(time.tv_sec * 1000 + time.tv_nsec / 1_000_000)
     }
 
     pub fn now(&self) -> Millis {
@@ -25,8 +35,12 @@ impl Clock {
         UNIX_EPOCH + Duration::from_millis(u64::try_from(self.now().0).unwrap_or_default())
     }
 
-    pub fn advance(&self, by: Duration) {
-        self.ahead_ms.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
+    pub fn advance(&self, by: Duration) -> std::io::Result<()> {
+        use std::os::unix::fs::FileExt as _;
+        let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        let ahead = self.ahead_ms.fetch_add(by, Ordering::Relaxed).saturating_add(by);
+        // In place: the file is mapped.
+        std::fs::OpenOptions::new().write(true).open(&self.file)?.write_all_at(&ahead.to_ne_bytes(), 0)
     }
 
     pub fn ahead(&self) -> Duration {

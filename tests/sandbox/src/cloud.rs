@@ -5,6 +5,7 @@
 
 use crate::auth::{AuthError, Key, KeyRing, Scope, http_date};
 use crate::clock::Clock;
+use crate::layout::Layout;
 use crate::{s3, wire};
 use futures::StreamExt as _;
 use http::{Request, Response};
@@ -14,10 +15,11 @@ use s3s::Body;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use serde_json::{Value, json};
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tde2hsm_model::{AccountId, ApiError, Fate, Region, Service, World};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use tde2hsm_model::{AccountId, ApiError, Fate, InstanceId, Principal, Region, Service, World};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -37,6 +39,28 @@ pub struct Cloud {
     recorder: Option<Mutex<std::fs::File>>,
     /// Told after each call, because a call may have effects.
     pub changed: Notify,
+    /// Carries out what a call did to real things before the call is answered: a snapshot is of the moment of its call.
+    carrier: OnceLock<Carrier>,
+    reach: Mutex<Reach>,
+}
+
+struct Carrier(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Carrier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Carrier")
+    }
+}
+
+/// What cannot be reached.
+#[derive(Debug, Default)]
+struct Reach {
+    /// Regions of which nothing answers.
+    lost: BTreeSet<Region>,
+    /// Hosts without a route out of their region.
+    confined: BTreeMap<InstanceId, Region>,
+    /// Calls of such hosts to other regions, none of which arrived.
+    crossings: u64,
 }
 
 /// Why a connection ends without an answer.
@@ -44,26 +68,86 @@ pub struct Cloud {
 pub enum Dropped {
     #[error("a fault lost the reply")]
     Lost,
+    #[error("there is no way there")]
+    NoRoute,
     #[error("the request could not be read")]
     Unreadable,
 }
 
 impl Cloud {
-    pub fn new(world: World, seed: u64, s3_dir: &Path, log: &Path, record: Option<&Path>) -> std::io::Result<Arc<Self>> {
+    pub fn new(world: World, seed: u64, layout: &Layout, record: Option<&Path>) -> std::io::Result<Arc<Self>> {
         let append = |path: &Path| std::fs::OpenOptions::new().create(true).append(true).open(path);
         let recorder = record.map(append).transpose()?;
-        let log = Mutex::new(append(log)?);
+        let log = Mutex::new(append(&layout.log().join("calls"))?);
         let account = world.account.clone();
         Ok(Arc::new(Self {
             keys: Mutex::new(KeyRing::new(&account, seed)),
             account,
             world: Mutex::new(world),
-            clock: Clock::default(),
-            s3: s3::Store::new(s3_dir, seed),
+            clock: Clock::new(&layout.clock())?,
+            s3: s3::Store::new(&layout.s3(), seed),
             log,
             recorder: recorder.map(Mutex::new),
             changed: Notify::new(),
+            carrier: OnceLock::new(),
+            reach: Mutex::default(),
         }))
+    }
+
+    /// Says who carries out effects.
+    pub fn carried_by(&self, carrier: impl Fn() + Send + Sync + 'static) {
+        let _ = self.carrier.set(Carrier(Box::new(carrier)));
+    }
+
+    fn reach(&self) -> MutexGuard<'_, Reach> {
+        self.reach.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The host has no route out of its region.
+    pub fn confine(&self, instance: &InstanceId, region: &Region) {
+        self.reach().confined.insert(instance.clone(), region.clone());
+    }
+
+    /// Nothing of the region answers, or everything again.
+    pub fn lose(&self, region: &Region, lost: bool) {
+        let mut reach = self.reach();
+        if lost {
+            reach.lost.insert(region.clone())
+        } else {
+            reach.lost.remove(region)
+        };
+    }
+
+    pub fn is_lost(&self, region: &Region) -> bool {
+        self.reach().lost.contains(region)
+    }
+
+    /// Whether an agent gets at a bucket: its region answers, and lies on this side for a host without a route out of it.
+    pub fn agent_reaches(&self, instance: &InstanceId, bucket: &str) -> bool {
+        let Some(place) = self.s3.region_of(bucket).map(Region::new) else { return true };
+        let reach = self.reach();
+        !reach.lost.contains(&place) && reach.confined.get(instance).is_none_or(|home| *home == place)
+    }
+
+    /// How often a host that is confined called another region, in vain.
+    pub fn crossings(&self) -> u64 {
+        self.reach().crossings
+    }
+
+    /// Whether a request with this scope arrives anywhere.
+    fn arrives(&self, scope: &Scope) -> bool {
+        let principal = self.keys().key(&scope.access).map(|key| key.caller.principal.clone());
+        let mut reach = self.reach();
+        if reach.lost.contains(&scope.region) {
+            return false;
+        }
+        let home = match principal {
+            Some(Principal::Host(instance)) => reach.confined.get(&instance),
+            _ => None,
+        };
+        let crosses = home.is_some_and(|home| *home != scope.region);
+        reach.crossings += u64::from(crosses);
+        !crosses
     }
 
     pub fn world(&self) -> MutexGuard<'_, World> {
@@ -102,6 +186,9 @@ impl Cloud {
     async fn answer(self: Arc<Self>, request: Request<Incoming>, s3: &S3Service) -> Result<Response<Body>, Dropped> {
         let (parts, body) = request.into_parts();
         let scope = Scope::read(&parts);
+        if scope.as_ref().is_ok_and(|scope| !self.arrives(scope)) {
+            return Err(Dropped::NoRoute);
+        }
         let target = parts.headers.get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         let service = match &scope {
             Ok(scope) => Service::from_prefix(&scope.service),
@@ -135,6 +222,9 @@ impl Cloud {
                         body: &value,
                     };
                     let reply = self.world().call(&call, self.clock.now());
+                    let cloud = self.clone();
+                    let carried = tokio::task::spawn_blocking(move || cloud.carrier.get().map(|carrier| (carrier.0)()));
+                    let _ = carried.await;
                     self.changed.notify_one();
                     (reply.result, reply.fate)
                 }
@@ -233,6 +323,7 @@ fn unsigned_service(target: &str) -> Service {
         "AmazonSSM" => Service::Ssm,
         "BaldrApiService" => Service::CloudHsm,
         "secretsmanager" => Service::Secrets,
+        "TrentService" => Service::Kms,
         _ => Service::S3,
     }
 }

@@ -57,7 +57,7 @@ pub fn serve(sandbox: Arc<Sandbox>, listener: UnixListener) {
     });
 }
 
-fn answer(sandbox: &Sandbox, mut stream: UnixStream) -> std::io::Result<()> {
+fn answer(sandbox: &Arc<Sandbox>, mut stream: UnixStream) -> std::io::Result<()> {
     let (line, streams) = receive(&stream)?;
     let reply = match serde_json::from_str::<Ask>(&line) {
         Err(e) => Err(e.to_string()),
@@ -66,9 +66,14 @@ fn answer(sandbox: &Sandbox, mut stream: UnixStream) -> std::io::Result<()> {
         Ok(Ask::Verify { cut_off }) => crate::verify::verify(sandbox, &cut_off).map_err(|e| format!("{e:#}")),
         Ok(Ask::Fault { name, args }) => crate::fault::apply(sandbox, &name, &args).map(Value::from),
         Ok(Ask::Clock { advance_secs }) => {
-            sandbox.cloud.clock.advance(std::time::Duration::from_secs(advance_secs));
+            let moved = sandbox.cloud.clock.advance(std::time::Duration::from_secs(advance_secs));
+            // What the time that passed brings with it is there when this is answered.
+            sandbox.cloud.world().tick(sandbox.cloud.clock.now());
+            sandbox.carry();
             sandbox.cloud.changed.notify_one();
-            Ok(json!({"ahead_secs": sandbox.cloud.clock.ahead().as_secs(), "now": sandbox.cloud.clock.now().iso()}))
+            moved
+                .map_err(|e| e.to_string())
+                .map(|()| json!({"ahead_secs": sandbox.cloud.clock.ahead().as_secs(), "now": sandbox.cloud.clock.now().iso()}))
         }
     };
     let line = match reply {

@@ -77,6 +77,7 @@ impl Programs {
             fs::copy(&from, &to).with_context(|| format!("copying {}", from.display()))?;
             Ok(to)
         };
+        copy(find("libsandbox_clock.so", "sandbox-clock")?)?;
         Ok(Self {
             oracle: copy(find("oracle", "sandbox-oracle")?)?,
             sqlplus: copy(find("sqlplus", "sandbox-oracle")?)?,

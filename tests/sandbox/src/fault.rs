@@ -10,6 +10,7 @@ use sandbox_shim::admin::Token;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs;
+use std::sync::Arc;
 use tde2hsm_model::ssm::Node;
 use tde2hsm_model::{CallFault, CommandId, RegionState, Service};
 
@@ -75,14 +76,14 @@ const FAULTS: &[Fault] = &[
         let [name, pattern] = args(a)?;
         let mut hit = 0;
         for host in hosts(s, name)? {
-            hit += usize::from(inside(host, &["pkill", "-KILL", "-f", "--", pattern]).is_ok());
+            hit += usize::from(inside(&host, &["pkill", "-KILL", "-f", "--", pattern]).is_ok());
         }
         Ok(format!("matched on {hit} hosts"))
     }),
     row("crash", "HOST|all", "every process of the host dies at once; it stays down until `reboot`", |s, a| {
         let [name] = args(a)?;
         for host in hosts(s, name)? {
-            node(s, host, |node| node.online = false);
+            node(s, &host, |node| node.online = false);
             host.namespace.kill();
         }
         Ok("crashed".to_owned())
@@ -92,7 +93,8 @@ const FAULTS: &[Fault] = &[
         for host in hosts(s, name)? {
             host.namespace.kill();
             host.namespace.start().map_err(|e| e.to_string())?;
-            node(s, host, |node| node.online = true);
+            crate::recovery::boot(&host.namespace);
+            node(s, &host, |node| node.online = true);
         }
         Ok("up again, databases down".to_owned())
     }),
@@ -249,9 +251,9 @@ fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-fn hosts<'a>(sandbox: &'a Sandbox, name: &str) -> Result<Vec<&'a SandboxHost>, String> {
+fn hosts(sandbox: &Sandbox, name: &str) -> Result<Vec<Arc<SandboxHost>>, String> {
     if name == "all" {
-        return Ok(sandbox.hosts.iter().collect());
+        return Ok(sandbox.hosts.clone());
     }
     sandbox.host(name).map(|host| vec![host]).map_err(|e| e.to_string())
 }
@@ -262,21 +264,20 @@ fn region<T>(sandbox: &Sandbox, change: impl FnOnce(&mut RegionState) -> T) -> O
 
 fn node(sandbox: &Sandbox, host: &SandboxHost, change: impl FnOnce(&mut Node)) {
     let now = sandbox.cloud.clock.now();
-    region(sandbox, |r| {
-        if let Some(node) = r.ssm.node_mut(&host.id) {
-            // The last sign of life is the moment before the change.
-            if node.online {
-                node.last_ping = now;
-            }
-            change(node);
+    let mut world = sandbox.cloud.world();
+    if let Some(node) = world.region_mut(&host.region).and_then(|r| r.ssm.node_mut(&host.id)) {
+        // The last sign of life is the moment before the change.
+        if node.online {
+            node.last_ping = now;
         }
-    });
+        change(node);
+    }
 }
 
 fn nodes(sandbox: &Sandbox, given: &[&str], change: impl Fn(&mut Node), says: &str) -> Result<String, String> {
     let [name] = args(given)?;
     for host in hosts(sandbox, name)? {
-        node(sandbox, host, &change);
+        node(sandbox, &host, &change);
     }
     Ok(format!("{name} {says}"))
 }
@@ -297,7 +298,7 @@ fn inside(host: &SandboxHost, argv: &[&str]) -> Result<String, String> {
 
 fn shell(sandbox: &Sandbox, name: &str, script: &str, path: &str) -> Result<String, String> {
     for host in hosts(sandbox, name)? {
-        inside(host, &["sh", "-c", script, "sh", path])?;
+        inside(&host, &["sh", "-c", script, "sh", path])?;
     }
     Ok(format!("done on {name}"))
 }

@@ -1,6 +1,5 @@
 //! Instance metadata, version 2 only, one loopback listener a host: which host asks is told by the port it came to.
 
-use crate::clock::Clock;
 use crate::cloud::Cloud;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -58,7 +57,7 @@ impl Imds {
 
     fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
         let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
-        let now = Clock::real();
+        let now = self.cloud.clock.now();
         let path = request.uri().path();
         if path == "/latest/api/token" {
             let ttl = header("x-aws-ec2-metadata-token-ttl-seconds").and_then(|ttl| ttl.parse::<i64>().ok());

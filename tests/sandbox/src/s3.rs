@@ -77,6 +77,17 @@ impl Store {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Makes a versioned bucket, as a template does.
+    pub fn make(&self, bucket: &str, region: &str) {
+        let row = Bucket { region: region.to_owned(), versioned: true, objects: BTreeMap::new() };
+        self.lock().buckets.entry(bucket.to_owned()).or_insert(row);
+    }
+
+    /// Where a bucket is.
+    pub fn region_of(&self, bucket: &str) -> Option<String> {
+        self.lock().buckets.get(bucket).map(|b| b.region.clone())
+    }
+
     /// The bytes of an object as the agent of a host fetches them.
     pub fn read(&self, bucket: &str, key: &str, version: Option<&str>) -> Result<Vec<u8>, String> {
         let stored = self.find(bucket, key, version).map_err(|e| e.message().unwrap_or("no such object").to_owned())?;
@@ -179,7 +190,7 @@ impl S3Access for Service3 {
         let operation = cx.s3_op().name().to_owned();
         let caller = {
             let keys = self.0.keys();
-            keys.find(&access, token.as_deref(), crate::clock::Clock::real()).map_err(|e| refusal(&e))?.caller.clone()
+            keys.find(&access, token.as_deref(), self.0.clock.now()).map_err(|e| refusal(&e))?.caller.clone()
         };
         let saw = |fate| {
             let _ = SEEN.try_with(|seen| *seen.borrow_mut() = Seen { operation: operation.clone(), fate });

@@ -3,25 +3,27 @@
 use crate::agent::Agent;
 use crate::cloud::Cloud;
 use crate::databases::{self, Programs, Site};
+use crate::ebs::{Ebs, Volume};
 use crate::fleet::{HostPlan, Size};
+use crate::functions::Functions;
 use crate::host::rootfs::{self, RootSpec, Users};
 use crate::host::{InitArgs, Mount, Namespace};
-use crate::imds::{Identity, Imds};
+use crate::imds::Imds;
 use crate::layout::Layout;
+use crate::network::{DRILL_ROLE, DrPlace, Network};
+use crate::recovery::{Launch, common_binds};
+use crate::tokens::Tokens;
 use crate::userns::Rights;
 use anyhow::{Context as _, Result, bail};
+use sandbox_shim::Vendor;
 use sandbox_shim::admin::Token;
-use sandbox_shim::{Hsm, Vendor};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tde2hsm_model::cloudhsm::{ClusterSpec, base32};
-use tde2hsm_model::ec2::InstanceSpec;
-use tde2hsm_model::ssm::Node;
-use tde2hsm_model::{AccountId, Effect, InstanceId, Millis, Region, World, WorldOptions};
+use tde2hsm_model::{AccountId, Caller, InstanceId, Principal, Region, Request, Service, World, WorldOptions};
 use tokio::net::TcpListener;
 
 pub const ACCOUNT: &str = "123456789012";
@@ -41,8 +43,8 @@ const DATA_DEVICE: (&str, &str) = ("nvme1n1", "/dev/nvme1n1");
 pub const DATA_DIR: &str = "/u01/oradata";
 const OLD_HSM: [&str; 2] = ["10.0.7.10", "10.0.7.11"];
 /// A version of the agent that interpolates parameters as environment variables.
-const AGENT_VERSION: &str = "3.3.3572.0";
-const CUSTOMER_CA: &str = include_str!("customerCA.crt");
+pub const AGENT_VERSION: &str = "3.3.3572.0";
+pub const CUSTOMER_CA: &str = include_str!("customerCA.crt");
 
 #[derive(Debug, Clone)]
 pub struct UpOptions {
@@ -59,6 +61,7 @@ pub struct UpOptions {
 #[derive(Debug)]
 pub struct SandboxHost {
     pub id: InstanceId,
+    pub region: Region,
     pub plan: HostPlan,
     pub namespace: Arc<Namespace>,
     pub agent: Arc<Agent>,
@@ -78,8 +81,19 @@ pub struct Secrets {
 pub struct Sandbox {
     pub layout: Layout,
     pub cloud: Arc<Cloud>,
-    pub hosts: Vec<SandboxHost>,
+    /// The fleet's.
+    pub hosts: Vec<Arc<SandboxHost>>,
+    /// Hosts that a drill made, while they are there.
+    pub drills: Mutex<BTreeMap<InstanceId, Arc<SandboxHost>>>,
+    /// Every instance that was ever launched.
+    pub launches: Mutex<BTreeMap<InstanceId, Launch>>,
+    pub ebs: Ebs,
+    pub tokens: Tokens,
+    pub functions: Functions,
+    /// Held while effects are carried out.
+    pub(crate) carrying: Mutex<()>,
     pub region: Region,
+    pub dr: DrPlace,
     pub cluster: String,
     pub cluster_group: String,
     pub vpc: String,
@@ -104,9 +118,19 @@ impl Sandbox {
                 dir.display()
             );
         }
-        for path in
-            [layout.hosts(), layout.s3(), layout.log(), layout.packages(), layout.scratch(), dir.join("truth"), dir.join("hsm")]
-        {
+        let (region, second) = (Region::new(PRIMARY), Region::new(SECOND));
+        for path in [
+            layout.hosts(),
+            layout.drills(),
+            layout.s3(),
+            layout.log(),
+            layout.packages(),
+            layout.scratch(),
+            dir.join("truth"),
+            layout.hsm_backups(),
+            layout.network(&region),
+            layout.network(&second),
+        ] {
             fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         }
         let program = std::env::current_exe()?;
@@ -116,9 +140,8 @@ impl Sandbox {
         let users = if options.rights == Rights::Users { Users::FIELD } else { Users::SINGLE };
 
         let account = AccountId::new(ACCOUNT);
-        let (region, second) = (Region::new(PRIMARY), Region::new(SECOND));
-        let world = World::new(account, &[region.clone(), second], options.seed, WorldOptions::default());
-        let cloud = Cloud::new(world, options.seed, &layout.s3(), &layout.log().join("calls"), options.record.as_deref())?;
+        let world = World::new(account, &[region.clone(), second.clone()], options.seed, WorldOptions::default());
+        let cloud = Cloud::new(world, options.seed, &layout, options.record.as_deref())?;
         let listener = TcpListener::bind(("127.0.0.1", options.port)).await.context("opening the services' port")?;
         let endpoint = format!("http://{}", listener.local_addr()?);
 
@@ -126,15 +149,15 @@ impl Sandbox {
         let secrets = Secrets::draw(&cloud);
         let hsms: Vec<String> =
             cloud.world().region(&region).map(|r| r.hsm.hsms(&network.cluster)).into_iter().flatten().map(|h| h.0).collect();
-        make_tokens(&layout, &secrets, &hsms)?;
-        let arns = put_secrets(&cloud, &region, &secrets)?;
+        let tokens = make_tokens(&layout, &region, &network.cluster, &secrets, &hsms)?;
+        let arns = put_secrets(&cloud, &region, &second, &secrets)?;
         secrets.keep(&layout)?;
+        let ebs = Ebs::new(&layout.ebs(), &bin)?;
         let mut hosts = Vec::new();
         for (number, plan) in options.fleet.plan().into_iter().enumerate() {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("opening a metadata port")?;
             let (identity, volumes) = network.launch(&cloud, &region, number, &plan);
-            let endpoints =
-                format!("imds = \"http://{}\"\nsecretsmanager = \"{endpoint}\"\ns3 = \"{endpoint}\"\n", listener.local_addr()?);
+            let endpoints = endpoints(&endpoint, &listener.local_addr()?.to_string());
             let root = layout.host_root(&identity.instance);
             rootfs::make(&root, &RootSpec { hostname: &plan.name, ip: &identity.private_ip, users, endpoints: &endpoints })?;
             let home = layout.hosts().join(identity.instance.as_str());
@@ -152,21 +175,34 @@ impl Sandbox {
             let init = InitArgs {
                 root: root.clone(),
                 hostname: plan.name.clone(),
-                binds: hsm_binds(&layout)?,
+                binds: binds(&layout, &region),
                 mounts: vec![mount(ROOT_DEVICE.1, "/", root, "root"), mount(DATA_DEVICE.1, DATA_DIR, data, "data")],
                 devices: vec![(ROOT_DEVICE.0.to_owned(), root_volume.clone()), (DATA_DEVICE.0.to_owned(), data_volume.clone())],
             };
             let namespace = Arc::new(Namespace::new(&program, &init));
             let id = identity.instance.clone();
+            for (volume, mount) in volumes.iter().zip(&init.mounts) {
+                let record =
+                    Volume { instance: id.clone(), target: mount.target.clone(), upper: mount.upper.clone(), lower: Vec::new() };
+                ebs.add(volume, record);
+            }
             let agent = Agent::new(cloud.clone(), namespace.clone(), region.clone(), id.clone());
             tokio::spawn(Imds::new(cloud.clone(), identity).serve(listener));
-            hosts.push(SandboxHost { id, plan, namespace, agent });
+            hosts.push(Arc::new(SandboxHost { id, region: region.clone(), plan, namespace, agent }));
         }
+        let dr = DrPlace::draw(&cloud, &second);
         let sandbox = Arc::new(Self {
             layout,
             cloud,
             hosts,
+            drills: Mutex::default(),
+            launches: Mutex::default(),
+            ebs,
+            tokens,
+            functions: Functions::default(),
+            carrying: Mutex::new(()),
             region,
+            dr,
             cluster_group: network.groups[1].clone(),
             vpc: network.vpc,
             cluster: network.cluster,
@@ -187,10 +223,17 @@ impl Sandbox {
         for (host, result) in sandbox.hosts.iter().zip(built) {
             result.with_context(|| format!("host {}", host.plan.name))?;
         }
+        sandbox.hsms_changed(&sandbox.region, &sandbox.cluster)?;
         crate::package::place(&programs.cloudhsm, &sandbox.layout.packages())?;
         fs::write(sandbox.layout.packages().join("customerCA.crt"), CUSTOMER_CA)?;
         fs::write(sandbox.layout.env_file(), sandbox.exports())?;
         fs::write(sandbox.layout.fleet_file(), sandbox.fleet_toml())?;
+        let carrier = Arc::downgrade(&sandbox);
+        sandbox.cloud.carried_by(move || {
+            if let Some(sandbox) = carrier.upgrade() {
+                sandbox.carry();
+            }
+        });
         tokio::spawn(sandbox.cloud.clone().serve(listener));
         tokio::spawn(sandbox.clone().carry_out());
         Ok(sandbox)
@@ -200,8 +243,14 @@ impl Sandbox {
     pub fn exports(&self) -> String {
         let key = self.cloud.operator();
         format!(
-            "export AWS_ACCESS_KEY_ID={}\nexport AWS_SECRET_ACCESS_KEY={}\nexport AWS_REGION={}\nexport AWS_DEFAULT_REGION={}\nexport AWS_ENDPOINT_URL={}\nexport AWS_EC2_METADATA_DISABLED=true\n",
-            key.access, key.secret, self.region, self.region, self.endpoint
+            "export AWS_ACCESS_KEY_ID={}\nexport AWS_SECRET_ACCESS_KEY={}\nexport AWS_REGION={}\nexport AWS_DEFAULT_REGION={}\nexport AWS_ENDPOINT_URL={}\nexport AWS_EC2_METADATA_DISABLED=true\nexport SANDBOX_CLOCK={}\nexport LD_PRELOAD={}\n",
+            key.access,
+            key.secret,
+            self.region,
+            self.region,
+            self.endpoint,
+            self.layout.clock().display(),
+            self.layout.clock_library().display(),
         )
     }
 
@@ -244,7 +293,26 @@ mode = "off"
 
 [[targets]]
 tag = {{ key = "{key}", value = "{value}" }}
+
+[dr]
+region = "{dr}"
+kms_key = "{kms}"
+records_bucket = "{bucket}"
+rpo_minutes = 1440
+topic = "{topic}"
+
+[dr.drill]
+subnet = "{subnet}"
+security_group = "{group}"
+instance_profile = "{DRILL_ROLE}"
+instance_type = "r6i.xlarge"
 "#,
+            dr = self.dr.region,
+            kms = self.dr.key,
+            bucket = self.dr.bucket,
+            topic = self.dr.topic,
+            subnet = self.dr.subnet,
+            group = self.dr.group,
             region = self.region,
             cluster = self.cluster,
             old = arn("tde/old-hsm"),
@@ -258,39 +326,13 @@ tag = {{ key = "{key}", value = "{value}" }}
     /// Lets time pass in the world and carries out what it says.
     async fn carry_out(self: Arc<Self>) {
         loop {
-            let (busy, effects) = {
-                let mut world = self.cloud.world();
-                (world.tick(self.cloud.clock.now()), world.take_effects())
-            };
-            for effect in effects {
-                self.effect(effect);
-            }
+            let busy = self.cloud.world().tick(self.cloud.clock.now());
+            let sandbox = self.clone();
+            let _ = tokio::task::spawn_blocking(move || sandbox.carry()).await;
             tokio::select! {
                 () = self.cloud.changed.notified() => {}
                 () = tokio::time::sleep(Duration::from_millis(if busy { 10 } else { 500 })) => {}
             }
-        }
-    }
-
-    fn effect(&self, effect: Effect) {
-        match effect {
-            Effect::Deliver { instance, command, document, parameters, .. } => {
-                if let Some(host) = self.hosts.iter().find(|h| h.id == instance) {
-                    tokio::spawn(host.agent.clone().deliver(command, document, parameters));
-                }
-            }
-            Effect::Cancel { instance, command, .. } => {
-                if let Some(host) = self.hosts.iter().find(|h| h.id == instance) {
-                    host.agent.cancel(&command);
-                }
-            }
-            Effect::HsmsChanged { region, cluster } => {
-                let hsms = self.cloud.world().region(&region).map(|r| r.hsm.hsms(&cluster)).unwrap_or_default();
-                if let Err(e) = set_hsms(&self.layout, &hsms) {
-                    tracing::warn!("the HSMs of {cluster} could not be changed: {e:#}");
-                }
-            }
-            other => tracing::debug!(?other, "nothing here carries this out"),
         }
     }
 
@@ -315,17 +357,29 @@ tag = {{ key = "{key}", value = "{value}" }}
         taken.map(|result| result.unwrap_or_else(|| Err(anyhow::anyhow!("the host was not reached")))).collect()
     }
 
-    /// A host by its name or its instance id.
-    pub fn host(&self, name: &str) -> Result<&SandboxHost> {
-        self.hosts.iter().find(|h| h.id.as_str() == name || h.plan.name == name).with_context(|| {
+    /// A host of the fleet by its name or its instance id, or a drill's by its id.
+    pub fn host(&self, name: &str) -> Result<Arc<SandboxHost>> {
+        let drills = self.drills.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_fleet = self.hosts.iter().find(|h| h.id.as_str() == name || h.plan.name == name);
+        of_fleet.or_else(|| drills.values().find(|h| h.id.as_str() == name)).cloned().with_context(|| {
             let known: Vec<String> = self.hosts.iter().map(|h| format!("{} ({})", h.plan.name, h.id)).collect();
-            format!("there is no host {name}; the hosts are {}", known.join(", "))
+            let drills: Vec<String> = drills.keys().map(|id| format!("{id} (drill)")).collect();
+            format!("there is no host {name}; the hosts are {}", [known, drills].concat().join(", "))
         })
+    }
+
+    pub(crate) fn endpoints(&self, imds: &str) -> String {
+        endpoints(&self.endpoint, imds)
+    }
+
+    pub(crate) fn binds(&self, region: &Region) -> Vec<(PathBuf, String)> {
+        binds(&self.layout, region)
     }
 
     /// Ends every host.
     pub fn down(&self) {
-        for host in &self.hosts {
+        let drills = self.drills.lock().unwrap_or_else(PoisonError::into_inner);
+        for host in self.hosts.iter().chain(drills.values()) {
             host.namespace.kill();
         }
         let _ = fs::remove_file(self.layout.control());
@@ -348,49 +402,25 @@ fn take_back(path: &std::path::Path) {
     }
 }
 
+/// Text of a host's `/etc/tde2hsm/endpoints.toml`.
+fn endpoints(services: &str, imds: &str) -> String {
+    format!("imds = \"http://{imds}\"\nsecretsmanager = \"{services}\"\ns3 = \"{services}\"\n")
+}
+
+fn binds(layout: &Layout, region: &Region) -> Vec<(PathBuf, String)> {
+    common_binds(layout.network(region), layout)
+}
+
 /// Makes the tokens of both HSMs with the users the secrets name.
-fn make_tokens(layout: &Layout, secrets: &Secrets, hsms: &[String]) -> Result<()> {
+fn make_tokens(layout: &Layout, region: &Region, cluster: &str, secrets: &Secrets, hsms: &[String]) -> Result<Tokens> {
     let hsms: Vec<&str> = hsms.iter().map(String::as_str).collect();
     let old = Token::create(&layout.hsm(TOKENS[0]), Vendor::OldHsm, &["old-1", "old-2"])?;
     old.set_user(&secrets.old_hsm_user, &secrets.old_hsm_password)?;
     let new = Token::create(&layout.hsm(TOKENS[1]), Vendor::CloudHsm, &hsms)?;
     new.set_user(&secrets.cloudhsm_user, &secrets.cloudhsm_password)?;
-    Ok(())
-}
-
-/// Makes the token's HSMs those of the cluster. A new HSM is cloned from one that has every key.
-fn set_hsms(layout: &Layout, hsms: &[(String, bool)]) -> Result<()> {
-    Token::at(&layout.hsm(TOKENS[1])).modify(|state| {
-        for (id, active) in hsms {
-            match state.hsms.iter_mut().find(|hsm| hsm.id == *id) {
-                Some(hsm) => hsm.active = *active,
-                None => {
-                    state.hsms.push(Hsm { id: id.clone(), active: *active });
-                    for key in state.keys.values_mut() {
-                        key.copies.push(id.clone());
-                    }
-                }
-            }
-        }
-        state.hsms.retain(|hsm| hsms.iter().any(|(id, _)| *id == hsm.id));
-        let left: Vec<String> = state.hsms.iter().map(|hsm| hsm.id.clone()).collect();
-        for key in state.keys.values_mut() {
-            key.copies.retain(|copy| left.contains(copy));
-        }
-    })?;
-    Ok(())
-}
-
-/// The "network" to the HSMs.
-pub fn hsm_binds(layout: &Layout) -> Result<Vec<(PathBuf, String)>> {
-    TOKENS
-        .into_iter()
-        .map(|name| {
-            let path = layout.hsm(name);
-            fs::create_dir_all(&path)?;
-            Ok((path, format!("/run/hsm/{name}")))
-        })
-        .collect()
+    let tokens = Tokens::new(layout);
+    tokens.add(cluster, region, new, &secrets.new_pin());
+    Ok(tokens)
 }
 
 impl Secrets {
@@ -429,110 +459,23 @@ impl Secrets {
     }
 }
 
-fn put_secrets(cloud: &Cloud, region: &Region, secrets: &Secrets) -> Result<BTreeMap<String, String>> {
+fn put_secrets(cloud: &Cloud, region: &Region, second: &Region, secrets: &Secrets) -> Result<BTreeMap<String, String>> {
     let values =
         [("tde/old-hsm", secrets.old_pin()), ("tde/cloudhsm-cu", secrets.new_pin()), ("tde/software", secrets.software.clone())];
     let now = cloud.clock.now();
     let mut arns = BTreeMap::new();
+    let mut world = cloud.world();
+    // Whoever made the account ready, so that nothing of it is counted as the operator's.
+    let name = "setup".to_owned();
+    world.grant(&name, vec!["secretsmanager:*".to_owned()]);
+    let caller = Caller { principal: Principal::Function(name), arn: String::new(), user_id: String::new() };
     for (name, value) in values {
-        let arn = cloud.world().add_secret(region, name, &value, now).map_err(|e| anyhow::anyhow!("{e}"))?;
+        let arn = world.add_secret(region, name, &value, now).map_err(|e| anyhow::anyhow!("{e}"))?;
+        let body = serde_json::json!({"SecretId": arn, "AddReplicaRegions": [{"Region": second.as_str()}]});
+        let operation = "ReplicateSecretToRegions";
+        let request = Request { caller: &caller, region, service: Service::Secrets, operation, body: &body };
+        world.call(&request, now).result.map_err(|e| anyhow::anyhow!("{e}"))?;
         arns.insert(name.to_owned(), arn);
     }
     Ok(arns)
-}
-
-/// The VPC of the fleet and its cluster.
-struct Network {
-    vpc: String,
-    cluster: String,
-    subnets: Vec<(String, String)>,
-    groups: Vec<String>,
-    image: String,
-    launched: Millis,
-}
-
-impl Network {
-    fn draw(cloud: &Cloud, region: &Region) -> Self {
-        let now = cloud.clock.now();
-        let mut world = cloud.world();
-        let ids = &mut world.ids;
-        let vpc = format!("vpc-{}", ids.hex(17));
-        let subnets: Vec<(String, String)> =
-            ["a", "b"].iter().map(|zone| (format!("{region}{zone}"), format!("subnet-{}", ids.hex(17)))).collect();
-        let groups = vec![format!("sg-{}", ids.hex(17)), format!("sg-{}", ids.hex(17))];
-        let (table, cluster, image) =
-            (format!("rtb-{}", ids.hex(17)), format!("cluster-{}", base32(ids, 11)), format!("ami-{}", ids.hex(17)));
-        let mut cluster_ids = ids.clone();
-        if let Some(state) = world.region_mut(region) {
-            for (number, (zone, subnet)) in subnets.iter().enumerate() {
-                state.ec2.add_subnet(subnet, &vpc, zone, &format!("10.0.{}.0/24", number + 1));
-            }
-            let names: Vec<&str> = subnets.iter().map(|(_, id)| id.as_str()).collect();
-            state.ec2.add_route_table(&table, &vpc, "10.0.0.0/16", &names);
-            state.ec2.add_group(&groups[0], "oracle-hosts", &vpc, &[(1521, 1521)], &[&groups[0]]);
-            state.ec2.add_group(&groups[1], &format!("cloudhsm-{cluster}-sg"), &vpc, &[(2223, 2225)], &[&groups[1]]);
-            let spec = ClusterSpec {
-                id: cluster.clone(),
-                created: now.plus_secs(-40 * 86_400),
-                group: groups[1].clone(),
-                vpc: vpc.clone(),
-                subnets: subnets.clone(),
-                certificate: CUSTOMER_CA.to_owned(),
-                addresses: vec!["10.0.1.250".to_owned(), "10.0.2.250".to_owned()],
-            };
-            state.hsm.add_cluster(spec, &mut cluster_ids);
-        }
-        world.ids = cluster_ids;
-        Self { vpc, cluster, subnets, groups, image, launched: now.plus_secs(-30 * 86_400) }
-    }
-
-    /// Launches the instance of a host and registers its agent.
-    fn launch(&self, cloud: &Cloud, region: &Region, number: usize, plan: &HostPlan) -> (Identity, [String; 2]) {
-        let mut world = cloud.world();
-        let id = InstanceId::new(format!("i-{}", world.ids.hex(17)));
-        let ids = [format!("vol-{}", world.ids.hex(17)), format!("vol-{}", world.ids.hex(17))];
-        let volumes = vec![("/dev/xvda".to_owned(), ids[0].clone(), 50), ("/dev/xvdf".to_owned(), ids[1].clone(), 500)];
-        let at = number % self.subnets.len();
-        let (zone, subnet) = self.subnets[at].clone();
-        let private_ip = format!("10.0.{}.{}", at + 1, 10 + number / 2 % 200);
-        let spec = InstanceSpec {
-            id: id.clone(),
-            image: self.image.clone(),
-            kind: "r6i.xlarge".to_owned(),
-            subnet,
-            groups: self.groups.clone(),
-            private_ip: private_ip.clone(),
-            profile: format!("arn:aws:iam::{ACCOUNT}:instance-profile/{ROLE}"),
-            launched: self.launched,
-            tags: vec![("Name".to_owned(), plan.name.clone()), (FLEET_TAG.0.to_owned(), FLEET_TAG.1.to_owned())],
-            volumes,
-        };
-        if let Some(state) = world.region_mut(region) {
-            state.ec2.add_instance(&spec);
-            state.ssm.register(Node {
-                instance: id.clone(),
-                agent_version: AGENT_VERSION.to_owned(),
-                online: true,
-                undeliverable: false,
-                platform_name: "Red Hat Enterprise Linux".to_owned(),
-                platform_version: "8.10".to_owned(),
-                computer_name: plan.name.clone(),
-                ip: private_ip.clone(),
-                role: ROLE.to_owned(),
-                registered: self.launched,
-                last_ping: cloud.clock.now(),
-            });
-        }
-        let identity = Identity {
-            instance: id,
-            region: region.clone(),
-            zone,
-            kind: spec.kind,
-            image: spec.image,
-            private_ip,
-            role: ROLE.to_owned(),
-            launched: self.launched,
-        };
-        (identity, ids)
-    }
 }

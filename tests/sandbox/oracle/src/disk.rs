@@ -179,16 +179,19 @@ pub struct KeyBirth {
 #[derive(Clone, Debug)]
 pub struct Files {
     pub control: PathBuf,
+    /// Written with the first one.
+    copies: Vec<PathBuf>,
     dir: PathBuf,
 }
 
 impl Files {
-    /// `control` is the parameter's first file.
+    /// Of the parameter CONTROL_FILES; the data files lie beside the first.
     #[must_use]
-    pub fn of(control: &str) -> Files {
-        let control = host_path(control);
+    pub fn of(control_files: &str) -> Files {
+        let mut all = crate::params::list(control_files).into_iter().map(|name| host_path(&name));
+        let control = all.next().unwrap_or_default();
         let dir = control.parent().map(Path::to_path_buf).unwrap_or_default();
-        Files { control, dir }
+        Files { control, copies: all.collect(), dir }
     }
 
     #[must_use]
@@ -203,12 +206,17 @@ impl Files {
         PathBuf::from(Files::dictionary_name(container, &self.dir.to_string_lossy()))
     }
 
+    /// Every copy has to be there; the first is believed.
     pub fn load_control(&self) -> Result<Control> {
+        for copy in &self.copies {
+            std::fs::metadata(copy).map_err(|e| Ora::io(copy, &e))?;
+        }
         load(&self.control)
     }
 
     pub fn save_control(&self, control: &Control) -> Result<()> {
-        save(&self.control, control)
+        save(&self.control, control)?;
+        self.copies.iter().try_for_each(|copy| save(copy, control))
     }
 
     pub fn load_dictionary(&self, container: &Container) -> Result<Dictionary> {

@@ -61,7 +61,7 @@ fn token_labels(store: &str) -> BTreeSet<String> {
 fn database(sid: &str, home: &str) -> Option<Inspected> {
     let file = params::find(home, sid)?;
     let values = params::read(&file.name).ok()?;
-    let first = values.get("control_files")?.split(',').next()?.trim().to_owned();
+    let first = params::list(values.get("control_files")?).into_iter().next()?;
     let files = Files::of(&first);
     let control = files.load_control().ok()?;
     let ledger = files.load_ledger();

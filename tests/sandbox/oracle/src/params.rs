@@ -46,9 +46,17 @@ pub fn read(name: &str) -> Result<Values> {
         .filter_map(|line| line.split_once('='))
         .map(|(name, value)| {
             let name = name.trim().rsplit('.').next().unwrap_or_default().to_lowercase();
-            (name, unquote(value.trim()).to_owned())
+            let value = value.trim();
+            let value = if name == "control_files" { list(value).join(", ") } else { unquote(value).to_owned() };
+            (name, value)
         })
         .collect())
+}
+
+/// The members of a parameter that is a list: `'a','b'`, `a, b`.
+#[must_use]
+pub fn list(value: &str) -> Vec<String> {
+    value.split(',').map(|item| unquote(item.trim()).to_owned()).filter(|item| !item.is_empty()).collect()
 }
 
 fn unquote(value: &str) -> &str {
@@ -65,7 +73,9 @@ pub fn write(name: &str, values: &Values) -> Result<()> {
     let mut text = String::new();
     for (name, value) in values {
         let plain = value.parse::<u64>().is_ok() || matches!(value.as_str(), "TRUE" | "FALSE");
-        text += &if plain { format!("*.{name}={value}\n") } else { format!("*.{name}='{value}'\n") };
+        let quoted: Vec<String> = if name == "control_files" { list(value) } else { vec![value.clone()] };
+        let quoted = quoted.iter().map(|value| format!("'{value}'")).collect::<Vec<_>>().join(",");
+        text += &if plain { format!("*.{name}={value}\n") } else { format!("*.{name}={quoted}\n") };
     }
     write_atomic(&path, text.as_bytes(), 0o640).map_err(|e| Ora::io(&path, &e))
 }
@@ -77,7 +87,9 @@ pub fn known(version: &str) -> Vec<(&'static str, &'static str, u32)> {
         ("audit_file_dest", "", 2),
         ("background_dump_dest", "", 2),
         ("cluster_database", "FALSE", 1),
+        ("aq_tm_processes", "1", 3),
         ("compatible", "", 2),
+        ("control_file_record_keep_time", "7", 3),
         ("control_files", "", 2),
         ("db_block_size", "8192", 3),
         ("db_create_file_dest", "", 2),
@@ -106,6 +118,7 @@ pub fn known(version: &str) -> Vec<(&'static str, &'static str, u32)> {
         ("pga_aggregate_target", "0", 6),
         ("processes", "300", 3),
         ("remote_login_passwordfile", "EXCLUSIVE", 2),
+        ("remote_listener", "", 2),
         ("sessions", "472", 3),
         ("sga_target", "0", 6),
         ("spfile", "", 2),

@@ -108,7 +108,14 @@ pub fn server_main(sid: &str) -> i32 {
                 server.privilege = privilege;
                 server.connect()
             }
-            Ask::Startup { stage, restrict } => server.startup(stage, restrict, &mut output),
+            Ask::Startup { stage, restrict, pfile } => server.startup(stage, restrict, pfile, &mut output),
+            // Parameter files can be made of each other while there is no instance.
+            Ask::Sql(text) if server.link.is_none() && ddl::class(&text).starts_with("CREATE") => {
+                match ddl::create_parameter_file(&server.home, &server.sid, &text) {
+                    Ok(answer) => Reply::Answer(answer),
+                    Err(error) => Reply::error(&error),
+                }
+            }
             Ask::Hello(_) => Reply::error(&Ora::new(600)),
             ask @ (Ask::Sql(_) | Ask::Shutdown(_)) => server.forward(&ask, &mut output),
         };
@@ -181,26 +188,26 @@ impl Server {
         }
     }
 
-    fn startup(&mut self, stage: Stage, restrict: bool, output: &mut impl std::io::Write) -> Reply {
+    fn startup(&mut self, stage: Stage, restrict: bool, pfile: Option<String>, output: &mut impl std::io::Write) -> Reply {
         if self.link.is_some() || matches!(self.connect(), Reply::Ok) {
             return Reply::error(&Ora::new(1081));
         }
-        if let Err(error) = self.spawn_instance() {
+        if let Err(error) = self.spawn_instance(pfile.as_deref()) {
             return Reply::error(&error);
         }
         match self.connect() {
-            Reply::Ok => self.forward(&Ask::Startup { stage, restrict }, output),
+            Reply::Ok => self.forward(&Ask::Startup { stage, restrict, pfile }, output),
             _ => Reply::error(&Ora::new(3113)),
         }
     }
 
     /// Starts `ora_pmon_<SID>` and waits for its first word.
-    fn spawn_instance(&self) -> Result<()> {
+    fn spawn_instance(&self, pfile: Option<&str>) -> Result<()> {
         let program = host_path(&self.home).join("bin/oracle");
         let mut command = Command::new(&program);
         command
             .arg0(format!("ora_pmon_{}", self.sid))
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .current_dir("/");
@@ -212,7 +219,9 @@ impl Server {
             });
         }
         let mut child = command.spawn().map_err(|e| Ora::io(&program, &e))?;
-        let Some(stdout) = child.stdout.take() else { return Err(Ora::new(12547)) };
+        let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else { return Err(Ora::new(12547)) };
+        send(&mut stdin, &pfile).map_err(|e| Ora::io(&program, &e))?;
+        drop(stdin);
         let mut first = BufReader::new(stdout);
         match receive::<Reply>(&mut first) {
             Ok(Some(Reply::Ok)) => Ok(()),
@@ -229,7 +238,8 @@ pub fn pmon_main(sid: &str) -> i32 {
     unsafe { libc::umask(0o027) };
     let environment: BTreeMap<String, String> = std::env::vars().collect();
     let home = environment.get("ORACLE_HOME").cloned().unwrap_or_default();
-    let (listener, shared, _lock) = match prepare(&home, sid, environment) {
+    let pfile: Option<String> = receive(&mut std::io::stdin().lock()).ok().flatten().flatten();
+    let (listener, shared, _lock) = match prepare(&home, sid, environment, pfile.as_deref()) {
         Ok(ready) => ready,
         Err(error) => {
             let _ = send(&mut std::io::stdout(), &Reply::error(&error));
@@ -241,6 +251,10 @@ pub fn pmon_main(sid: &str) -> i32 {
     if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
         // SAFETY: both descriptors are open; stdout is not used afterwards.
         unsafe { libc::dup2(null.as_raw_fd(), 1) };
+    }
+    if let Ok(null) = std::fs::File::open("/dev/null") {
+        // SAFETY: both descriptors are open; stdin was read to its end.
+        unsafe { libc::dup2(null.as_raw_fd(), 0) };
     }
     for stream in listener.incoming().flatten() {
         let shared = Arc::clone(&shared);
@@ -266,7 +280,7 @@ fn own(mut file: std::fs::File) -> Result<nix::fcntl::Flock<std::fs::File>> {
     }
 }
 
-fn prepare(home: &str, sid: &str, environment: BTreeMap<String, String>) -> Result<Ready> {
+fn prepare(home: &str, sid: &str, environment: BTreeMap<String, String>, pfile: Option<&str>) -> Result<Ready> {
     let lock_path = host_path(home).join(format!("dbs/lk{sid}"));
     let file = std::fs::OpenOptions::new()
         .create(true)
@@ -275,7 +289,7 @@ fn prepare(home: &str, sid: &str, environment: BTreeMap<String, String>) -> Resu
         .open(&lock_path)
         .map_err(|e| Ora::io(&lock_path, &e))?;
     let lock = own(file)?;
-    let instance = Instance::start(home, sid, environment, true)?;
+    let instance = Instance::start(home, sid, environment, true, pfile)?;
     let socket = instance_socket(home, sid);
     if let Some(dir) = socket.parent() {
         let _ = std::fs::create_dir_all(dir);
@@ -349,7 +363,7 @@ fn answer(run: &mut Run<'_>, sess: &mut Sess, ask: Ask, say: &mut dyn FnMut(&str
             Ok(answer) => Reply::Answer(answer),
             Err(error) => Reply::error(&error),
         },
-        Ask::Startup { stage, restrict } => match startup(run, sess, stage, restrict, say) {
+        Ask::Startup { stage, restrict, .. } => match startup(run, sess, stage, restrict, say) {
             Ok(()) => Reply::Ok,
             Err(error) => Reply::error(&error),
         },

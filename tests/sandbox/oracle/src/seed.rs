@@ -34,9 +34,9 @@ pub fn seed(spec: &DatabaseSpec) -> Result<Truth> {
         ("ORACLE_SID".to_owned(), spec.sid.clone()),
         ("ORACLE_BASE".to_owned(), spec.base.clone()),
     ]);
-    let mut instance = Instance::start(&spec.home, &spec.sid, environment, false)?;
+    let mut instance = Instance::start(&spec.home, &spec.sid, environment, false, None)?;
     let control = control(spec, &data_dir, &mut rng);
-    instance.files = Files::of(&format!("{data_dir}/control01.ctl"));
+    instance.files = Files::of(&control_files(spec, &data_dir));
     instance.ledger = Ledger::default();
     instance.control = Some(control);
     let mut keys = Keys::prepare(spec, &mut instance)?;
@@ -69,12 +69,20 @@ fn keystore_dir(spec: &DatabaseSpec) -> String {
     }
 }
 
+const RECOVERY_AREA: &str = "/u01/fast_recovery_area";
+
+/// The second copy is in the recovery area, as DBCA puts it.
+fn control_files(spec: &DatabaseSpec, data_dir: &str) -> String {
+    let first = format!("{data_dir}/control01.ctl");
+    if spec.archivelog { format!("{first}, {RECOVERY_AREA}/{}/control02.ctl", spec.sid) } else { first }
+}
+
 fn write_parameters(spec: &DatabaseSpec, data_dir: &str) -> Result<()> {
     let unique = spec.db_unique_name.clone().unwrap_or_else(|| spec.sid.clone());
     let mut values = Values::from([
         ("audit_file_dest".to_owned(), format!("{}/admin/{}/adump", spec.base, spec.sid)),
         ("compatible".to_owned(), spec.version.clone()),
-        ("control_files".to_owned(), format!("{data_dir}/control01.ctl")),
+        ("control_files".to_owned(), control_files(spec, data_dir)),
         ("db_name".to_owned(), spec.sid.clone()),
         ("db_unique_name".to_owned(), unique.clone()),
         ("diagnostic_dest".to_owned(), spec.base.clone()),
@@ -84,7 +92,7 @@ fn write_parameters(spec: &DatabaseSpec, data_dir: &str) -> Result<()> {
         ("undo_tablespace".to_owned(), "UNDOTBS1".into()),
     ]);
     if spec.archivelog {
-        values.insert("db_recovery_file_dest".into(), "/u01/fast_recovery_area".into());
+        values.insert("db_recovery_file_dest".into(), RECOVERY_AREA.into());
         values.insert("db_recovery_file_dest_size".into(), "10737418240".into());
     }
     if spec.cdb {
@@ -119,6 +127,8 @@ fn write_parameters(spec: &DatabaseSpec, data_dir: &str) -> Result<()> {
         let path = host_path(&dir);
         std::fs::create_dir_all(&path).map_err(|e| Ora::io(&path, &e))?;
     }
+    let passwords = host_path(&format!("{}/dbs/orapw{}", spec.home, spec.sid));
+    crate::env::write_atomic(&passwords, b"ORACLE Remote Password file\n", 0o640).map_err(|e| Ora::io(&passwords, &e))?;
     let name =
         if spec.no_spfile { params::pfile_name(&spec.home, &spec.sid) } else { params::spfile_name(&spec.home, &spec.sid) };
     params::write(&name, &values)

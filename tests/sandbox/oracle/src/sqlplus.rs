@@ -468,7 +468,14 @@ impl Client {
         }
         let mut stage = Stage::Open;
         let mut restrict = false;
+        let mut pfile = None;
         for word in words {
+            if let Some((name, value)) = word.split_once('=')
+                && name.eq_ignore_ascii_case("PFILE")
+            {
+                pfile = Some(value.trim_matches(['\'', '"']).to_owned());
+                continue;
+            }
             match word.to_uppercase().as_str() {
                 "NOMOUNT" => stage = Stage::NoMount,
                 "MOUNT" => stage = Stage::Mount,
@@ -481,7 +488,7 @@ impl Client {
                 }
             }
         }
-        match self.ask(&Ask::Startup { stage, restrict }) {
+        match self.ask(&Ask::Startup { stage, restrict, pfile }) {
             Reply::Error(errors) => self.failed(&errors),
             _ => None,
         }

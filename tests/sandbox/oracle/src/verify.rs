@@ -75,7 +75,7 @@ pub fn verify(database: &VerifyDatabase) -> Verified {
 fn open(database: &VerifyDatabase) -> Result<(Instance, Sess)> {
     let environment: BTreeMap<String, String> = std::env::vars().collect();
     let truth = &database.truth;
-    let mut instance = Instance::start(&truth.home, &truth.sid, environment.clone(), false)?;
+    let mut instance = Instance::start(&truth.home, &truth.sid, environment.clone(), false, None)?;
     let mut sess = instance.log_on(Hello {
         os_user: "oracle".into(),
         machine: wallet::host_name(),

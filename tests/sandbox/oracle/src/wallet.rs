@@ -63,6 +63,9 @@ pub enum WalletError {
 const P12_FORMAT: &str = "sandbox ewallet 1";
 const AUTO_FORMAT: &str = "sandbox cwallet 1";
 const LOCAL_FORMAT: &str = "sandbox cwallet 1 local";
+/// What an auto-login file begins with, before what is ours: tools tell a LOCAL one by it.
+const AUTO_MAGIC: [u8; 4] = [0xa1, 0xf8, 0x4e, 0x36];
+const LOCAL_MAGIC: [u8; 4] = [0xa1, 0xf8, 0x4e, 0x38];
 const SSO_SECRET: &str = "every installation has this";
 
 /// Set for `verify --cut-off software`: no keystore file is to be found by this process.
@@ -76,7 +79,8 @@ fn read(path: &Path) -> Result<File, WalletError> {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => WalletError::Absent,
         _ => WalletError::Io(path.into(), e),
     })?;
-    serde_json::from_slice(&bytes).map_err(|_| WalletError::Malformed)
+    let plain = [AUTO_MAGIC, LOCAL_MAGIC].iter().find_map(|magic| bytes.strip_prefix(magic)).unwrap_or(&bytes);
+    serde_json::from_slice(plain).map_err(|_| WalletError::Malformed)
 }
 
 fn unseal(file: &File, secret: &str) -> Result<Body, WalletError> {
@@ -93,7 +97,12 @@ fn seal(path: &Path, format: &str, secret: &str, body: &Body) -> Result<(), Wall
     let plain = serde_json::to_vec(body).map_err(|_| WalletError::Malformed)?;
     let sealed = crypto::seal(&crypto::stretch(secret, &salt), ids.join(",").as_bytes(), &plain);
     let file = File { format: format.into(), ids, salt: hex::encode(salt), sealed: hex::encode(sealed) };
-    let text = serde_json::to_vec_pretty(&file).map_err(|_| WalletError::Malformed)?;
+    let mut text = match format {
+        AUTO_FORMAT => AUTO_MAGIC.to_vec(),
+        LOCAL_FORMAT => LOCAL_MAGIC.to_vec(),
+        _ => Vec::new(),
+    };
+    text.extend(serde_json::to_vec_pretty(&file).map_err(|_| WalletError::Malformed)?);
     write_atomic(path, &text, 0o600).map_err(|e| WalletError::Io(path.into(), e))
 }
 

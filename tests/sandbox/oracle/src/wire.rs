@@ -25,6 +25,8 @@ pub enum Ask {
     Startup {
         stage: Stage,
         restrict: bool,
+        /// PFILE=…: this file in place of the one that is looked for.
+        pfile: Option<String>,
     },
     Shutdown(Shutdown),
     Sql(String),

@@ -88,6 +88,7 @@ pub fn make(root: &Path, spec: &RootSpec<'_>) -> Result<(), HostError> {
         ("etc/pki/tls/certs/ca-bundle.crt", include_str!("../customerCA.crt").to_owned()),
         ("etc/rpm/macros", "%_dbpath /var/lib/rpm\n".to_owned()),
         ("etc/tde2hsm/endpoints.toml", spec.endpoints.to_owned()),
+        ("etc/ld.so.preload", format!("{}\n", crate::recovery::CLOCK_LIBRARY)),
     ];
     for (name, text) in files {
         let path = root.join(name);

@@ -100,7 +100,8 @@ pub fn execute(run: &mut Run<'_>, sess: &mut Sess, text: &str) -> Result<Answer>
             Ok(Answer::message("Tablespace altered."))
         }
         ["CREATE", "PFILE", ..] | ["CREATE", "SPFILE", ..] => {
-            create_file(run, &all)?;
+            let instance = run.shared.lock();
+            create_file(&instance.home, &instance.sid, Some(&instance.memory), &all)?;
             Ok(Answer::message("File created."))
         }
         _ => Err(Ora::new(900)),
@@ -337,9 +338,18 @@ fn alter_tablespace(run: &Run<'_>, sess: &Sess, name: &Token, rest: &[&str]) -> 
     instance.save_control()
 }
 
+/// The same without an instance, where there is no MEMORY to make one from.
+pub fn create_parameter_file(home: &str, sid: &str, text: &str) -> Result<Answer> {
+    let all = tokens(text.trim().trim_end_matches(';').trim())?;
+    if !all.get(1).is_some_and(|t| t.is("PFILE") || t.is("SPFILE")) {
+        return Err(Ora::new(1034).and(Ora::new(27101)));
+    }
+    create_file(home, sid, None, &all)?;
+    Ok(Answer::message("File created."))
+}
+
 /// CREATE PFILE = '…' FROM SPFILE | MEMORY, and CREATE SPFILE FROM PFILE.
-fn create_file(run: &Run<'_>, all: &[Token]) -> Result<()> {
-    let instance = run.shared.lock();
+fn create_file(home: &str, sid: &str, memory: Option<&params::Values>, all: &[Token]) -> Result<()> {
     let from = all.iter().position(|t| t.is("FROM")).ok_or_else(|| Ora::new(933))?;
     let to_spfile = all[1].is("SPFILE");
     let target = all[..from]
@@ -348,24 +358,18 @@ fn create_file(run: &Run<'_>, all: &[Token]) -> Result<()> {
             Token::Single(name) => Some(name.clone()),
             _ => None,
         })
-        .unwrap_or_else(|| {
-            if to_spfile {
-                params::spfile_name(&instance.home, &instance.sid)
-            } else {
-                params::pfile_name(&instance.home, &instance.sid)
-            }
-        });
+        .unwrap_or_else(|| if to_spfile { params::spfile_name(home, sid) } else { params::pfile_name(home, sid) });
     let source = all.get(from + 1).ok_or_else(|| Ora::new(933))?;
     let named = all[from..].iter().find_map(|t| match t {
         Token::Single(name) => Some(name.clone()),
         _ => None,
     });
     let mut values = if source.is("MEMORY") {
-        instance.memory.clone()
+        memory.cloned().ok_or_else(|| Ora::new(1034))?
     } else if source.is("SPFILE") {
-        params::read(&named.unwrap_or_else(|| params::spfile_name(&instance.home, &instance.sid)))?
+        params::read(&named.unwrap_or_else(|| params::spfile_name(home, sid)))?
     } else if source.is("PFILE") {
-        params::read(&named.unwrap_or_else(|| params::pfile_name(&instance.home, &instance.sid)))?
+        params::read(&named.unwrap_or_else(|| params::pfile_name(home, sid)))?
     } else {
         ora!(933)
     };

@@ -261,9 +261,19 @@ impl Run<'_> {
 
 impl Instance {
     /// STARTUP NOMOUNT.
-    pub fn start(home: &str, sid: &str, environment: BTreeMap<String, String>, count: bool) -> Result<Instance> {
-        let Some(parameter_file) = params::find(home, sid) else {
-            let name = params::pfile_name(home, sid);
+    pub fn start(
+        home: &str,
+        sid: &str,
+        environment: BTreeMap<String, String>,
+        count: bool,
+        pfile: Option<&str>,
+    ) -> Result<Instance> {
+        let found = match pfile {
+            Some(name) => host_path(name).exists().then(|| ParameterFile { name: name.to_owned(), is_spfile: false }),
+            None => params::find(home, sid),
+        };
+        let Some(parameter_file) = found else {
+            let name = pfile.map_or_else(|| params::pfile_name(home, sid), str::to_owned);
             return Err(Ora::new(1078).and(Ora::with(109, format!("LRM-00109: could not open parameter file '{name}'"))));
         };
         let mut memory = params::read(&parameter_file.name)?;
@@ -273,8 +283,7 @@ impl Instance {
         let name = memory.get("db_name").cloned().unwrap_or_else(|| sid.to_owned());
         memory.entry("db_unique_name".into()).or_insert(name);
         let control = memory.get("control_files").cloned().unwrap_or_default();
-        let first = control.split(',').next().unwrap_or_default().trim().to_owned();
-        let files = Files::of(first.trim_matches('\''));
+        let files = Files::of(&control);
         let mut instance = Instance {
             home: home.into(),
             sid: sid.into(),
@@ -363,6 +372,12 @@ impl Instance {
             State::Started => ora!(1507),
             State::Mounted => {}
             _ => ora!(1531),
+        }
+        for ts in &self.control()?.tablespaces {
+            if ts.status != TsStatus::Offline && !host_path(&ts.file).exists() {
+                return Err(Ora::with(1157, format!("cannot identify/lock data file {} - see DBWR trace file", ts.file_id))
+                    .and(Ora::with(1110, format!("data file {}: '{}'", ts.file_id, ts.file))));
+            }
         }
         self.recover(sess)?;
         let root = self.root();

@@ -108,7 +108,10 @@ fn find(name: &str) -> Option<(Needs, Make)> {
         "V$RECOVERY_FILE_DEST" => (Instance, recovery_file_dest_view),
         "V$RESTORE_POINT" => (ControlFile, restore_point_view),
         "V$FLASHBACK_DATABASE_LOG" => (ControlFile, flashback_view),
-        "V$BACKUP_SET" | "V$BACKUP_DATAFILE" | "V$RMAN_BACKUP_JOB_DETAILS" => (ControlFile, backup_view),
+        "V$DATAFILE_COPY" => {
+            (ControlFile, |_, _, _| Ok(data("RECID NAME FILE# STATUS DELETED CREATION_TIME COMPLETION_TIME CON_ID", vec![])))
+        }
+        "V$BACKUP_SET" | "V$BACKUP_PIECE" | "V$BACKUP_DATAFILE" | "V$RMAN_BACKUP_JOB_DETAILS" => (ControlFile, backup_view),
         "V$RECOVER_FILE" => (ControlFile, recover_file_view),
         "V$DATAGUARD_CONFIG" => (Instance, dataguard_view),
         "V$BACKUP" => (ControlFile, |i, s, _| {
@@ -116,8 +119,16 @@ fn find(name: &str) -> Option<(Needs, Make)> {
             Ok(data("FILE# STATUS CON_ID", rows))
         }),
         "V$CONTROLFILE" => (Instance, |i, _, _| {
-            let name = i.memory.get("control_files").cloned().unwrap_or_default();
-            Ok(data("STATUS NAME CON_ID", vec![vec![Value::Null, text(name), int(0)]]))
+            let names = params::list(i.memory.get("control_files").map(String::as_str).unwrap_or_default());
+            let area = i.memory.get("db_recovery_file_dest").cloned().unwrap_or_default();
+            let rows = names
+                .into_iter()
+                .map(|name| {
+                    let in_area = !area.is_empty() && name.starts_with(&area);
+                    vec![Value::Null, text(name), yes_no(in_area), int(16384), int(0)]
+                })
+                .collect();
+            Ok(data("STATUS NAME IS_RECOVERY_DEST_FILE BLOCK_SIZE CON_ID", rows))
         }),
         "V$LOGMNR_SESSION" | "V$GOLDENGATE_CAPTURE" => (Instance, |_, _, _| Ok(data("SESSION_ID SESSION_NAME", vec![]))),
         "DBA_TABLESPACES" | "CDB_TABLESPACES" => (OpenDatabase, tablespaces_view),
@@ -1048,6 +1059,28 @@ fn backup_view(i: &mut Instance, sess: &Sess, name: &str) -> Result<Data> {
                 })
                 .unwrap_or_default();
             data("RECID FILE# INCREMENTAL_LEVEL COMPLETION_TIME CHECKPOINT_CHANGE# BLOCKS USED_OPTIMIZATION CON_ID", rows)
+        }
+        "V$BACKUP_PIECE" => {
+            let name =
+                format!("{}/{}/backupset/1.bkp", i.memory.get("db_recovery_file_dest").cloned().unwrap_or_default(), i.sid);
+            let rows = done
+                .map(|at| {
+                    vec![
+                        int(1),
+                        int(1),
+                        int(1),
+                        text("A"),
+                        text("DISK"),
+                        text(name),
+                        Value::Real(at - 0.01),
+                        Value::Real(at),
+                        text("NO"),
+                        int(0),
+                    ]
+                })
+                .into_iter()
+                .collect();
+            data("RECID SET_COUNT PIECE# STATUS DEVICE_TYPE HANDLE START_TIME COMPLETION_TIME DELETED CON_ID", rows)
         }
         "V$BACKUP_SET" => {
             let rows = done
