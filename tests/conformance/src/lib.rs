@@ -32,23 +32,24 @@ pub fn target_dir() -> Result<PathBuf> {
 
 /// A Python that has boto3; made if it is not there yet.
 pub fn python() -> Result<PathBuf> {
+    Ok(virtualenv("venv", "import boto3", &["boto3", "botocore"])?.join("bin/python"))
+}
+
+/// A virtual environment below the target directory, with these packages; made if `probe`, a line of Python, does not run in it.
+pub fn virtualenv(name: &str, probe: &str, packages: &[&str]) -> Result<PathBuf> {
     let target = target_dir()?;
-    let venv = target.join("venv");
-    let python = venv.join("bin/python");
+    let venv = target.join(name);
     // Two tests may want it at once.
-    let lock = File::create(target.join("venv.lock"))?;
+    let lock = File::create(target.join(format!("{name}.lock")))?;
     lock.lock().context("waiting for the virtual environment")?;
-    let works = |python: &Path| {
-        let mut probe = Command::new(python);
-        probe.args(["-c", "import boto3"]).stdout(Stdio::null()).stderr(Stdio::null());
-        probe.status().is_ok_and(|s| s.success())
-    };
-    if !works(&python) {
+    let mut works = Command::new(venv.join("bin/python"));
+    works.args(["-c", probe]).stdout(Stdio::null()).stderr(Stdio::null());
+    if !works.status().is_ok_and(|status| status.success()) {
         run(Command::new("python3").args(["-m", "venv"]).arg(&venv)).context("making a virtual environment")?;
-        run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "--disable-pip-version-check", "boto3", "botocore"]))
-            .context("installing boto3")?;
+        run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "--disable-pip-version-check"]).args(packages))
+            .with_context(|| format!("installing {packages:?}"))?;
     }
-    Ok(python)
+    Ok(venv)
 }
 
 fn run(command: &mut Command) -> Result<()> {
