@@ -26,6 +26,7 @@ pub mod secrets;
 pub mod sqlnet;
 pub mod step;
 pub mod steps;
+pub mod storage;
 pub mod survey;
 pub mod worker;
 

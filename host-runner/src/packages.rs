@@ -258,6 +258,38 @@ impl Packages {
         self.paths.cloudhsm().join("etc/cloudhsm-pkcs11.cfg")
     }
 
+    /// The client's configuration; `None`: there is none, or none that can be read as what it should be.
+    fn configuration(&self) -> Result<Option<serde_json::Value>, PackageError> {
+        let Some(bytes) = files::read(&self.cfg())? else { return Ok(None) };
+        Ok(serde_json::from_slice(&bytes).ok())
+    }
+
+    /// Addresses of HSMs in the client's configuration, of every cluster in it (`O§6.2`).
+    pub fn servers(&self) -> Result<Option<Vec<String>>, PackageError> {
+        let Some(configuration) = self.configuration()? else { return Ok(None) };
+        let mut found = Vec::new();
+        servers_in(&configuration, &mut found);
+        found.sort();
+        found.dedup();
+        Ok(Some(found))
+    }
+
+    /// Files that the configuration names outside the client's own tree: a CA, a client's certificate and key.
+    pub fn files_named(&self) -> Result<Vec<String>, PackageError> {
+        let mut found = Vec::new();
+        if let Some(configuration) = self.configuration()? {
+            strings_in(&configuration, &mut |text| {
+                let own = Path::new(text).starts_with(crate::paths::CLOUDHSM);
+                if text.starts_with('/') && !own && self.paths.at(text).is_file() {
+                    found.push(text.to_owned());
+                }
+            });
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
     /// The configuration names these HSMs, at least the first, and the CA is in place.
     pub fn is_configured(&self, target: &Target) -> Result<bool, PackageError> {
         let Some(cfg) = files::read(&self.cfg())? else { return Ok(false) };
@@ -323,6 +355,37 @@ impl Packages {
     }
 }
 
+/// Every member of every array `servers`: an object with a `hostname`, or the address itself.
+fn servers_in(value: &serde_json::Value, found: &mut Vec<String>) {
+    use serde_json::Value;
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value {
+                    Value::Array(servers) if name == "servers" => {
+                        let address =
+                            |server: &Value| server.as_str().or_else(|| server.get("hostname")?.as_str()).map(str::to_owned);
+                        found.extend(servers.iter().filter_map(address));
+                    }
+                    value => servers_in(value, found),
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| servers_in(value, found)),
+        _ => {}
+    }
+}
+
+fn strings_in(value: &serde_json::Value, visit: &mut impl FnMut(&str)) {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => visit(text),
+        Value::Array(values) => values.iter().for_each(|value| strings_in(value, visit)),
+        Value::Object(fields) => fields.values().for_each(|value| strings_in(value, visit)),
+        _ => {}
+    }
+}
+
 /// The manifest's name of an operating system (`O§6.2`): the rebuilds of RHEL take its package.
 fn os_name(os: &Os) -> String {
     let major = os.version.split('.').next().unwrap_or_default();
@@ -348,6 +411,27 @@ mod tests {
         assert_eq!(name("amzn", "2023"), "amzn2023");
         assert_eq!(name("ubuntu", "22.04"), "ubuntu22.04");
         assert_eq!(name("debian", "12"), "debian12");
+    }
+
+    #[test]
+    fn h40_the_configuration_says_which_hsms_and_which_files_it_needs() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::below(dir.path());
+        let packages = Packages::new(&paths);
+        assert_eq!(packages.servers().unwrap(), None);
+        for name in ["/opt/cloudhsm/etc", "/etc/pki"] {
+            std::fs::create_dir_all(paths.at(name)).unwrap();
+        }
+        std::fs::write(paths.at("/etc/pki/client.key"), "x").unwrap();
+        let text = r#"{"clusters":[{"type":"hsm2m.medium","cluster":{"hsm_ca_file":"/opt/cloudhsm/etc/customerCA.crt",
+            "servers":[{"hostname":"10.0.1.5","port":2223,"enable":true},{"hostname":"10.0.2.5","port":2223,"enable":true}]}},
+            {"cluster":{"servers":[{"hostname":"10.9.9.9"}]}}],
+            "client_key":"/etc/pki/client.key","logging":{"log_file":"/opt/cloudhsm/run/cloudhsm-pkcs11.log"}}"#;
+        std::fs::write(packages.cfg(), text).unwrap();
+        assert_eq!(packages.servers().unwrap().unwrap(), ["10.0.1.5", "10.0.2.5", "10.9.9.9"]);
+        assert_eq!(packages.files_named().unwrap(), ["/etc/pki/client.key"]);
+        std::fs::write(packages.cfg(), "not json").unwrap();
+        assert_eq!(packages.servers().unwrap(), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tde2hsm_protocol::survey::{Library, Mapping};
+use tde2hsm_protocol::survey::{Library, Mapping, Vendor};
 use tde2hsm_protocol::{Code, Digest, LoginResult};
 
 #[derive(Debug, thiserror::Error)]
@@ -180,6 +180,15 @@ impl Provider {
             Some(mapping) => Err(ProviderError::Mapped { pid: mapping.pid, path: mapping.path }),
             None => Ok(()),
         }
+    }
+
+    /// Whose library it is that a starting instance loads; `None`: there is not exactly one. The CloudHSM client's may be older
+    /// than the client that is installed beside it, and goes by its name then.
+    pub fn vendor(&self) -> Result<Option<Vendor>, ProviderError> {
+        let there = self.libraries()?;
+        let [library] = there.as_slice() else { return Ok(None) };
+        let ours = self.is_swapped()? || library.path.to_ascii_lowercase().contains("cloudhsm");
+        Ok(Some(if ours { Vendor::CloudHsm } else { Vendor::Other }))
     }
 
     /// The library that the new client brings: `/opt/cloudhsm/lib/libcloudhsm_pkcs11.so`.

@@ -13,12 +13,12 @@ use crate::paths::Paths;
 use crate::procs;
 use crate::provider::Provider as Tree;
 use crate::sqlnet::{Method, SqlnetFile};
-use nix::sys::statvfs::{FsFlags, statvfs};
+use crate::storage::Storage;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tde2hsm_protocol::survey::{
-    Blockers, ColumnKey, Container, Database, EncryptedTablespace, Facts, Filesystem, InstanceState, KeystoreConfig,
-    KeystoreFile, Os, Owner, Pmon, Provider, Survey, Unreadable,
+    AutoLogin, Blockers, ColumnKey, Container, Database, EncryptedTablespace, Facts, FileKind, Flashback, InstanceState, Kept,
+    KeystoreConfig, KeystoreFile, KnownKey, Os, Owner, Pmon, Provider, Survey, Unreadable,
 };
 use tde2hsm_protocol::{ContainerName, Digest, PROTOCOL_VERSION, Sid, Timestamp};
 
@@ -26,17 +26,18 @@ use tde2hsm_protocol::{ContainerName, Digest, PROTOCOL_VERSION, Sid, Timestamp};
 pub fn take(paths: &Paths, identity: &Identity, clock: &dyn Clock) -> Survey {
     let mut unreadable = Unread::default();
     let places = unreadable.of("databases", places::places(paths)).unwrap_or_default();
-    let mounts = Mounts::read(paths);
+    let storage = Storage::read(paths);
     let mut wanted: Vec<PathBuf> =
         ["/var/lib/tde2hsm", "/opt/oracle/extapi", "/opt/cloudhsm", "/opt/tde2hsm"].iter().map(PathBuf::from).collect();
     let databases: Vec<Database> =
-        places.iter().map(|place| database(paths, place, &places, clock, &mounts, &mut unreadable)).collect();
+        places.iter().map(|place| database(paths, place, &places, clock, &storage, &mut unreadable)).collect();
     for database in &databases {
         wanted.push(PathBuf::from(&database.home));
         wanted.extend(database.keystore_dir.iter().map(PathBuf::from));
     }
     wanted.sort();
     wanted.dedup();
+    let files = storage.places(host_files(paths));
     Survey {
         v: PROTOCOL_VERSION,
         taken_at: clock.now(),
@@ -48,11 +49,11 @@ pub fn take(paths: &Paths, identity: &Identity, clock: &dyn Clock) -> Survey {
         clusterware: paths.at("/etc/oracle/olr.loc").exists(),
         autostarts: autostarts(paths),
         provider: provider(paths, &mut unreadable),
-        filesystems: wanted.iter().filter_map(|path| mounts.filesystem(paths, path)).collect(),
+        filesystems: wanted.iter().filter_map(|path| storage.filesystem(path)).collect(),
+        mounts: storage.mounted(databases.iter().flat_map(|database| database.files.iter().flatten()).chain(&files)),
+        files: Some(files),
         databases,
         unreadable: unreadable.0,
-        files: None,
-        mounts: Vec::new(),
     }
 }
 
@@ -125,77 +126,9 @@ fn provider(paths: &Paths, unreadable: &mut Unread) -> Provider {
         mapped: unreadable.of("processes that map the provider", tree.mapped()).unwrap_or_default(),
         packages: unreadable.of("installed packages", Packages::new(paths).cloudhsm()).unwrap_or_default(),
         cloudhsm_mapped: unreadable.of("processes that map /opt/cloudhsm", tree.cloudhsm_mapped()).unwrap_or_default(),
-        vendor: None,
-        cloudhsm_servers: None,
+        vendor: unreadable.of("the provider in place", tree.vendor()).flatten(),
+        cloudhsm_servers: unreadable.of("the CloudHSM client's configuration", Packages::new(paths).servers()).flatten(),
     }
-}
-
-/// The mount table: what a path lies on.
-struct Mounts(Vec<Mount>);
-
-struct Mount {
-    point: String,
-    kind: String,
-    source: String,
-}
-
-impl Mounts {
-    fn read(paths: &Paths) -> Mounts {
-        let text = std::fs::read_to_string(paths.proc().join("self/mountinfo")).unwrap_or_default();
-        Mounts(text.lines().filter_map(mount).collect())
-    }
-
-    fn of(&self, path: &Path) -> Option<&Mount> {
-        // The last mount of several on one point is the one that is seen.
-        self.0
-            .iter()
-            .enumerate()
-            .filter(|(_, m)| path.starts_with(&m.point))
-            .max_by_key(|(n, m)| (m.point.len(), *n))
-            .map(|(_, m)| m)
-    }
-
-    fn kind(&self, path: &Path) -> String {
-        self.of(path).map(|mount| mount.kind.clone()).unwrap_or_default()
-    }
-
-    fn filesystem(&self, paths: &Paths, path: &Path) -> Option<Filesystem> {
-        let mut existing = paths.at(path);
-        while !existing.exists() {
-            existing = existing.parent()?.to_owned();
-        }
-        let stat = statvfs(&existing).ok()?;
-        let mount = self.of(&existing);
-        let kind = mount.map(|mount| mount.kind.clone()).unwrap_or_default();
-        let ephemeral =
-            matches!(kind.as_str(), "tmpfs" | "ramfs") || mount.is_some_and(|mount| instance_store(paths, &mount.source));
-        let flags = stat.flags();
-        Some(Filesystem {
-            path: path.display().to_string(),
-            kind,
-            free_bytes: stat.blocks_available().saturating_mul(stat.fragment_size()),
-            noexec: flags.contains(FsFlags::ST_NOEXEC),
-            readonly: flags.contains(FsFlags::ST_RDONLY),
-            ephemeral,
-        })
-    }
-}
-
-/// A line of `/proc/self/mountinfo` (proc(5)).
-fn mount(line: &str) -> Option<Mount> {
-    let (left, right) = line.split_once(" - ")?;
-    let point = left.split(' ').nth(4)?.replace("\\040", " ");
-    let mut right = right.split(' ');
-    Some(Mount { point, kind: right.next()?.to_owned(), source: right.next()?.to_owned() })
-}
-
-/// The disk below a device is an NVMe instance store (H5).
-fn instance_store(paths: &Paths, source: &str) -> bool {
-    let Some(name) = source.strip_prefix("/dev/") else { return false };
-    let real = std::fs::canonicalize(paths.at("/sys/class/block").join(name)).unwrap_or_default();
-    real.ancestors()
-        .take(2)
-        .any(|dir| std::fs::read_to_string(dir.join("device/model")).is_ok_and(|model| model.contains("Instance Storage")))
 }
 
 fn database(
@@ -203,7 +136,7 @@ fn database(
     place: &Place,
     all: &[Place],
     clock: &dyn Clock,
-    mounts: &Mounts,
+    storage: &Storage<'_>,
     unreadable: &mut Unread,
 ) -> Database {
     let sid = &place.sid;
@@ -213,8 +146,12 @@ fn database(
         result.filter(|session| !session.idle())
     });
     let instance = session.as_mut().and_then(|s| unreadable.of(&format!("{sid}: V$INSTANCE"), views::instance(s)));
+    let mut named = Vec::new();
     let facts = match (&mut session, &instance) {
         (Some(s), Some(instance)) if instance.status != Status::Started => {
+            if let Some(found) = unreadable.of(&format!("{sid}: files"), views::files(s)) {
+                named = found;
+            }
             let found = facts(s, instance, clock, sid, unreadable);
             unreadable.of(&format!("{sid}: facts"), found)
         }
@@ -243,13 +180,17 @@ fn database(
     let unique = facts.as_ref().map(|facts| facts.unique_name.as_str());
     let keystore_dir = keystore_dir(&keystore, place, unique, all);
     let mut keystore_files = Vec::new();
+    let mut kind = None;
     if let (Some(db), Some(dir)) = (&db, &keystore_dir)
-        && let Some(found) = unreadable.of(&format!("{sid}: keystore directory"), files(db, dir, mounts))
+        && let Some(found) = unreadable.of(&format!("{sid}: keystore directory"), files(db, dir, storage))
     {
         keystore_files = found;
+        kind =
+            unreadable.of(&format!("{sid}: auto-login keystore"), auto_login(db, dir, &keystore_files, facts.as_ref())).flatten();
     }
-    let auto_login = keystore_files.iter().any(|file| file.name == "cwallet.sso");
-    let facts = facts.map(|facts| Facts { opens_by_itself: auto_login && reaches_file(&keystore), ..facts });
+    let present = keystore_files.iter().any(|file| file.name == SSO);
+    let facts = facts.map(|facts| Facts { opens_by_itself: present && reaches_file(&keystore), ..facts });
+    named.extend(database_files(paths, place, facts.as_ref(), keystore_dir.as_deref().filter(|_| reaches_file(&keystore))));
     Database {
         sid: sid.clone(),
         home: place.oratab_home.clone().unwrap_or_else(|| place.home.clone()),
@@ -265,8 +206,8 @@ fn database(
         keystore,
         keystore_dir,
         keystore_files,
-        auto_login: None,
-        files: None,
+        auto_login: kind,
+        files: Some(storage.places(named)),
     }
 }
 
@@ -376,7 +317,65 @@ fn keystore_dir(keystore: &KeystoreConfig, place: &Place, unique: Option<&str>, 
     }
 }
 
-fn files(db: &Db, dir: &str, mounts: &Mounts) -> Result<Vec<KeystoreFile>, String> {
+const SSO: &str = "cwallet.sso";
+
+/// What auto-login there is (H40). Only an instance that has opened it knows; the file itself says of a LOCAL one that it is.
+fn auto_login(db: &Db, dir: &str, files: &[KeystoreFile], facts: Option<&Facts>) -> Result<Option<AutoLogin>, String> {
+    /// What a LOCAL auto-login file begins with; of the others it is not certain what each version writes.
+    const LOCAL: [u8; 4] = [0xa1, 0xf8, 0x4e, 0x38];
+    if !files.iter().any(|file| file.name == SSO) {
+        return Ok(Some(AutoLogin::Absent));
+    }
+    let mut owned = db.owner.files().map_err(|error| error.to_string())?;
+    let bytes = owned.read(&Path::new(dir).join(SSO)).map_err(|error| error.to_string())?;
+    if bytes.is_some_and(|bytes| zeroize::Zeroizing::new(bytes).starts_with(&LOCAL)) {
+        return Ok(Some(AutoLogin::Local));
+    }
+    let opened = facts.and_then(|facts| {
+        facts.wallet.iter().filter(|row| row.con_id <= 1).find_map(|row| match row.wallet_type.as_str() {
+            "LOCAL_AUTOLOGIN" => Some(AutoLogin::Local),
+            "AUTOLOGIN" => Some(AutoLogin::Anywhere),
+            _ => None,
+        })
+    });
+    Ok(opened)
+}
+
+/// Files of the host that a recovery point needs (H40).
+fn host_files(paths: &Paths) -> Vec<(FileKind, String)> {
+    let mut files: Vec<(FileKind, String)> = [
+        (FileKind::Provider, crate::paths::EXTAPI),
+        (FileKind::CloudHsmClient, crate::paths::CLOUDHSM),
+        (FileKind::Oratab, "/etc/oratab"),
+    ]
+    .into_iter()
+    .filter(|(_, path)| paths.at(path).exists())
+    .map(|(what, path)| (what, path.to_owned()))
+    .collect();
+    // A CA or a client's key that lies elsewhere.
+    let elsewhere = Packages::new(paths).files_named().unwrap_or_default();
+    files.extend(elsewhere.into_iter().map(|path| (FileKind::CloudHsmClient, path)));
+    files
+}
+
+/// Those that are known without asking the database, or beside what it names.
+fn database_files(paths: &Paths, place: &Place, facts: Option<&Facts>, keystore: Option<&str>) -> Vec<(FileKind, String)> {
+    let home = place.home.trim_end_matches('/');
+    let sid = &place.sid;
+    let mut files = vec![(FileKind::OracleHome, home.to_owned()), (FileKind::NetworkConfig, place.tns_admin())];
+    let there = |names: &[String]| names.iter().find(|name| std::fs::symlink_metadata(paths.at(name)).is_ok()).cloned();
+    let parameters = facts.and_then(|facts| facts.spfile.clone()).or_else(|| {
+        there(&[format!("{home}/dbs/spfile{sid}.ora"), format!("{home}/dbs/spfile.ora"), format!("{home}/dbs/init{sid}.ora")])
+    });
+    files.extend(parameters.map(|path| (FileKind::ParameterFile, path)));
+    files.extend(
+        there(&[format!("{home}/dbs/orapw{sid}"), format!("{home}/dbs/orapw")]).map(|path| (FileKind::PasswordFile, path)),
+    );
+    files.extend(keystore.map(|dir| (FileKind::KeystoreDir, dir.to_owned())));
+    files
+}
+
+fn files(db: &Db, dir: &str, storage: &Storage<'_>) -> Result<Vec<KeystoreFile>, String> {
     let mut files = db.owner.files().map_err(|error| error.to_string())?;
     let found = files.list(Path::new(dir)).map_err(|error| error.to_string())?.unwrap_or_default();
     Ok(found
@@ -390,7 +389,7 @@ fn files(db: &Db, dir: &str, mounts: &Mounts) -> Result<Vec<KeystoreFile>, Strin
                 sha256,
                 uid: info.uid,
                 mode: info.mode & 0o7777,
-                filesystem: mounts.kind(&info.path),
+                filesystem: storage.kind(&info.path),
             })
         })
         .collect())
@@ -413,7 +412,12 @@ fn facts(
     let mut containers = Vec::new();
     let mut tablespaces = Vec::new();
     let mut column_keys = Vec::new();
+    let mut keys = None;
     if let Some(state) = unreadable.of(&format!("{sid}: keys"), state::observe(s)) {
+        // The view shows keys of open keystores alone: where none is open, it shows nothing rather than that there is none.
+        if wallet.iter().any(|row| row.status.starts_with("OPEN")) {
+            keys = Some(known_keys(&state));
+        }
         for keys in state.containers {
             let con_id = keys.container.con_id;
             match keys.columns {
@@ -466,6 +470,18 @@ fn facts(
     let spfile = views::parameters(s, &["spfile"])?.remove("spfile");
     let pending = unreadable.of(&format!("{sid}: pending parameters"), views::pending(s)).unwrap_or_default();
     let redo = unreadable.of(&format!("{sid}: redo logs"), views::redo(s)).unwrap_or_default();
+    let now = clock.now();
+    let kept = Kept {
+        record_keep_days: unreadable.of(&format!("{sid}: record keep time"), views::record_keep_days(s)).flatten(),
+        backups: unreadable.of(&format!("{sid}: backup pieces"), views::backup_pieces(s, now)),
+        archived_logs: unreadable.of(&format!("{sid}: archived logs"), views::archived_logs(s, now)),
+        flashback: match database.flashback {
+            false => Some(Flashback::Off),
+            true => {
+                unreadable.of(&format!("{sid}: flashback logs"), views::flashback_since(s, now)).flatten().map(Flashback::Since)
+            }
+        },
+    };
     Ok(Facts {
         dbid: database.dbid,
         name: database.name,
@@ -487,15 +503,42 @@ fn facts(
         tablespaces,
         column_keys,
         redo: redo.into_iter().map(|(log, _)| log).collect(),
-        restore_points: unreadable.of(&format!("{sid}: restore points"), views::restore_points(s)).unwrap_or_default(),
+        restore_points: unreadable.of(&format!("{sid}: restore points"), views::restore_points(s, Some(now))).unwrap_or_default(),
         blockers,
         last_full_backup: age.map(|age| Timestamp(clock.now().0 - age)),
         processes,
         processes_limit,
         opens_by_itself: false,
-        keys: None,
-        kept: None,
+        keys,
+        kept: Some(kept),
     })
+}
+
+/// The rows of V$ENCRYPTION_KEYS that are this database's. An HSM user may be shared, and the view then lists keys of other
+/// databases, too; a key of a database that was plugged in has another maker and is named by something here.
+fn known_keys(state: &state::KeyState) -> Vec<KnownKey> {
+    let ours: Vec<u64> = state.containers.iter().map(|keys| keys.container.dbid).chain([state.database.dbid]).collect();
+    let named = |id| {
+        state.tablespaces.iter().any(|space| space.key == id)
+            || state.containers.iter().any(|keys| {
+                keys.key.as_ref().is_some_and(|key| key.id == id) || keys.columns.iter().flatten().any(|(key, _)| *key == id)
+            })
+    };
+    let mut known: Vec<KnownKey> = state
+        .keys
+        .iter()
+        .filter(|row| row.creator_dbid.is_none_or(|dbid| ours.contains(&dbid)) || named(row.id))
+        .map(|row| KnownKey {
+            key: row.id,
+            store: row.store,
+            container: row.container.clone(),
+            created: row.created,
+            activated: row.activated,
+        })
+        .collect();
+    known.sort();
+    known.dedup();
+    known
 }
 
 #[cfg(test)]
@@ -509,15 +552,6 @@ mod tests {
         assert_eq!(found["tde_configuration"], "KEYSTORE_CONFIGURATION=HSM|FILE");
         assert_eq!(found["wallet_root"], "/w");
         assert!(parameters_in(b"*.processes=300\n").is_empty());
-    }
-
-    #[test]
-    fn h5_what_a_keystore_lies_on_is_the_innermost_mount() {
-        let text = "22 1 259:1 / / rw,relatime shared:1 - xfs /dev/nvme0n1p1 rw\n23 22 0:20 / /u01/app/w rw - tmpfs tmpfs rw\n24 22 0:21 / /u01/a\\040b rw - ext4 /dev/x rw\nbad\n";
-        let mounts = Mounts(text.lines().filter_map(mount).collect());
-        assert_eq!(mounts.kind(Path::new("/u01/app/w/tde")), "tmpfs");
-        assert_eq!(mounts.kind(Path::new("/u01/app/wallet")), "xfs");
-        assert_eq!(mounts.kind(Path::new("/u01/a b/c")), "ext4");
     }
 
     #[test]

@@ -272,6 +272,37 @@ codes! {
     HOST_SILENT = 730, "a host does not answer", "see that the instance and its SSM agent run, then `tde2hsm resume`";
     NOT_AS_ASKED = 731, "a host answered something else than it was asked", "see that `tde2hsm setup` has installed this version of host-runner, then resume";
 
+    // 08xx: recovery points: why one does not open, what is not proven (dr)
+    POINT_VOLUME_MISSING = 801, "a snapshot set lacks a volume", "see why the volume was left out of that set; the next whole set heals it";
+    POINT_FILE_OUTSIDE = 802, "a file of a database lies where no snapshot set reaches", "take that volume into the sets, or move the file";
+    POINT_COPY_MISSING = 803, "a snapshot of a set has no copy in the DR region", "see with `tde2hsm dr copy` what it waits for";
+    POINT_COPY_PENDING = 804, "a copy is not finished", "wait; `tde2hsm dr status` says when it ought to be done";
+    POINT_COPY_FAILED = 805, "a copy failed", "read AWS's words beside the copy; it is made anew by itself";
+    POINT_COPY_ARCHIVED = 806, "a copy lies in the archive tier", "restore it from the archive tier; that takes up to three days";
+    POINT_COPY_KEY_UNUSABLE = 807, "the KMS key of a copy cannot be used", "enable the key, or cancel its deletion, at once";
+    POINT_INCONSISTENT = 808, "the volumes of a set were not taken as one", "take sets with CreateSnapshots, or between BEGIN and END BACKUP";
+    POINT_BACKUP_NOT_COPIED = 809, "the DR region has no HSM backup new enough for a key", "see with `tde2hsm dr copy` what the copy of the HSM backup waits for";
+    POINT_KEY_IN_NO_BACKUP = 810, "no HSM backup is new enough for a key", "force a backup, or wait for the daily one; until then the key lives in the cluster alone";
+    POINT_KEY_ROTATED_UNSEEN = 811, "a key was rotated between two looks, and no copied HSM backup has it", "find out who rotated; `tde2hsm dr copy` brings the next HSM backup over";
+    POINT_KEY_IN_OLD_HSM = 812, "a key lies in another HSM than the fleet's cluster", "no restore in the DR region has it; keep the old HSM until `tde2hsm dr retire-when` says otherwise";
+    POINT_KEY_IN_KEYSTORE_ONLY = 813, "a key lies in a software keystore that is not in the point", "put `ewallet.p12` where the sets reach it";
+    POINT_LOCAL_AUTO_LOGIN = 814, "a keystore opens on its own host alone", "keep `ewallet.p12` with its password; a LOCAL auto-login file opens nowhere else";
+    POINT_SECRET_GONE = 815, "the password of an HSM backup's time is gone", "wait for an HSM backup under the new password to be copied";
+    POINT_SECRET_NOT_REPLICATED = 816, "a secret has no replica in the DR region", "replicate the secret to the DR region";
+    POINT_KEYSTORE_PASSWORD_GONE = 817, "the password of a software keystore of that time is gone", "look for the password elsewhere; store it as a secret that is replicated";
+    POINT_NO_INVENTORY = 818, "no inventory on one side of a set", "wait for the next survey, or order one; see that the host answers SSM";
+    POINT_INVENTORY_BLIND = 819, "an inventory beside a set could not see everything", "open the container or start the database that the message names, then survey again";
+    POINT_FILES_UNKNOWN = 820, "where files of a database lie is not known", "read which file the message names; ASM, NFS and the like cannot be followed";
+    POINT_CONSISTENCY_UNKNOWN = 821, "how a set is consistent is not known", "tag the snapshots `tde2hsm:consistency`, or take sets with CreateSnapshots";
+    POINT_KEY_PLACE_UNKNOWN = 822, "where a key lies, or whether it is needed, is not known", "open every keystore of the database, then survey again";
+    POINT_KEY_IN_BACKUP_UNKNOWN = 823, "whether an HSM backup has a key is not known", "wait for the next HSM backup; the clocks are too near to tell";
+    POINT_SECRET_UNKNOWN = 824, "which secret version opens a point is not known", "name the secrets in TDE2HSM_SECRETS; versions are recorded from then on";
+    POINT_COPY_STATE_UNKNOWN = 825, "the state of a copy or of its KMS key is not known", "check the permission to describe the key";
+    POINT_NOT_ASKED = 826, "AWS or the records gave no answer that a verdict needs", "check permissions and region, then look again";
+    COPY_NOT_OURS = 827, "a snapshot claims to be a copy that we did not make", "find out who made it; it counts only if size and start fit, and is never deleted by us";
+    RPO_BREACH = 828, "the newest point that opens is older than the RPO", "read with `tde2hsm dr status` why newer points do not open";
+    RPO_BREACH_AHEAD = 829, "the newest point that opens will be older than the RPO before the next can open", "see with `tde2hsm dr copy` what is in flight";
+
     // 083x: drill, control plane's side (dr-driver, cli)
     DRILL_NO_POINT = 830, "there is no point that a drill can be made of", "read the causes with `tde2hsm dr status --points DATABASE`";
     DRILL_NOT_ISOLATED = 831, "the place of a drill could reach production", "use a subnet without peering, transit or VPN routes, and a security group of its own";

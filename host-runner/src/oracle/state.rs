@@ -226,6 +226,7 @@ mod tests {
             created: Some(Timestamp(created)),
             activated: activated.map(Timestamp),
             creator_dbid: Some(7),
+            container: None,
         }
     }
 

@@ -8,7 +8,7 @@
 use super::ddl;
 use super::session::{END, ROW, Session, SessionError, select};
 use std::collections::BTreeMap;
-use tde2hsm_protocol::survey::{Access, Blockers, RedoLog, RestorePoint, WalletRow};
+use tde2hsm_protocol::survey::{Access, Blockers, FileKind, RedoLog, RestorePoint, Span, WalletRow};
 use tde2hsm_protocol::{ContainerName, MasterKeyId, Store, Timestamp};
 
 /// Versions whose views and statements are known. Others are refused by code, not guessed.
@@ -272,11 +272,14 @@ pub struct KeyRow {
     pub created: Option<Timestamp>,
     pub activated: Option<Timestamp>,
     pub creator_dbid: Option<u64>,
+    /// Where it was made. A database without containers has its own name here, or nothing.
+    pub container: Option<ContainerName>,
 }
 
 pub fn keys(s: &mut Session) -> Result<Vec<KeyRow>, SessionError> {
     let (created, activated) = (utc_of("creation_time"), utc_of("activation_time"));
-    let fields = ["key_id", "keystore_type", created.as_str(), activated.as_str(), "creator_dbid"];
+    let container = "NVL(creator_pdbname, creator_dbname)";
+    let fields = ["key_id", "keystore_type", created.as_str(), activated.as_str(), "creator_dbid", container];
     let sql = select(&fields, "FROM v$encryption_keys");
     s.query(&sql, fields.len())?
         .into_iter()
@@ -291,6 +294,7 @@ pub fn keys(s: &mut Session) -> Result<Vec<KeyRow>, SessionError> {
                 created: timestamp(&row[2]),
                 activated: timestamp(&row[3]),
                 creator_dbid: row[4].trim().parse().ok(),
+                container: ContainerName::new(row[5].trim()).ok(),
             })
         })
         .collect()
@@ -381,13 +385,87 @@ pub fn redo(s: &mut Session) -> Result<Vec<(RedoLog, u64)>, SessionError> {
         .collect()
 }
 
-pub fn restore_points(s: &mut Session) -> Result<Vec<RestorePoint>, SessionError> {
-    let sql = select(&["name", "guarantee_flashback_database"], "FROM v$restore_point");
-    let rows = s.query(&sql, 2)?;
-    Ok(rows
-        .into_iter()
-        .map(|row| RestorePoint { name: row[0].trim().to_owned(), guaranteed: row[1].trim() == "YES", time: None })
-        .collect())
+/// Their times by this host's clock where `now` is it; without, none.
+pub fn restore_points(s: &mut Session, now: Option<Timestamp>) -> Result<Vec<RestorePoint>, SessionError> {
+    // TIME has no zone: it is the server's, as SYSDATE is.
+    let age = age_of("CAST(time AS DATE)");
+    let sql = select(&["name", "guarantee_flashback_database", &age], "FROM v$restore_point");
+    let rows = s.query(&sql, 3)?;
+    rows.into_iter()
+        .map(|row| {
+            let time = now.map_or(Ok(None), |now| before(&sql, now, &row[2]))?;
+            Ok(RestorePoint { name: row[0].trim().to_owned(), guaranteed: row[1].trim() == "YES", time })
+        })
+        .collect()
+}
+
+/// Every file that the control file names, where the host has to have it: data files, control files, redo logs, places of
+/// archived logs. From MOUNT on. Temporary files are made again by whoever recovers.
+pub fn files(s: &mut Session) -> Result<Vec<(FileKind, String)>, SessionError> {
+    let mut all = Vec::new();
+    for (what, column, view) in [
+        (FileKind::Datafile, "name", "v$datafile"),
+        (FileKind::Controlfile, "name", "v$controlfile"),
+        (FileKind::RedoLog, "member", "v$logfile"),
+    ] {
+        let sql = select(&[column], &format!("FROM {view}"));
+        all.extend(s.query(&sql, 1)?.into_iter().filter_map(|row| Some((what, optional(&row[0])?))));
+    }
+    let area = parameters(s, &["db_recovery_file_dest"])?.remove("db_recovery_file_dest");
+    all.extend(area.map(|dir| (FileKind::RecoveryArea, dir)));
+    let sql = select(&["destination"], "FROM v$archive_dest WHERE target = 'PRIMARY' AND status NOT IN ('INACTIVE', 'DEFERRED')");
+    for row in s.query(&sql, 1)? {
+        // The recovery area goes by a name of its own.
+        all.extend(optional(&row[0]).filter(|dir| dir != "USE_DB_RECOVERY_FILE_DEST").map(|dir| (FileKind::ArchivedLogs, dir)));
+    }
+    Ok(all)
+}
+
+fn age_of(column: &str) -> String {
+    format!("ROUND((SYSDATE - {column}) * 86400)")
+}
+
+/// The time that was so many seconds ago; nothing where the answer is NULL.
+fn before(sql: &str, now: Timestamp, age: &str) -> Result<Option<Timestamp>, SessionError> {
+    match age.trim() {
+        "" => Ok(None),
+        text => Ok(Some(Timestamp(now.0.saturating_sub(number(sql, text)?)))),
+    }
+}
+
+fn span(s: &mut Session, column: &str, from: &str, now: Timestamp) -> Result<Span, SessionError> {
+    let (oldest, newest) = (age_of(&format!("MIN({column})")), age_of(&format!("MAX({column})")));
+    let (sql, row) = one(s, &["COUNT(*)", &oldest, &newest], from)?;
+    Ok(Span { count: number(&sql, &row[0])?, oldest: before(&sql, now, &row[1])?, newest: before(&sql, now, &row[2])? })
+}
+
+/// RMAN's pieces and image copies that are not deleted (H43). What a recovery catalog knows beyond that is not seen.
+pub fn backup_pieces(s: &mut Session, now: Timestamp) -> Result<Span, SessionError> {
+    let pieces = span(s, "start_time", "FROM v$backup_piece WHERE status <> 'D'", now)?;
+    let copies = span(s, "completion_time", "FROM v$datafile_copy WHERE status <> 'D'", now)?;
+    Ok(Span {
+        count: pieces.count + copies.count,
+        oldest: pieces.oldest.into_iter().chain(copies.oldest).min(),
+        newest: pieces.newest.into_iter().chain(copies.newest).max(),
+    })
+}
+
+/// Archived logs that are not deleted (H43).
+pub fn archived_logs(s: &mut Session, now: Timestamp) -> Result<Span, SessionError> {
+    span(s, "first_time", "FROM v$archived_log WHERE deleted = 'NO' AND name IS NOT NULL", now)
+}
+
+/// How far flashback logs reach back (H43).
+pub fn flashback_since(s: &mut Session, now: Timestamp) -> Result<Option<Timestamp>, SessionError> {
+    let sql = select(&[&age_of("oldest_flashback_time")], "FROM v$flashback_database_log");
+    let rows = s.query(&sql, 1)?;
+    rows.first().map_or(Ok(None), |row| before(&sql, now, &row[0]))
+}
+
+/// For how many days the control file remembers what may be overwritten in it.
+pub fn record_keep_days(s: &mut Session) -> Result<Option<u32>, SessionError> {
+    let name = "control_file_record_keep_time";
+    Ok(parameters(s, &[name])?.get(name).and_then(|days| days.parse().ok()))
 }
 
 /// A standby destination or a broker configuration (H19).

@@ -23,7 +23,7 @@ pub fn nothing_older(db: &Db, s: &mut Session, old_keys: OldKeys) -> Result<(), 
         return Ok(());
     }
     let sid = db.sid();
-    let points = views::restore_points(s).map_err(|error| failed(sid, error))?;
+    let points = views::restore_points(s, None).map_err(|error| failed(sid, error))?;
     // One that is not guaranteed is a name for a time; it keeps no logs of its own.
     let names: Vec<_> = points.iter().filter(|point| point.guaranteed).map(|point| point.name.as_str()).collect();
     if !names.is_empty() {

@@ -454,3 +454,51 @@ fn r21_key_ids_and_labels() {
     let label = world.cloud.state().unwrap().keys.into_keys().next().unwrap();
     assert_eq!(label, format!("ORACLE.TDE.HSM.MK.{hsm}"));
 }
+
+#[test]
+fn h40_a_database_needs_every_file_that_its_control_file_names_and_every_copy_of_that() {
+    let mut world = World::new();
+    world.seed(&software19("SOFT"));
+    let views = "SELECT 'control '||name FROM v$controlfile;\nSELECT 'log '||member FROM v$logfile;\n\
+        SELECT 'pieces '||COUNT(*)||' '||ROUND((SYSDATE - MIN(start_time)) * 24) FROM v$backup_piece WHERE status <> 'D';\n\
+        SELECT 'copies '||COUNT(*) FROM v$datafile_copy WHERE status <> 'D';";
+    let out = world.sql("SOFT", &format!("STARTUP\n{OPEN_SW}\n{views}\nSHUTDOWN IMMEDIATE"));
+    for wanted in [
+        "control /u01/oradata/SOFT/control01.ctl",
+        "control /u01/fast_recovery_area/SOFT/control02.ctl",
+        "log /u01/oradata/SOFT/redo01.log",
+        "copies 0",
+    ] {
+        has(&out, wanted);
+    }
+    let take_away = |path: &str, say: &str| {
+        let path = world.path(path);
+        std::fs::rename(&path, path.with_extension("away")).unwrap();
+        has(&world.sql("SOFT", &format!("STARTUP MOUNT\n{OPEN_SW}\nALTER DATABASE OPEN;\nSHUTDOWN ABORT")), say);
+        std::fs::rename(path.with_extension("away"), &path).unwrap();
+    };
+    take_away("/u01/fast_recovery_area/SOFT/control02.ctl", "ORA-00205");
+    take_away("/u01/oradata/SOFT/data01.dbf", "ORA-01157");
+    has(&world.sql("SOFT", &format!("STARTUP MOUNT\n{OPEN_SW}\nALTER DATABASE OPEN;")), "Database altered.");
+}
+
+#[test]
+fn a_parameter_file_is_made_without_an_instance_and_started_from_by_name() {
+    let mut world = World::new();
+    world.seed(&software19("SOFT"));
+    let make = "CREATE PFILE='/u01/drill.ora' FROM SPFILE;";
+    has(&world.sql("SOFT", make), "File created.");
+    let path = world.path("/u01/drill.ora");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        text.contains("*.control_files='/u01/oradata/SOFT/control01.ctl','/u01/fast_recovery_area/SOFT/control02.ctl'"),
+        "{text}"
+    );
+    std::fs::write(&path, format!("{text}*.job_queue_processes=0\n")).unwrap();
+    let ask = "SELECT name||'='||value FROM v$parameter WHERE name IN ('spfile','job_queue_processes','control_files');";
+    let out = world.sql("SOFT", &format!("STARTUP MOUNT PFILE='/u01/drill.ora'\n{ask}\nSHUTDOWN ABORT"));
+    has(&out, "spfile=\n");
+    has(&out, "job_queue_processes=0");
+    has(&world.sql("SOFT", "STARTUP MOUNT PFILE='/u01/none.ora'"), "LRM-00109");
+    has(&world.sql("SOFT", &format!("STARTUP MOUNT\n{ask}")), "job_queue_processes=80");
+}
