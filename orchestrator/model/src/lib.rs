@@ -20,6 +20,7 @@ pub mod secrets;
 pub mod sns;
 pub mod ssm;
 mod time;
+pub mod truth;
 mod world;
 
 pub use error::ApiError;
