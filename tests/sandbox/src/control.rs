@@ -18,7 +18,8 @@ use std::sync::Arc;
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum Ask {
     Inspect,
-    Verify { cut_off: Vec<String> },
+    Verify { cut_off: Vec<String>, host: Option<String> },
+    Snapshot { host: Option<String>, exclude_data: bool, description: Option<String> },
     Fault { name: String, args: Vec<String> },
     Clock { advance_secs: u64 },
     Exec { host: String, argv: Vec<String> },
@@ -63,7 +64,13 @@ fn answer(sandbox: &Arc<Sandbox>, mut stream: UnixStream) -> std::io::Result<()>
         Err(e) => Err(e.to_string()),
         Ok(Ask::Exec { host, argv }) => exec(sandbox, &host, &argv, streams, &stream),
         Ok(Ask::Inspect) => crate::inspect::inspect(sandbox).map_err(|e| format!("{e:#}")),
-        Ok(Ask::Verify { cut_off }) => crate::verify::verify(sandbox, &cut_off).map_err(|e| format!("{e:#}")),
+        Ok(Ask::Verify { cut_off, host }) => {
+            crate::verify::verify(sandbox, &cut_off, host.as_deref()).map_err(|e| format!("{e:#}"))
+        }
+        Ok(Ask::Snapshot { host, exclude_data, description }) => {
+            crate::backup_tool::snapshot(sandbox, host.as_deref(), exclude_data, description.as_deref())
+                .map_err(|e| format!("{e:#}"))
+        }
         Ok(Ask::Fault { name, args }) => crate::fault::apply(sandbox, &name, &args).map(Value::from),
         Ok(Ask::Clock { advance_secs }) => {
             let moved = sandbox.cloud.clock.advance(std::time::Duration::from_secs(advance_secs));

@@ -105,7 +105,7 @@ const FAULTS: &[Fault] = &[
         |s, a| {
             let [name] = args(a)?;
             for host in hosts(s, name)? {
-                databases::start(s.users, &s.secrets, &host.plan, &host.namespace).map_err(|e| format!("{e:#}"))?;
+                databases::start(s.users, &s.secrets_of(&host), &host.plan, &host.namespace).map_err(|e| format!("{e:#}"))?;
             }
             Ok("started".to_owned())
         },

@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod auth;
+pub mod backup_tool;
 pub mod clock;
 pub mod cloud;
 pub mod control;

@@ -49,6 +49,22 @@ enum Cmd {
         /// Key stores that are gone: old-hsm, software, target.
         #[arg(long, value_delimiter = ',')]
         cut_off: Vec<String>,
+        /// This host alone; an instance that a drill made is read with its own files and its own network.
+        #[arg(long)]
+        host: Option<String>,
+    },
+    /// Take a snapshot set of each host, as the customer's backup tool does.
+    Snapshot {
+        #[arg(long)]
+        dir: PathBuf,
+        /// This host alone.
+        #[arg(long)]
+        host: Option<String>,
+        /// Leave the data volumes out.
+        #[arg(long)]
+        exclude_data: bool,
+        #[arg(long)]
+        description: Option<String>,
     },
     /// Print what is: keys, starts, logins, calls.
     Inspect {
@@ -132,7 +148,10 @@ fn main() -> ExitCode {
             clean(&dir)
         }
         Cmd::Inspect { dir } => print(control::ask(&Layout::new(&dir).control(), &Ask::Inspect)),
-        Cmd::Verify { dir, cut_off } => print(control::ask(&Layout::new(&dir).control(), &Ask::Verify { cut_off })),
+        Cmd::Verify { dir, cut_off, host } => print(control::ask(&Layout::new(&dir).control(), &Ask::Verify { cut_off, host })),
+        Cmd::Snapshot { dir, host, exclude_data, description } => {
+            print(control::ask(&Layout::new(&dir).control(), &Ask::Snapshot { host, exclude_data, description }))
+        }
         Cmd::Fault { dir, name, args } => print(control::ask(&Layout::new(&dir).control(), &Ask::Fault { name, args })),
         Cmd::Clock { dir, advance } => {
             print(control::ask(&Layout::new(&dir).control(), &Ask::Clock { advance_secs: advance.as_secs() }))

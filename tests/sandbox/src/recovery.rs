@@ -104,6 +104,12 @@ impl Sandbox {
         self.tokens.set_hsms(cluster, &hsms, addresses)
     }
 
+    /// The host of the fleet whose files an instance has: its own, or those it was made from.
+    pub fn source_of(&self, instance: &InstanceId) -> InstanceId {
+        let launches = self.launches.lock().unwrap_or_else(PoisonError::into_inner);
+        launches.get(instance).and_then(|launch| launch.source.clone()).unwrap_or_else(|| instance.clone())
+    }
+
     fn launched(self: &Arc<Self>, region: &Region, instance: &InstanceId, image: &str, volumes: &[LaunchedVolume]) {
         let result = self.launch(region, instance, image, volumes);
         let mut launch = Launch { region: region.clone(), source: None, failed: None, terminated: false };
@@ -133,11 +139,7 @@ impl Sandbox {
         let contents: Vec<(&LaunchedVolume, Content)> =
             volumes.iter().filter_map(|v| Some((v, self.ebs.content(&v.snapshot)?))).collect();
         let (_, root) = contents.iter().find(|(_, c)| c.target == "/").context("no volume holds a root file system")?;
-        let former = root.instance.clone();
-        let source = match self.launches.lock().unwrap_or_else(PoisonError::into_inner).get(&former) {
-            Some(launch) => launch.source.clone().unwrap_or(former),
-            None => former,
-        };
+        let source = self.source_of(&root.instance);
         let plan = self
             .host(source.as_str())
             .map(|host| host.plan.clone())
@@ -198,7 +200,9 @@ impl Sandbox {
         let agent = Agent::new(self.cloud.clone(), namespace.clone(), region.clone(), instance.clone());
         let host = Arc::new(SandboxHost { id: instance.clone(), region: region.clone(), plan, namespace, agent });
         self.drills.lock().unwrap_or_else(PoisonError::into_inner).insert(instance.clone(), host.clone());
-        boot(&host.namespace);
+        // Not here: what it starts may call a service, whose answer waits for the effects that are being carried out.
+        let booting = host.clone();
+        std::thread::spawn(move || boot(&booting.namespace));
         // Without a role the agent has nothing to register with.
         if !role.is_empty()
             && let Some(state) = self.cloud.world().region_mut(region)

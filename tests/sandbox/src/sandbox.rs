@@ -67,6 +67,15 @@ pub struct SandboxHost {
     pub agent: Arc<Agent>,
 }
 
+impl SandboxHost {
+    /// The HSMs that the host's CloudHSM client is configured for.
+    pub fn cloudhsm_servers(&self) -> Vec<String> {
+        let text = fs::read(self.namespace.outside(Vendor::CloudHsm.config_path())).unwrap_or_default();
+        let config: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+        config["servers"].as_array().into_iter().flatten().filter_map(|s| s.as_str().map(str::to_owned)).collect()
+    }
+}
+
 /// The names and passwords of a world, all drawn from its seed.
 #[derive(Debug, Clone)]
 pub struct Secrets {
@@ -366,6 +375,18 @@ instance_type = "r6i.xlarge"
             let drills: Vec<String> = drills.keys().map(|id| format!("{id} (drill)")).collect();
             format!("there is no host {name}; the hosts are {}", [known, drills].concat().join(", "))
         })
+    }
+
+    /// The passwords as they are now: those of a cluster may be others than at the start. `host` decides which cluster: the one
+    /// whose addresses its client was given, else the fleet's.
+    pub fn secrets_of(&self, host: &SandboxHost) -> Secrets {
+        let configured = self.tokens.at(&host.region, &host.cloudhsm_servers());
+        let pin = configured.or_else(|| self.tokens.cluster(&self.cluster)).map(|cluster| cluster.pin);
+        let mut secrets = self.secrets.clone();
+        if let Some((user, password)) = pin.as_deref().and_then(|pin| pin.split_once(':')) {
+            (secrets.cloudhsm_user, secrets.cloudhsm_password) = (user.to_owned(), password.to_owned());
+        }
+        secrets
     }
 
     pub(crate) fn endpoints(&self, imds: &str) -> String {

@@ -61,6 +61,15 @@ impl Tokens {
         self.lock().clusters.clone()
     }
 
+    /// The cluster of a region that answers at the first of these addresses which any does.
+    pub fn at(&self, region: &Region, addresses: &[String]) -> Option<Cluster> {
+        let inner = self.lock();
+        let mut found = addresses
+            .iter()
+            .filter_map(|address| inner.clusters.values().find(|c| c.region == *region && c.addresses.contains(address)));
+        found.next().cloned()
+    }
+
     /// Logins of clusters that are gone.
     pub fn former(&self) -> BTreeMap<String, (u64, u64)> {
         self.lock().former.clone()

@@ -13,13 +13,17 @@ use std::path::{Path, PathBuf};
 
 const STORES: [&str; 4] = ["old-hsm", "software", "target", "cloudhsm"];
 
-pub fn verify(sandbox: &Sandbox, cut_off: &[String]) -> Result<Value> {
+/// `host`: that one alone, which may be a drill's; its rows are compared with the truth of the host whose volumes it was made from.
+pub fn verify(sandbox: &Sandbox, cut_off: &[String], host: Option<&str>) -> Result<Value> {
     if let Some(unknown) = cut_off.iter().find(|store| !STORES.contains(&store.as_str())) {
         bail!("`{unknown}` cannot be cut off; the stores are old-hsm, software and target");
     }
-    let results = sandbox.on_each_host(crate::sandbox::WIDTH, |host| {
-        verify_host(sandbox, host, cut_off).with_context(|| format!("host {}", host.plan.name))
-    });
+    let results = match host {
+        Some(name) => vec![verify_host(sandbox, &*sandbox.host(name)?, cut_off)],
+        None => sandbox.on_each_host(crate::sandbox::WIDTH, |host| {
+            verify_host(sandbox, host, cut_off).with_context(|| format!("host {}", host.plan.name))
+        }),
+    };
     let mut databases = Map::new();
     for found in results {
         if let Value::Object(found) = found? {
@@ -36,8 +40,8 @@ fn verify_host(sandbox: &Sandbox, host: &SandboxHost, cut_off: &[String]) -> Res
     let args = throw_away(host.namespace.init(), root, scratch.path());
     let copy = Namespace::new(&sandbox.program, &args);
     copy.start().map_err(|e: HostError| anyhow::anyhow!("{e}"))?;
-    let truth = sandbox.layout.truth(&host.id);
-    let result = databases::verify(sandbox.users, &host.plan, &copy, &truth, &sandbox.secrets, cut_off);
+    let truth = sandbox.layout.truth(&sandbox.source_of(&host.id));
+    let result = databases::verify(sandbox.users, &host.plan, &copy, &truth, &sandbox.secrets_of(host), cut_off);
     copy.kill();
     result
 }
