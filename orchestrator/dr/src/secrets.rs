@@ -55,13 +55,12 @@ pub fn at(secret: &Secret, moment: Timestamp) -> SecretAt {
     SecretAt { secret: secret.arn.clone(), versions }
 }
 
-/// The same secret in another region: a replica's ARN differs in the region alone.
+/// What is left of an ARN without its region: a replica's ARN differs in the region alone.
+pub fn without_region(arn: &SecretArn) -> String {
+    arn.as_str().split(':').enumerate().filter(|(index, _)| *index != 3).map(|(_, part)| part).collect::<Vec<_>>().join(":")
+}
+
+/// The same secret, be it in another region.
 pub fn same(a: &SecretArn, b: &SecretArn) -> bool {
-    let rest = |arn: &SecretArn| {
-        let mut parts = arn.as_str().splitn(5, ':');
-        let head = (parts.next().map(str::to_owned), parts.next().map(str::to_owned), parts.next().map(str::to_owned));
-        let _region = parts.next();
-        (head, parts.next().map(str::to_owned))
-    };
-    rest(a) == rest(b)
+    without_region(a) == without_region(b)
 }

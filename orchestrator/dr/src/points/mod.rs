@@ -9,14 +9,23 @@
 //! needs or that was activated between them. A key that is needed for sure and absent makes a cause; one that is perhaps
 //! needed and absent makes an unknown; a point opens only with all of them.
 
+mod gather;
+mod judge;
+mod sets;
+mod words;
+
+pub use gather::{Stray, gather};
+pub use judge::Judge;
+pub use sets::set_id;
+pub use words::{Cause, Unknown};
+
 use crate::facts::{Consistency, FleetInstance, HsmBackup, KmsKey, Secret, SetId, Snapshot, SnapshotState};
-use crate::inventory::{FileKind, Inventory};
+use crate::inventory::Inventory;
 use crate::records::{CopyIntent, HsmCopyIntent};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tde2hsm_protocol::{
-    BackupId, ClusterId, Code, ContainerName, InstanceId, KmsKeyArn, MasterKeyId, Region, SecretArn, SecretRef, SecretVersion,
-    Sid, SnapshotId, Timestamp, VolumeId,
+    BackupId, ClusterId, InstanceId, KmsKeyArn, MasterKeyId, Region, SecretArn, SecretRef, Sid, SnapshotId, Timestamp, VolumeId,
 };
 
 /// How far the clocks of a host and of AWS may be apart, in seconds (H8). Nothing closer than this is an order of events.
@@ -126,6 +135,7 @@ pub struct Part {
 pub struct PartCopy {
     pub id: SnapshotId,
     pub state: SnapshotState,
+    pub encrypted: bool,
     pub kms_key: Option<KmsKeyArn>,
     pub archived: bool,
     pub started: Timestamp,
@@ -191,170 +201,4 @@ impl Verdict {
             _ => None,
         }
     }
-}
-
-/// Why a point does not open.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "cause")]
-pub enum Cause {
-    /// The instance's other sets hold it, this one does not.
-    VolumeMissing {
-        volume: VolumeId,
-        files: Vec<FileKind>,
-    },
-    /// A file lies on a volume that no set of the instance holds.
-    FileOutside {
-        volume: VolumeId,
-        what: FileKind,
-        path: String,
-    },
-    /// A file lies on something that no snapshot can hold.
-    FileOnNoVolume {
-        what: FileKind,
-        path: String,
-    },
-    CopyMissing {
-        source: SnapshotId,
-    },
-    CopyPending {
-        copy: SnapshotId,
-    },
-    CopyFailed {
-        copy: SnapshotId,
-    },
-    CopyArchived {
-        copy: SnapshotId,
-    },
-    CopyKeyUnusable {
-        copy: SnapshotId,
-        key: KmsKeyArn,
-        state: crate::facts::KmsState,
-    },
-    /// Taken one volume after the other, says the tag itself.
-    Inconsistent,
-    /// There is no HSM backup in the DR region that is READY and new enough for the key, but the source region has one, or
-    /// the set is newer than every copy.
-    BackupNotCopied {
-        key: MasterKeyId,
-        newest_copied: Option<Timestamp>,
-    },
-    /// No HSM backup of either region is new enough for the key.
-    KeyInNoBackup {
-        key: MasterKeyId,
-        newest: Option<Timestamp>,
-    },
-    /// The same, and the inventory before the set does not know the key: it was rotated between two looks.
-    KeyRotatedUnseen {
-        key: MasterKeyId,
-        container: Option<ContainerName>,
-        activated: Timestamp,
-        newest_copied: Option<Timestamp>,
-    },
-    KeyInOldHsm {
-        key: MasterKeyId,
-    },
-    /// Only the software keystore has the key, and its `ewallet.p12` is not part of the point.
-    KeyInKeystoreOnly {
-        key: MasterKeyId,
-        directory: Option<String>,
-    },
-    /// Only the software keystore has the key, and all there is of it opens on its own host alone.
-    LocalAutoLoginOnly {
-        key: MasterKeyId,
-        directory: Option<String>,
-    },
-    /// Every backup that has the keys wants a password whose version is gone: it was rotated since.
-    SecretVersionGone {
-        role: SecretRole,
-        secret: SecretArn,
-        version: SecretVersion,
-    },
-    SecretNotReplicated {
-        role: SecretRole,
-        secret: SecretArn,
-    },
-}
-
-/// What is not known, so that a point is not proven.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "unknown")]
-pub enum Unknown {
-    NoInventoryBefore,
-    NoInventoryAfter,
-    /// The database is in one of the two only.
-    DatabaseUnseen {
-        at: Timestamp,
-    },
-    ClockOff {
-        at: Timestamp,
-        seconds: i64,
-    },
-    Blind {
-        at: Timestamp,
-        container: ContainerName,
-    },
-    Unreadable {
-        at: Timestamp,
-        what: String,
-    },
-    /// The map names no file of this kind.
-    NoFilesKnown {
-        at: Timestamp,
-        what: FileKind,
-    },
-    FilePlace {
-        what: FileKind,
-        path: String,
-    },
-    /// A volume that one of the two inventories needs is not in the set.
-    VolumePerhapsMissing {
-        volume: VolumeId,
-    },
-    Consistency,
-    /// Neither a row of V$ENCRYPTION_KEYS nor the provider says where the key lies.
-    KeyPlace {
-        key: MasterKeyId,
-    },
-    /// Perhaps needed, and absent.
-    KeyPerhapsNeeded {
-        key: MasterKeyId,
-    },
-    /// Whether a backup that is READY and opens has the key.
-    KeyInBackup {
-        key: MasterKeyId,
-        backup: Option<BackupId>,
-    },
-    AutoLoginContent {
-        key: MasterKeyId,
-        directory: Option<String>,
-    },
-    KeystoreKind {
-        key: MasterKeyId,
-        directory: Option<String>,
-    },
-    /// Nobody said which secret the database uses.
-    NoSecretNamed {
-        role: SecretRole,
-    },
-    /// Which version was current then.
-    SecretVersion {
-        role: SecretRole,
-        secret: SecretArn,
-    },
-    /// It is there without any stage and may go at any time.
-    SecretUnstaged {
-        role: SecretRole,
-        secret: SecretArn,
-        version: SecretVersion,
-    },
-    CopyKey {
-        copy: SnapshotId,
-        key: Option<KmsKeyArn>,
-    },
-    CopyState {
-        copy: SnapshotId,
-    },
-    NotAsked {
-        what: Ask,
-    },
 }
