@@ -5,7 +5,7 @@
 use crate::fleet::{Database, HostPlan, Release, Source};
 use crate::host::Namespace;
 use crate::host::rootfs::{Users, own};
-use crate::sandbox::Secrets;
+use crate::sandbox::{Sandbox, SandboxHost, Secrets};
 use anyhow::{Context as _, Result, bail};
 use sandbox_oracle::spec::{PdbSpec, Planted, Style, TableSpec, TablespaceSpec, TsStatus};
 use sandbox_oracle::{Binaries, DatabaseSpec, HomeSpec, Truth, install_home};
@@ -307,6 +307,78 @@ pub fn start(users: Users, secrets: &Secrets, plan: &HostPlan, namespace: &Names
         if let Some(line) = text.lines().find(wrong) {
             bail!("{} did not start: {line}", database.sid);
         }
+    }
+    Ok(())
+}
+
+/// Sets a new master key in each container of a database, as its DBA may do at any time.
+pub fn rotate_key(sandbox: &Sandbox, host: &SandboxHost, database: &Database) -> Result<String> {
+    let seen = inspect(sandbox.users, &host.plan, &host.namespace)?;
+    let containers = &seen[&database.sid]["containers"];
+    let secrets = sandbox.secrets_of(host);
+    let mut script = "CONNECT / AS SYSDBA\n".to_owned();
+    let names = containers.as_object().into_iter().flat_map(|c| c.keys());
+    for name in names {
+        let store = containers[name]["active"]["store"].as_str().unwrap_or_default();
+        let password = match store {
+            "old-hsm" => secrets.old_pin(),
+            "cloudhsm" => secrets.new_pin(),
+            "software" => secrets.software.clone(),
+            _ => continue,
+        };
+        if !database.pdbs.is_empty() {
+            script.push_str(&format!("ALTER SESSION SET CONTAINER = {name};\n"));
+        }
+        let backup = if store == "software" { " WITH BACKUP" } else { "" };
+        script.push_str(&format!("ADMINISTER KEY MANAGEMENT SET KEY IDENTIFIED BY \"{password}\"{backup};\n"));
+    }
+    by_hand(sandbox, host, database, &script)?;
+    Ok(format!("{} has a new key in each container", database.sid))
+}
+
+/// Leaves a keystore that opens by itself on this host and nowhere else, and for which nobody has a password any more.
+pub fn local_auto_login_only(sandbox: &Sandbox, host: &SandboxHost, database: &Database) -> Result<String> {
+    let seen = inspect(sandbox.users, &host.plan, &host.namespace)?;
+    let dir = seen[&database.sid]["keystore_dir"].as_str().context("the database has no keystore directory")?;
+    let password = &sandbox.secrets_of(host).software;
+    let script = format!(
+        "CONNECT / AS SYSDBA\nADMINISTER KEY MANAGEMENT CREATE LOCAL AUTO_LOGIN KEYSTORE FROM KEYSTORE '{dir}' IDENTIFIED BY \"{password}\";\n"
+    );
+    by_hand(sandbox, host, database, &script)?;
+    fs::remove_file(host.namespace.outside(dir).join("ewallet.p12")).context("removing ewallet.p12")?;
+    Ok(format!("{dir} holds a LOCAL auto-login alone"))
+}
+
+/// Runs statements as the DBA; the first that fails is an error.
+fn by_hand(sandbox: &Sandbox, host: &SandboxHost, database: &Database, script: &str) -> Result<()> {
+    let sqlplus = format!("{}/bin/sqlplus", database.release.home());
+    let command = command(&host.namespace, sandbox.users, database, &[&sqlplus, "-S", "-L", "/nolog"])?;
+    let text = run(command, format!("{script}EXIT\n").as_bytes())?;
+    match text.lines().find(|line| line.contains("ORA-") || line.contains("SP2-")) {
+        Some(line) => bail!("{}: {line}", database.sid),
+        None => Ok(()),
+    }
+}
+
+/// What many hosts have: a unit that starts every database of oratab marked `Y`, and a job that talks to the world.
+pub fn plant_autostart(namespace: &Namespace) -> Result<()> {
+    const START: &str = "#!/bin/sh\n# Starts what oratab marks with Y.\nsed -n 's/^\\([^#:]*\\):\\([^:]*\\):Y.*/\\1 \\2/p' /etc/oratab | while read -r sid home; do\n  export ORACLE_SID=$sid ORACLE_HOME=$home\n  printf 'CONNECT / AS SYSDBA\\nSTARTUP\\nEXIT\\n' | runuser -u oracle -- env ORACLE_SID=$sid ORACLE_HOME=$home $home/bin/sqlplus -S -L /nolog\ndone\nexit 0\n";
+    const FEED: &str = "#!/bin/sh\n# Sends the night's figures to the data warehouse.\ndate >> /var/log/nightly-feed.ran\n";
+    let units = [("dbora", "/opt/dba/bin/dbora", START), ("nightly-feed", "/opt/dba/bin/nightly-feed", FEED)];
+    let wants = namespace.outside("/etc/systemd/system/multi-user.target.wants");
+    fs::create_dir_all(&wants)?;
+    for (name, program, text) in units {
+        let file = namespace.outside(program);
+        fs::create_dir_all(file.parent().context("it has a parent")?)?;
+        fs::write(&file, text)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+        let unit = format!(
+            "[Unit]\nDescription={name}\n\n[Service]\nType=oneshot\nExecStart={program}\n\n[Install]\nWantedBy=multi-user.target\n"
+        );
+        fs::write(namespace.outside(&format!("/etc/systemd/system/{name}.service")), unit)?;
+        let link = wants.join(format!("{name}.service"));
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(format!("/etc/systemd/system/{name}.service"), link)?;
     }
     Ok(())
 }

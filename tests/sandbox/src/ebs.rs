@@ -31,6 +31,8 @@ pub struct Content {
     pub volume: String,
     pub instance: InstanceId,
     pub target: String,
+    /// When, in the words of the service: one moment for all volumes of a set.
+    pub taken: String,
     #[serde(skip)]
     pub tree: PathBuf,
 }
@@ -77,7 +79,7 @@ impl Ebs {
     }
 
     /// Takes a snapshot of a volume. `live`: where the volume's files are seen while the instance is up.
-    pub fn take(&self, snapshot: &str, id: &str, live: Option<&Path>) -> Result<()> {
+    pub fn take(&self, snapshot: &str, id: &str, taken: &str, live: Option<&Path>) -> Result<()> {
         let mut inner = self.lock();
         let Some(volume) = inner.volumes.get(id).cloned() else { return Ok(()) };
         let content = self.dir.join("contents").join(snapshot);
@@ -93,7 +95,8 @@ impl Ebs {
         copy.directory(&from, &tree, Path::new("")).with_context(|| format!("copying {id} into {snapshot}"))?;
         let seen = copy.seen;
         inner.last.insert(id.to_owned(), (tree.clone(), seen));
-        let about = Content { volume: id.to_owned(), instance: volume.instance, target: volume.target, tree };
+        let about =
+            Content { volume: id.to_owned(), instance: volume.instance, target: volume.target, taken: taken.to_owned(), tree };
         fs::write(content.join("about.json"), serde_json::to_vec_pretty(&about)?)?;
         self.link(snapshot, snapshot)
     }
@@ -226,9 +229,9 @@ mod tests {
     #[test]
     fn a_snapshot_holds_what_was_there_and_an_unchanged_file_is_not_copied_again() {
         let (dir, ebs) = world();
-        ebs.take("snap-1", "vol-1", None).unwrap();
+        ebs.take("snap-1", "vol-1", "2026-11-24T00:00:00.000Z", None).unwrap();
         fs::write(dir.path().join("volume/a"), "later").unwrap();
-        ebs.take("snap-2", "vol-1", None).unwrap();
+        ebs.take("snap-2", "vol-1", "2026-11-24T00:00:00.000Z", None).unwrap();
         let read = |snapshot: &str, name: &str| fs::read_to_string(ebs.content(snapshot).unwrap().tree.join(name)).unwrap();
         assert_eq!((read("snap-1", "a"), read("snap-2", "a")), ("one".into(), "later".into()));
         let inode = |snapshot: &str| fs::metadata(ebs.content(snapshot).unwrap().tree.join("sub/b")).unwrap().ino();
@@ -240,7 +243,7 @@ mod tests {
     #[test]
     fn a_copy_outlives_its_source_and_content_goes_with_its_last_name() {
         let (_dir, ebs) = world();
-        ebs.take("snap-1", "vol-1", None).unwrap();
+        ebs.take("snap-1", "vol-1", "2026-11-24T00:00:00.000Z", None).unwrap();
         ebs.copied("snap-1", "snap-far").unwrap();
         ebs.copied("snap-absent", "snap-nothing").unwrap();
         assert_eq!(ebs.content("snap-nothing"), None);

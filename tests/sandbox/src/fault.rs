@@ -10,9 +10,9 @@ use sandbox_shim::admin::Token;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use tde2hsm_model::ssm::Node;
-use tde2hsm_model::{CallFault, CommandId, RegionState, Service};
+use tde2hsm_model::{CallFault, CommandId, Region, RegionState, Service};
 
 type Apply = fn(&Sandbox, &[&str]) -> Result<String, String>;
 
@@ -209,6 +209,87 @@ const FAULTS: &[Fault] = &[
         let done = s.cloud.world().rotate_secret(&s.region, name, value, now);
         done.map(|version| format!("version {version}")).map_err(|e| e.to_string())
     }),
+    row("snapshot-fails", "TIMES", "the next calls that take snapshots end in error, a set as a whole (A§3.1)", |s, a| {
+        let [times] = args(a)?;
+        s.cloud.world().faults.fail_snapshots(number(times)?);
+        Ok(format!("the next {times} calls end in error"))
+    }),
+    row("copy-fails", "TIMES", "the next snapshot copies are accepted and end in error", |s, a| {
+        let [times] = args(a)?;
+        s.cloud.world().faults.fail_copies(number(times)?);
+        Ok(format!("the next {times} copies fail"))
+    }),
+    row("copy-delayed", "TIMES SECONDS", "the next copies, of snapshots and of HSM backups, take so much longer", |s, a| {
+        let [times, secs] = args(a)?;
+        s.cloud.world().faults.delay_copies(number(times)?, i64::from(number::<u32>(secs)?) * 1000);
+        Ok(format!("the next {times} copies take {secs} s more"))
+    }),
+    row("hsm-backup-copy-fails", "TIMES", "the next copies of HSM backups are accepted and end as DELETED (A§4.4)", |s, a| {
+        let [times] = args(a)?;
+        s.cloud.world().faults.fail_backup_copies(number(times)?);
+        Ok(format!("the next {times} copies fail"))
+    }),
+    row("copies-in-flight", "N", "the wall: so many copies may be in flight into one region (A§3.3)", |s, a| {
+        let [n] = args(a)?;
+        s.cloud.world().options.copies_in_flight = number(n)?;
+        Ok(format!("{n} at once"))
+    }),
+    row("events-lost", "TIMES", "the next events never arrive", |s, a| {
+        let [times] = args(a)?;
+        s.cloud.world().faults.lose_events(number(times)?);
+        Ok(format!("the next {times} events are lost"))
+    }),
+    row("events-twice", "TIMES", "the next events arrive twice", |s, a| {
+        let [times] = args(a)?;
+        s.cloud.world().faults.repeat_events(number(times)?);
+        Ok(format!("the next {times} events come twice"))
+    }),
+    row("events-late", "TIMES SECONDS", "the next events arrive late, after others that happened later", |s, a| {
+        let [times, secs] = args(a)?;
+        s.cloud.world().faults.delay_events(number(times)?, i64::from(number::<u32>(secs)?) * 1000);
+        Ok(format!("the next {times} events come {secs} s late"))
+    }),
+    row("kms-key", "ID|copies|volumes STATE", "a KMS key is enabled, disabled or pending-deletion", kms_key),
+    row("backup-retention", "DAYS|none", "the cluster's policy purges HSM backups after so many days (A§4.5)", |s, a| {
+        let [days] = args(a)?;
+        let days = if *days == "none" { None } else { Some(number(days)?) };
+        region(s, |r| r.hsm.set_retention(&s.cluster, days));
+        Ok("changed".to_owned())
+    }),
+    row("region-lost", "REGION", "nothing of a region answers: its services, its HSMs, its hosts", |s, a| {
+        region_lost(s, a, true)
+    }),
+    row("region-back", "REGION", "ends `region-lost`; hosts come back with their databases down", |s, a| {
+        region_lost(s, a, false)
+    }),
+    row("detach-cluster", "CLUSTER", "the HSMs of this cluster cannot be reached, a restored one too", |s, a| {
+        cluster_reachable(s, a, false)
+    }),
+    row("attach-cluster", "CLUSTER", "ends `detach-cluster`", |s, a| cluster_reachable(s, a, true)),
+    row("rotate-crypto-user", "PASSWORD", "the crypto user has another password, and its secret a new version (H42)", |s, a| {
+        let [password] = args(a)?;
+        let pin = format!("{}:{password}", s.secrets.cloudhsm_user);
+        s.tokens.set_pin(&s.cluster, &pin).map_err(|e| format!("{e:#}"))?;
+        let now = s.cloud.clock.now();
+        let done = s.cloud.world().rotate_secret(&s.region, "tde/cloudhsm-cu", &pin, now);
+        done.map(|version| format!("version {version}")).map_err(|e| e.to_string())
+    }),
+    row("rotate-key", "HOST SID", "someone sets a new master key by hand, in every container (H41)", |s, a| {
+        on_database(s, a, databases::rotate_key)
+    }),
+    row(
+        "local-auto-login-only",
+        "HOST SID",
+        "the keystore opens by a LOCAL auto-login alone: its ewallet.p12 is gone (H40)",
+        |s, a| on_database(s, a, databases::local_auto_login_only),
+    ),
+    row("autostart", "HOST|all", "the host starts its databases and a nightly job by itself when it boots (H44)", |s, a| {
+        let [name] = args(a)?;
+        for host in hosts(s, name)? {
+            databases::plant_autostart(&host.namespace).map_err(|e| format!("{e:#}"))?;
+        }
+        Ok("planted".to_owned())
+    }),
     row("clear", "", "disarms what is armed on calls and deliveries", |s, a| {
         let [] = args(a)?;
         s.cloud.world().faults.clear();
@@ -223,7 +304,7 @@ pub fn table() -> String {
         let _ = writeln!(out, "  {:<20} {:<22} {}", fault.name, fault.args, fault.about);
     }
     out.push_str(
-        "\nCALL is SERVICE:OPERATION or SERVICE:*, with ssm, ec2, cloudhsm, secretsmanager, sts or s3. HOST is an instance id or a name such as ora-01.\n",
+        "\nCALL is SERVICE:OPERATION or SERVICE:*, with ssm, ec2, cloudhsm, secretsmanager, kms, sns, sts or s3. HOST is an instance id or a name such as ora-01.\n",
     );
     out
 }
@@ -233,6 +314,71 @@ pub fn apply(sandbox: &Sandbox, name: &str, given: &[String]) -> Result<String, 
         FAULTS.iter().find(|f| f.name == name).ok_or_else(|| format!("there is no fault `{name}`; see: sandbox fault --help"))?;
     let given: Vec<&str> = given.iter().map(String::as_str).collect();
     (fault.apply)(sandbox, &given).map_err(|why| format!("{why} (usage: sandbox fault --dir DIR {} {})", fault.name, fault.args))
+}
+
+fn kms_key(sandbox: &Sandbox, given: &[&str]) -> Result<String, String> {
+    use tde2hsm_model::kms::KeyState;
+    let [id, state] = args(given)?;
+    let to = match *state {
+        "enabled" => KeyState::Enabled,
+        "disabled" => KeyState::Disabled,
+        "pending-deletion" => KeyState::PendingDeletion,
+        other => return Err(format!("`{other}` is none of enabled, disabled, pending-deletion")),
+    };
+    let id = match *id {
+        "copies" => sandbox.dr.key.as_str(),
+        "volumes" => sandbox.volumes_key.as_str(),
+        other => other,
+    };
+    let mut world = sandbox.cloud.world();
+    let regions: Vec<Region> = world.regions().cloned().collect();
+    let found = regions.iter().any(|region| world.region_mut(region).is_some_and(|r| r.kms.set_state(id, to)));
+    if found { Ok(format!("{id} is {state}")) } else { Err(format!("no region has a key `{id}`")) }
+}
+
+fn region_lost(sandbox: &Sandbox, given: &[&str], lost: bool) -> Result<String, String> {
+    let [name] = args(given)?;
+    let region = Region::new(*name);
+    if sandbox.cloud.world().region(&region).is_none() {
+        return Err(format!("`{name}` is no region of this world"));
+    }
+    sandbox.cloud.lose(&region, lost);
+    let mut tokens: Vec<Token> =
+        sandbox.tokens.clusters().into_values().filter(|c| c.region == region).map(|c| c.token).collect();
+    if region == sandbox.region {
+        // The old HSM stands in the same place as its hosts.
+        tokens.push(Token::at(&sandbox.layout.hsm(TOKENS[0])));
+    }
+    for token in tokens {
+        token.modify(|state| state.reachable = !lost).map_err(|e| e.to_string())?;
+    }
+    let drills = sandbox.drills.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect::<Vec<_>>();
+    for host in sandbox.hosts.iter().chain(&drills).filter(|host| host.region == region) {
+        node(sandbox, host, |node| node.online = !lost);
+        if lost {
+            host.namespace.kill();
+        } else {
+            host.namespace.start().map_err(|e| e.to_string())?;
+        }
+    }
+    Ok(format!("{name} {}", if lost { "does not answer any more" } else { "is back" }))
+}
+
+fn cluster_reachable(sandbox: &Sandbox, given: &[&str], reachable: bool) -> Result<String, String> {
+    let [id] = args(given)?;
+    let cluster = sandbox.tokens.cluster(id).ok_or_else(|| format!("there is no cluster {id}"))?;
+    cluster.token.modify(|state| state.reachable = reachable).map_err(|e| e.to_string())?;
+    Ok(format!("{id} {} be reached", if reachable { "can" } else { "cannot" }))
+}
+
+type OnDatabase = fn(&Sandbox, &SandboxHost, &crate::fleet::Database) -> anyhow::Result<String>;
+
+fn on_database(sandbox: &Sandbox, given: &[&str], what: OnDatabase) -> Result<String, String> {
+    let [host, sid] = args(given)?;
+    let host = sandbox.host(host).map_err(|e| e.to_string())?;
+    let database =
+        host.plan.databases.iter().find(|d| d.sid == *sid).ok_or_else(|| format!("{} has no database {sid}", host.plan.name))?;
+    what(sandbox, &host, database).map_err(|e| format!("{e:#}"))
 }
 
 fn args<'a, 'b, const N: usize>(given: &'a [&'b str]) -> Result<&'a [&'b str; N], String> {

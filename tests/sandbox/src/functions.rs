@@ -9,6 +9,10 @@ use tde2hsm_model::Region;
 pub struct Functions {}
 
 impl Functions {
+    pub fn inspect(&self) -> Value {
+        serde_json::json!({})
+    }
+
     /// An event reaches the bus of a region.
     pub fn event(&self, _sandbox: &Arc<Sandbox>, _region: &Region, _detail: Value) {}
 }

@@ -46,13 +46,21 @@ impl Sandbox {
             let freeze = host.as_ref().and_then(|host| Frozen::of(&host.namespace));
             for (snapshot, volume) in volumes {
                 let live = host.as_ref().zip(self.ebs.volume(&volume)).map(|(host, v)| host.namespace.outside(&v.target));
-                note(&format!("snapshot {snapshot}"), self.ebs.take(&snapshot, &volume, live.as_deref()));
+                let taken = self.taken(&snapshot);
+                note(&format!("snapshot {snapshot}"), self.ebs.take(&snapshot, &volume, &taken, live.as_deref()));
             }
             drop(freeze);
         }
         for effect in effects {
             self.effect(effect);
         }
+    }
+
+    /// A snapshot's StartTime.
+    fn taken(&self, snapshot: &str) -> String {
+        let world = self.cloud.world();
+        let found = world.regions().find_map(|r| world.region(r)?.ec2.snapshots.get(snapshot));
+        found.map(|s| s.started.iso()).unwrap_or_default()
     }
 
     fn effect(self: &Arc<Self>, effect: Effect) {
@@ -72,7 +80,7 @@ impl Sandbox {
             }
             Effect::SnapshotTaken { instance: Some(_), .. } => {}
             Effect::SnapshotTaken { snapshot, volume, .. } => {
-                note(&format!("snapshot {snapshot}"), self.ebs.take(&snapshot, &volume, None));
+                note(&format!("snapshot {snapshot}"), self.ebs.take(&snapshot, &volume, &self.taken(&snapshot), None));
             }
             Effect::SnapshotCopied { source, snapshot, .. } => {
                 note(&format!("copy {snapshot}"), self.ebs.copied(&source, &snapshot));

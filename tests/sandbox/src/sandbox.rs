@@ -103,6 +103,8 @@ pub struct Sandbox {
     pub(crate) carrying: Mutex<()>,
     pub region: Region,
     pub dr: DrPlace,
+    /// The KMS key of the fleet's volumes.
+    pub volumes_key: String,
     pub cluster: String,
     pub cluster_group: String,
     pub vpc: String,
@@ -212,6 +214,7 @@ impl Sandbox {
             carrying: Mutex::new(()),
             region,
             dr,
+            volumes_key: network.key.clone(),
             cluster_group: network.groups[1].clone(),
             vpc: network.vpc,
             cluster: network.cluster,

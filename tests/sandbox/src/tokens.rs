@@ -8,7 +8,7 @@ use crate::layout::Layout;
 use anyhow::{Context as _, Result};
 use sandbox_shim::Hsm;
 use sandbox_shim::admin::Token;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -68,6 +68,11 @@ impl Tokens {
             .iter()
             .filter_map(|address| inner.clusters.values().find(|c| c.region == *region && c.addresses.contains(address)));
         found.next().cloned()
+    }
+
+    /// Backups whose content is here.
+    pub fn backups(&self) -> BTreeSet<String> {
+        self.lock().backups.keys().cloned().collect()
     }
 
     /// Logins of clusters that are gone.
