@@ -9,6 +9,9 @@ mod config;
 pub mod drill;
 mod outcome;
 mod ports;
+pub mod store;
+pub mod survey;
+pub mod world;
 
 pub use config::{DrConfig, Expiry};
 pub use outcome::{Hint, Job, Message, Metric, Outcome, Unasked, Unit};

@@ -1,3 +1,4 @@
+use crate::CallError;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_protocol::{Code, Region, Severity, SnapshotId, Timestamp};
@@ -84,6 +85,27 @@ pub struct Unasked {
 impl Outcome {
     pub fn new(job: Job, at: Timestamp) -> Outcome {
         Outcome { job, at, counts: BTreeMap::new(), messages: Vec::new(), metrics: Vec::new(), unasked: Vec::new() }
+    }
+
+    pub(crate) fn add(&mut self, what: &str, n: u64) {
+        *self.counts.entry(what.to_owned()).or_default() += n;
+    }
+
+    pub(crate) fn say(&mut self, severity: Severity, code: Code, text: impl Into<String>) {
+        let message = Message { severity, code, text: text.into() };
+        if !self.messages.contains(&message) {
+            self.messages.push(message);
+        }
+    }
+
+    pub(crate) fn not_asked(&mut self, region: &Region, error: &CallError) {
+        self.unasked.push(Unasked { region: region.clone(), call: error.call.clone(), why: error.message.clone() });
+        self.say(Severity::Warning, Code::PARTLY_ASKED, format!("{region}: {error}"));
+    }
+
+    pub(crate) fn metric(&mut self, name: &str, unit: Unit, value: f64, dimensions: &[(&str, &str)]) {
+        let dimensions = dimensions.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        self.metrics.push(Metric { name: name.to_owned(), unit, value, dimensions });
     }
 
     pub fn count(&self, what: &str) -> u64 {

@@ -570,7 +570,8 @@ fn token(kept: &Kept, word: &str) -> Result<OrderToken, Miss> {
 /// A drill is good if the host says so and its reading bears it out: something was read, and nothing stayed unread.
 fn judge(report: &Report, reading: Option<&DrillRead>) -> Result<(), Miss> {
     let unread = reading.and_then(|read| read.unread.first());
-    let code = report.outcome.code().or(unread.map(|unread| unread.code));
+    let ended = report.databases.iter().find_map(|database| database.outcome.code());
+    let code = report.outcome.code().or(ended).or(unread.map(|unread| unread.code));
     if let Some(code) = code {
         let what = unread.map(|unread| format!(" (`{}`: {})", unread.what, unread.code)).unwrap_or_default();
         let code = match code {

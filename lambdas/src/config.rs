@@ -1,0 +1,292 @@
+//! What a function is told by its environment, which the template sets.
+
+use std::fmt;
+use std::str::FromStr;
+use tde2hsm_dr::points::{SecretRole, SecretUse};
+use tde2hsm_dr::retention::Policy;
+use tde2hsm_dr_driver::{DocumentPin, DrConfig, Expiry, Job};
+use tde2hsm_protocol::{AccountId, Code, Digest, InstanceId, KmsKeyArn, Region, SecretArn, Sid};
+
+pub const FLEET: &str = "TDE2HSM_FLEET";
+pub const FLEET_TAG: &str = "TDE2HSM_FLEET_TAG";
+pub const SOURCE_REGION: &str = "TDE2HSM_SOURCE_REGION";
+pub const DR_REGION: &str = "TDE2HSM_DR_REGION";
+pub const CLUSTER: &str = "TDE2HSM_CLUSTER";
+pub const KMS_KEY: &str = "TDE2HSM_KMS_KEY";
+pub const RECORDS_BUCKET: &str = "TDE2HSM_RECORDS_BUCKET";
+pub const ACCOUNT: &str = "TDE2HSM_ACCOUNT";
+pub const SECRETS: &str = "TDE2HSM_SECRETS";
+pub const KEYSTORE_SECRETS: &str = "TDE2HSM_KEYSTORE_SECRETS";
+pub const RPO_MINUTES: &str = "TDE2HSM_RPO_MINUTES";
+pub const COPIES_IN_FLIGHT: &str = "TDE2HSM_COPIES_IN_FLIGHT";
+pub const RETENTION: &str = "TDE2HSM_RETENTION";
+pub const HSM_BACKUP_RETENTION_DAYS: &str = "TDE2HSM_HSM_BACKUP_RETENTION_DAYS";
+pub const TOPIC: &str = "TDE2HSM_TOPIC";
+pub const DOCUMENT: &str = "TDE2HSM_DOCUMENT";
+pub const DRY_RUN: &str = "TDE2HSM_DRY_RUN";
+/// Set by Lambda: which function this is.
+pub const HANDLER: &str = "_HANDLER";
+
+/// Everything that is wrong with an environment, at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    pub code: Code,
+    pub problems: Vec<String>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.problems.join("; "))
+    }
+}
+
+/// `copy-snapshots`, or `anything.copy-snapshots`.
+pub fn job(handler: Option<&str>) -> Result<Job, ConfigError> {
+    let handler = handler.unwrap_or_default();
+    let name = handler.rsplit('.').next().unwrap_or_default();
+    Job::ALL.into_iter().find(|job| job.name() == name).ok_or_else(|| ConfigError {
+        code: Code::FUNCTION_UNKNOWN,
+        problems: vec![format!("`{HANDLER}` is `{}`", tde2hsm_protocol::wire::printable(handler, 60))],
+    })
+}
+
+struct Reader<'a> {
+    get: &'a dyn Fn(&str) -> Option<String>,
+    missing: Vec<&'static str>,
+    problems: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// A variable that is set and not empty: a template leaves what it does not use empty.
+    fn optional(&self, name: &str) -> Option<String> {
+        (self.get)(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+    }
+
+    fn parsed<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let Some(text) = self.optional(name) else {
+            self.missing.push(name);
+            return None;
+        };
+        self.checked(name, &text, parse)
+    }
+
+    fn parsed_or<T>(&mut self, name: &'static str, default: T, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        match self.optional(name) {
+            None => Some(default),
+            Some(text) => self.checked(name, &text, parse),
+        }
+    }
+
+    fn checked<T>(&mut self, name: &'static str, text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        match parse(text) {
+            Ok(value) => Some(value),
+            Err(why) => {
+                self.problems.push(format!("`{name}`: {why}"));
+                None
+            }
+        }
+    }
+}
+
+fn id<T: FromStr>(text: &str) -> Result<T, String>
+where
+    T::Err: fmt::Display,
+{
+    text.parse::<T>().map_err(|e| e.to_string())
+}
+
+fn number<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("`{}` is no number that fits", tde2hsm_protocol::wire::printable(text, 40)))
+}
+
+/// Reads the environment through `get`. Every missing and every wrong variable is named.
+pub fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<DrConfig, ConfigError> {
+    let mut reader = Reader { get, missing: Vec::new(), problems: Vec::new() };
+    let r = &mut reader;
+    let fleet = r.parsed(FLEET, |text| Ok(text.to_owned()));
+    let fleet_tag = r.parsed(FLEET_TAG, |text| match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("it is not `key=value`".to_owned()),
+    });
+    let source_region = r.parsed(SOURCE_REGION, id::<Region>);
+    let dr_region = r.parsed(DR_REGION, id::<Region>);
+    let cluster = r.parsed(CLUSTER, id);
+    let kms_key = r.parsed(KMS_KEY, id::<KmsKeyArn>);
+    let records_bucket = r.parsed(RECORDS_BUCKET, |text| Ok(text.to_owned()));
+    let rpo_minutes = r.parsed(RPO_MINUTES, number::<u32>);
+    let copies_in_flight = r.parsed_or(COPIES_IN_FLIGHT, 20, number::<u16>);
+    let retention = r.parsed(RETENTION, |text| text.parse::<Policy>().map_err(|e| e.to_string()));
+    let hsm_backup_retention_days = r.parsed_or(HSM_BACKUP_RETENTION_DAYS, 90, number::<u16>);
+    let account = match (r.optional(ACCOUNT), &kms_key) {
+        (Some(text), _) => r.checked(ACCOUNT, &text, id::<AccountId>),
+        // A key of the DR region is the account's own unless the variable says otherwise.
+        (None, Some(key)) => key.as_str().split(':').nth(4).and_then(|account| AccountId::new(account).ok()),
+        (None, None) => None,
+    };
+    let mut secrets = Vec::new();
+    for (name, role) in [(SECRETS, SecretRole::CryptoUser), (KEYSTORE_SECRETS, SecretRole::Keystore)] {
+        let entries = r.optional(name).unwrap_or_default();
+        for entry in entries.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            secrets.extend(r.checked(name, entry, |entry| secret_use(entry, role)));
+        }
+    }
+    let document = r.optional(DOCUMENT).and_then(|text| r.checked(DOCUMENT, &text, document_pin));
+    let topic = r.optional(TOPIC);
+    let expiry = r.parsed_or(DRY_RUN, Expiry::Delete, |text| match text {
+        "true" => Ok(Expiry::DryRun),
+        "false" => Ok(Expiry::Delete),
+        _ => Err("it is neither `true` nor `false`".to_owned()),
+    });
+    if let (Some(source), Some(dr)) = (&source_region, &dr_region)
+        && source == dr
+    {
+        r.problems.push(format!("`{DR_REGION}`: it is the source region"));
+    }
+    if let (Some(key), Some(dr)) = (&kms_key, &dr_region)
+        && key.region() != *dr
+    {
+        r.problems.push(format!("`{KMS_KEY}`: it is no key of {dr}"));
+    }
+    let (missing, mut problems) = (std::mem::take(&mut reader.missing), std::mem::take(&mut reader.problems));
+    if !missing.is_empty() {
+        let names: Vec<String> = missing.iter().map(|name| format!("`{name}`")).collect();
+        problems.insert(0, format!("not set: {}", names.join(", ")));
+    }
+    let config = (|| {
+        Some(DrConfig {
+            account: account?,
+            fleet: fleet?,
+            fleet_tag: fleet_tag?,
+            source_region: source_region?,
+            dr_region: dr_region?,
+            cluster: cluster?,
+            kms_key: kms_key?,
+            records_bucket: records_bucket?,
+            secrets,
+            rpo_minutes: rpo_minutes?,
+            copies_in_flight: copies_in_flight?,
+            retention: retention?,
+            hsm_backup_retention_days: hsm_backup_retention_days?,
+            topic,
+            document,
+            expiry: expiry?,
+        })
+    })();
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(ConfigError { code: Code::FUNCTION_CONFIG, problems }),
+    }
+}
+
+/// An ARN, or `ARN@INSTANCE` or `ARN@INSTANCE/SID` for a secret of one host or database.
+fn secret_use(entry: &str, role: SecretRole) -> Result<SecretUse, String> {
+    if let Some((arn, of)) = entry.rsplit_once('@') {
+        let (instance, sid) = match of.split_once('/') {
+            Some((instance, sid)) => (instance, Some(sid)),
+            None => (of, None),
+        };
+        // A secret's name may hold an `@` itself.
+        if let Ok(instance) = InstanceId::new(instance) {
+            let sid = sid.map(Sid::new).transpose().map_err(|e| e.to_string())?;
+            return Ok(SecretUse { secret: id::<SecretArn>(arn)?, role, of: Some((instance, sid)) });
+        }
+    }
+    Ok(SecretUse { secret: id::<SecretArn>(entry)?, role, of: None })
+}
+
+/// `NAME:VERSION:SHA256`: never a name alone, since whoever may change the document would then say what runs on hosts (H34).
+fn document_pin(text: &str) -> Result<DocumentPin, String> {
+    let wrong = || "it is not `NAME:VERSION:SHA256`".to_owned();
+    let mut parts = text.rsplitn(3, ':');
+    let (hash, version, name) = (parts.next(), parts.next(), parts.next());
+    let (Some(hash), Some(version), Some(name)) = (hash, version, name) else { return Err(wrong()) };
+    let hash: Digest = hash.parse().map_err(|_| wrong())?;
+    if name.is_empty() || version.is_empty() || !version.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    Ok(DocumentPin { name: name.to_owned(), version: version.to_owned(), hash })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    const ARN: &str = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:tde/hsm@prod-AbCdEf";
+
+    fn environment() -> BTreeMap<&'static str, String> {
+        let document = format!("tde2hsm-run:3:{}", Digest::of(b"document"));
+        BTreeMap::from([
+            (FLEET, "demo".to_owned()),
+            (FLEET_TAG, "tde2hsm=demo".to_owned()),
+            (SOURCE_REGION, "eu-central-1".to_owned()),
+            (DR_REGION, "eu-west-1".to_owned()),
+            (CLUSTER, "cluster-abcdefghijk".to_owned()),
+            (KMS_KEY, "arn:aws:kms:eu-west-1:123456789012:key/0f1e".to_owned()),
+            (RECORDS_BUCKET, "records".to_owned()),
+            (SECRETS, ARN.to_owned()),
+            (KEYSTORE_SECRETS, format!("{ARN}@i-0123456789abcdef0/ORCL, ")),
+            (RPO_MINUTES, "1440".to_owned()),
+            (RETENTION, "hourly=8,daily=14,weekly=5,monthly=12".to_owned()),
+            (DOCUMENT, document),
+            (TOPIC, String::new()),
+        ])
+    }
+
+    fn of(environment: &BTreeMap<&'static str, String>) -> Result<DrConfig, ConfigError> {
+        read(&|name| environment.get(name).cloned())
+    }
+
+    #[test]
+    fn an_environment_becomes_a_configuration() {
+        let config = of(&environment()).unwrap();
+        assert_eq!(config.account.as_str(), "123456789012");
+        assert_eq!(config.copies_in_flight, 20);
+        assert_eq!(config.topic, None, "an empty variable is none");
+        assert_eq!(config.expiry, Expiry::Delete);
+        let [shared, own] = config.secrets.as_slice() else { panic!("{:?}", config.secrets) };
+        assert_eq!((shared.secret.as_str(), shared.role, &shared.of), (ARN, SecretRole::CryptoUser, &None));
+        let (instance, sid) = own.of.clone().unwrap();
+        assert_eq!((own.role, instance.as_str(), sid.unwrap().as_str()), (SecretRole::Keystore, "i-0123456789abcdef0", "ORCL"));
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_named_at_once() {
+        let mut environment = environment();
+        for name in [FLEET, CLUSTER, RETENTION] {
+            environment.remove(name);
+        }
+        environment.insert(RPO_MINUTES, "soon".to_owned());
+        let error = of(&environment).unwrap_err();
+        assert_eq!(error.code, Code::FUNCTION_CONFIG);
+        assert_eq!(error.problems[0], "not set: `TDE2HSM_FLEET`, `TDE2HSM_CLUSTER`, `TDE2HSM_RETENTION`");
+        assert!(error.problems[1].starts_with("`TDE2HSM_RPO_MINUTES`"), "{error}");
+    }
+
+    /// No A→A, and no key that the copies' region cannot use.
+    #[test]
+    fn regions_that_do_not_fit_are_refused() {
+        let mut environment = environment();
+        environment.insert(DR_REGION, "eu-central-1".to_owned());
+        let error = of(&environment).unwrap_err();
+        assert_eq!(error.problems.len(), 2, "{error}");
+    }
+
+    #[test]
+    fn h34_a_document_without_its_hash_is_refused() {
+        let mut environment = environment();
+        for text in ["tde2hsm-run", "tde2hsm-run:3", "tde2hsm-run:$LATEST:ab", "x:1:zz"] {
+            environment.insert(DOCUMENT, text.to_owned());
+            assert!(of(&environment).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_handler_is_a_name_alone_or_after_a_dot() {
+        assert_eq!(job(Some("copy-snapshots")).unwrap(), Job::CopySnapshots);
+        assert_eq!(job(Some("bootstrap.audit-recovery")).unwrap(), Job::AuditRecovery);
+        for wrong in [None, Some(""), Some("copy"), Some("copy-snapshots.x")] {
+            assert_eq!(job(wrong).unwrap_err().code, Code::FUNCTION_UNKNOWN, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! What is there, as far as it can be asked: the facts that `dr` judges, and the records they are compared with.
+//!
+//! An answer that did not come is noted and leaves its place empty; `dr` is told which questions were not answered, so that
+//! an empty place is never taken for "there is none".
+
+use crate::store::{self, CopyRecord, HsmCopyRecord, Read, ReadError, Unreadable};
+use crate::{CallError, Cloud, DrConfig, Outcome};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use tde2hsm_dr::facts::{FleetInstance, HsmBackup, KmsKey, Secret, Snapshot, tag};
+use tde2hsm_dr::inventory::Inventory;
+use tde2hsm_dr::points::{Ask, Common, Host, SecretUse, Stray, gather};
+use tde2hsm_protocol::wire::printable;
+use tde2hsm_protocol::{BackupId, Code, KmsKeyArn, Region, SecretArn, Severity, SnapshotId, Timestamp, VolumeId};
+
+/// Records of the product's own calls.
+#[derive(Debug, Default)]
+pub struct Records {
+    pub copies: BTreeMap<SnapshotId, Read<CopyRecord>>,
+    pub hsm_copies: BTreeMap<BackupId, Read<HsmCopyRecord>>,
+    /// Some could not be understood: what they are about must not be decided.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// Everything of both regions.
+#[derive(Debug)]
+pub struct World {
+    pub common: Common,
+    pub hosts: Vec<Host>,
+    pub records: Records,
+    /// Secrets as the source region has them.
+    pub secrets: Vec<Secret>,
+}
+
+/// A job's questions and what it says of them.
+pub struct Asker<'a> {
+    pub now: Timestamp,
+    pub config: &'a DrConfig,
+    pub cloud: &'a dyn Cloud,
+    pub outcome: Outcome,
+}
+
+impl Asker<'_> {
+    /// Notes a call that gave no answer.
+    pub fn note<T>(&mut self, region: &Region, answer: Result<T, CallError>) -> Option<T> {
+        match answer {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.outcome.not_asked(region, &error);
+                None
+            }
+        }
+    }
+
+    /// Notes that the records could not be read: without them nothing is begun and nothing removed.
+    pub fn note_records<T>(&mut self, answer: Result<T, CallError>) -> Option<T> {
+        let answer = answer.map_err(|error| {
+            self.outcome.say(Severity::Error, Code::RECORDS_AWAY, error.to_string());
+            error
+        });
+        let region = self.config.dr_region.clone();
+        self.note(&region, answer)
+    }
+
+    pub fn note_unreadable(&mut self, unreadable: &[Unreadable]) {
+        for one in unreadable {
+            self.outcome.say(Severity::Error, Code::RECORD_INVALID, format!("`{}`: {}", one.key, one.why));
+        }
+    }
+
+    /// One object; what cannot be understood is as good as not answered.
+    pub async fn object<T: serde::de::DeserializeOwned>(&mut self, key: &str) -> Option<Option<Read<T>>> {
+        match store::read(self.cloud, key).await {
+            Ok(found) => Some(found),
+            Err(ReadError::Call(error)) => self.note_records(Err(error)),
+            Err(ReadError::Unreadable(why)) => {
+                self.note_unreadable(&[why]);
+                None
+            }
+        }
+    }
+
+    pub async fn copy_records(&mut self, sources: Option<&BTreeSet<SnapshotId>>) -> Option<Records> {
+        let read = match sources {
+            None => store::read_all::<CopyRecord>(self.cloud, store::COPIES).await,
+            Some(sources) => store::read_keys(self.cloud, sources.iter().map(store::copy_key).collect()).await,
+        };
+        let (found, unreadable) = self.note_records(read)?;
+        self.note_unreadable(&unreadable);
+        let copies = found.into_values().map(|read| (read.value.intent.source.clone(), read)).collect();
+        Some(Records { copies, hsm_copies: BTreeMap::new(), unreadable })
+    }
+
+    pub async fn hsm_copy_records(&mut self, into: &mut Records) -> Option<()> {
+        let read = store::read_all::<HsmCopyRecord>(self.cloud, store::HSM_COPIES).await;
+        let (found, unreadable) = self.note_records(read)?;
+        self.note_unreadable(&unreadable);
+        into.hsm_copies = found.into_values().map(|read| (read.value.intent.source.clone(), read)).collect();
+        into.unreadable.extend(unreadable);
+        Some(())
+    }
+
+    /// Copies that carry the fleet's tag in the DR region.
+    pub async fn dr_snapshots(&mut self) -> Option<Vec<Snapshot>> {
+        let region = self.config.dr_region.clone();
+        let answer = self.cloud.snapshots_tagged(&region, tag::FLEET, std::slice::from_ref(&self.config.fleet)).await;
+        self.note(&region, answer)
+    }
+
+    pub async fn source_snapshots(&mut self, volumes: &BTreeSet<VolumeId>) -> Option<Vec<Snapshot>> {
+        let region = self.config.source_region.clone();
+        let volumes: Vec<VolumeId> = volumes.iter().cloned().collect();
+        let answer = if volumes.is_empty() { Ok(Vec::new()) } else { self.cloud.snapshots_of(&region, &volumes).await };
+        let found = self.note(&region, answer)?;
+        // A copy is never a source: what came from another region does not go on to a third, or back (no A→B→A).
+        Some(found.into_iter().filter(|snapshot| !snapshot.tags.contains_key(tag::SOURCE_REGION)).collect())
+    }
+
+    pub async fn instances(&mut self) -> Option<Vec<FleetInstance>> {
+        let region = self.config.source_region.clone();
+        let answer = self.cloud.fleet_instances(&region, &self.config.fleet_tag).await;
+        let found = self.note(&region, answer)?;
+        if found.is_empty() {
+            let (key, value) = &self.config.fleet_tag;
+            let text = format!("no instance of {region} carries the tag `{key}={value}`");
+            self.outcome.say(Severity::Warning, Code::NO_FLEET, text);
+        }
+        Some(found)
+    }
+
+    /// Backups of the cluster in the source region.
+    pub async fn source_backups(&mut self) -> Option<Vec<HsmBackup>> {
+        let region = self.config.source_region.clone();
+        let answer = self.cloud.hsm_backups(&region, &self.config.cluster).await;
+        self.note(&region, answer)
+    }
+
+    /// Copies in the DR region. A copy keeps its cluster's id (`A§4.3`); those of the given sources are asked for as well, so
+    /// that nothing depends on it.
+    pub async fn dr_backups(&mut self, sources: &BTreeSet<BackupId>) -> Option<Vec<HsmBackup>> {
+        let region = self.config.dr_region.clone();
+        let of_cluster = self.cloud.hsm_backups(&region, &self.config.cluster).await;
+        let mut found = self.note(&region, of_cluster)?;
+        let seen: BTreeSet<BackupId> = found.iter().filter_map(|backup| backup.source_backup.clone()).collect();
+        let lacking: Vec<BackupId> = sources.difference(&seen).cloned().collect();
+        if !lacking.is_empty() {
+            let of_sources = self.cloud.hsm_copies(&region, &lacking).await;
+            let more = self.note(&region, of_sources)?;
+            let known: BTreeSet<BackupId> = found.iter().map(|backup| backup.id.clone()).collect();
+            found.extend(more.into_iter().filter(|backup| !known.contains(&backup.id)));
+        }
+        Some(found)
+    }
+
+    /// What each secret is for: the configuration's and those that the records name.
+    pub async fn secret_uses(&mut self) -> Vec<SecretUse> {
+        let mut uses = self.config.secrets.clone();
+        if let Some(Some(more)) = self.object::<Vec<SecretUse>>(store::SECRETS).await {
+            uses.extend(more.value);
+        }
+        uses.sort();
+        uses.dedup();
+        uses
+    }
+
+    /// One secret as a region has it. The inner `None`: there is no such secret there.
+    pub async fn secret(&mut self, region: &Region, arn: &SecretArn) -> Option<Option<Secret>> {
+        let answer = self.cloud.secret(region, arn).await;
+        self.note(region, answer)
+    }
+
+    pub async fn inventories(&mut self) -> Option<Vec<Inventory>> {
+        let read = store::read_all::<Inventory>(self.cloud, store::INVENTORIES).await;
+        let (found, unreadable) = self.note_records(read)?;
+        self.note_unreadable(&unreadable);
+        let mut inventories = Vec::new();
+        for (key, read) in found {
+            // An inventory is believed for the instance whose place it lies in, and for no other.
+            let place = store::parse_inventory_key(&key);
+            if place.is_some_and(|(instance, at)| instance == read.value.instance && at == read.value.taken_at) {
+                inventories.push(read.value);
+            } else {
+                let why = "it speaks of another instance or time than its key".to_owned();
+                self.note_unreadable(&[Unreadable { key, why }]);
+            }
+        }
+        Some(inventories)
+    }
+
+    pub fn note_strays(&mut self, strays: &[Stray]) {
+        for stray in strays {
+            let text =
+                format!("`{}` says it is a copy of `{}`, which nobody knows", stray.snapshot, printable(&stray.claims, 60));
+            self.outcome.say(Severity::Warning, Code::COPY_CLAIMED, text);
+        }
+    }
+
+    /// Addresses that the cluster's HSMs have or ever had. They change when an HSM is replaced, and an inventory may be older
+    /// than that; and the source region may be away. So what was seen once is kept.
+    async fn cluster_addresses(&mut self) -> Option<BTreeSet<String>> {
+        let region = self.config.source_region.clone();
+        let answer = self.cloud.hsm_addresses(&region, &self.config.cluster).await;
+        let now = self.note(&region, answer).flatten();
+        let known = self.object::<ClusterAddresses>(store::CLUSTER).await?;
+        let (mut addresses, etag) = match known {
+            Some(read) if read.value.cluster == self.config.cluster.as_str() => (read.value.addresses, Some(read.etag)),
+            Some(read) => (BTreeSet::new(), Some(read.etag)),
+            None => (BTreeSet::new(), None),
+        };
+        let before = addresses.len();
+        addresses.extend(now.iter().flatten().cloned());
+        if addresses.len() > before {
+            let value = ClusterAddresses { v: 1, cluster: self.config.cluster.to_string(), addresses: addresses.clone() };
+            let wrote = store::write(self.cloud, store::CLUSTER, &value, etag.as_deref()).await;
+            self.note_records(wrote);
+        }
+        (now.is_some() || !addresses.is_empty()).then_some(addresses)
+    }
+
+    /// Everything of both regions. `None`: the records cannot be read, and without them nothing can be said.
+    pub async fn world(&mut self) -> Option<World> {
+        let mut unasked = BTreeSet::new();
+        let mut records = self.copy_records(None).await?;
+        self.hsm_copy_records(&mut records).await?;
+        let inventories = self.inventories().await?;
+        if !records.unreadable.is_empty() {
+            unasked.insert(Ask::Records);
+        }
+        let instances = self.instances().await;
+        let volumes = volumes(instances.as_deref().unwrap_or_default(), &records, inventories.iter());
+        let source = match &instances {
+            // Without the instances it is not known which volumes there are beside the recorded ones.
+            None => None,
+            Some(_) => self.source_snapshots(&volumes).await,
+        };
+        if source.is_none() {
+            unasked.insert(Ask::SourceSnapshots);
+        }
+        let dr = self.dr_snapshots().await;
+        if dr.is_none() {
+            unasked.insert(Ask::DrSnapshots);
+        }
+        let dr = believed(dr.unwrap_or_default(), &records, &mut self.outcome);
+        let source_backups = self.source_backups().await;
+        if source_backups.is_none() {
+            unasked.insert(Ask::SourceBackups);
+        }
+        let dr_backups = self.dr_backups(&records.hsm_copies.keys().cloned().collect()).await;
+        if dr_backups.is_none() {
+            unasked.insert(Ask::DrBackups);
+        }
+        let uses = self.secret_uses().await;
+        let (mut secrets, mut of_source) = (Vec::new(), Vec::new());
+        let arns: BTreeSet<&SecretArn> = uses.iter().map(|one| &one.secret).collect();
+        let (source_region, dr_region) = (self.config.source_region.clone(), self.config.dr_region.clone());
+        for arn in arns {
+            if let Some(Some(secret)) = self.secret(&source_region, arn).await {
+                of_source.push(secret);
+            }
+            match self.secret(&dr_region, arn).await {
+                Some(secret) => secrets.extend(secret),
+                None => drop(unasked.insert(Ask::DrSecret(arn.clone()))),
+            }
+        }
+        secrets.extend(of_source.iter().cloned());
+        let keys: BTreeSet<KmsKeyArn> =
+            dr.iter().filter_map(|copy| copy.kms_key.clone()).chain([self.config.kms_key.clone()]).collect();
+        let mut kms: Vec<KmsKey> = Vec::new();
+        for key in &keys {
+            let answer = self.cloud.kms_key(&dr_region, key).await;
+            kms.extend(self.note(&dr_region, answer));
+        }
+        let cluster_addresses = self.cluster_addresses().await;
+        let snapshots = source.into_iter().flatten().chain(dr).collect();
+        let intents = records.copies.values().map(|read| read.value.intent.clone()).collect();
+        let (hosts, strays) = gather(&source_region, instances.unwrap_or_default(), snapshots, inventories, intents);
+        self.note_strays(&strays);
+        let common = Common {
+            now: self.now,
+            source_region,
+            dr_region,
+            cluster: self.config.cluster.clone(),
+            cluster_addresses,
+            backups: source_backups.into_iter().flatten().chain(dr_backups.into_iter().flatten()).collect(),
+            secrets,
+            uses,
+            kms,
+            hsm_copies: records.hsm_copies.values().map(|read| read.value.intent.clone()).collect(),
+            unasked,
+        };
+        Some(World { common, hosts, records, secrets: of_source })
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ClusterAddresses {
+    v: u8,
+    cluster: String,
+    addresses: BTreeSet<String>,
+}
+
+/// Volumes that are or were the fleet's: attached, recorded, or named by an inventory.
+pub fn volumes<'a>(
+    instances: &[FleetInstance],
+    records: &Records,
+    inventories: impl Iterator<Item = &'a Inventory>,
+) -> BTreeSet<VolumeId> {
+    let attached = instances.iter().flat_map(|instance| instance.volumes.values().cloned());
+    let recorded = records.copies.values().map(|read| read.value.intent.volume.clone());
+    let files = inventories.flat_map(|one| one.files.iter().chain(one.databases.iter().flat_map(|database| &database.files)));
+    let named = files.filter_map(|file| file.volume.clone());
+    attached.chain(recorded).chain(named).collect()
+}
+
+/// A copy that carries a token of ours while the record of that token knows another copy only claims to be it: the token is
+/// taken from it, so that it counts for what it is (H37).
+pub fn believed(mut copies: Vec<Snapshot>, records: &Records, outcome: &mut Outcome) -> Vec<Snapshot> {
+    let mut known: BTreeMap<&str, &SnapshotId> = BTreeMap::new();
+    for read in records.copies.values() {
+        known.extend(read.value.results.iter().map(|(token, came)| (token.as_str(), came.copy())));
+    }
+    for copy in &mut copies {
+        let Some(token) = copy.tags.get(tag::TOKEN) else { continue };
+        if let Some(other) = known.get(token.as_str())
+            && **other != copy.id
+        {
+            let text = format!("`{}` carries the token of `{other}`", copy.id);
+            outcome.say(Severity::Warning, Code::COPY_CLAIMED, text);
+            copy.tags.remove(tag::TOKEN);
+        }
+    }
+    copies
+}
