@@ -25,6 +25,9 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) deny check bans licenses sources
+	$(TARGET)/venv-lint/bin/cfn-lint infra/source.yaml infra/dr.yaml
+	LOG_LEVEL=ERROR $(TARGET)/venv-lint/bin/checkov --config-file infra/checkov.yaml
+	shellcheck infra/deploy tests/*.sh
 
 dist: tools
 	@./tests/tools.sh dist

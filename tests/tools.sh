@@ -22,10 +22,23 @@ debian() { # PROGRAM-OR-FILE PACKAGE
     fi
 }
 
+virtualenv() { # NAME PROBE PACKAGE...
+    local venv="${CARGO_TARGET_DIR:-target}/$1" probe=$2
+    shift 2
+    "$venv/bin/python" -c "$probe" 2>/dev/null && return 0
+    command -v python3 >/dev/null 2>&1 || die "missing python3"
+    echo "tde2hsm: installing $*" >&2
+    python3 -m venv "$venv" || die "could not make a virtual environment; install package python3-venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "$@" || die "could not install $*"
+}
+
+cd "$(dirname "$0")/.."
 command -v cargo >/dev/null 2>&1 || die "missing cargo; install Rust 1.95 or later from your distribution or rustup"
 
 case "${1:-}" in
 lint)
+    debian shellcheck shellcheck
+    virtualenv venv-lint "import cfnlint, checkov" "cfn-lint~=1.58" "checkov~=3.3"
     command -v cargo-deny >/dev/null 2>&1 || cargo install --locked --version "^0.20" cargo-deny >&2 || cargo install --locked cargo-deny >&2 || die "could not install cargo-deny; run: cargo install cargo-deny"
     ;;
 dist)

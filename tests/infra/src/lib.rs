@@ -23,6 +23,17 @@ pub fn root() -> PathBuf {
     here().join("../..")
 }
 
+/// The account that everything is deployed to; also the key by which MiniStack knows it.
+pub const ACCOUNT: &str = "123456789012";
+
+/// A function's archive with one program in it.
+pub fn archive(program: &Path, zip: &Path) -> Result<()> {
+    let text = "import sys, zipfile; zipfile.ZipFile(sys.argv[2], 'w', zipfile.ZIP_DEFLATED, compresslevel=1).write(sys.argv[1], 'bootstrap')";
+    let output = Command::new("python3").args(["-c", text]).arg(program).arg(zip).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
 /// Who makes something of the templates. The versions are fixed, since the lists of what they lack are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
@@ -44,9 +55,11 @@ impl Who {
         };
         match self {
             Who::Moto => virtualenv("venv-moto", &exact("moto", "5.2.5"), &["moto[server]==5.2.5", "boto3", "pyyaml"]),
-            Who::MiniStack => {
-                virtualenv("venv-ministack", &exact("ministack", "1.5.33"), &["ministack==1.5.33", "boto3", "pyyaml"])
-            }
+            Who::MiniStack => virtualenv(
+                "venv-ministack",
+                &(exact("ministack", "1.5.33") + ", awscli"),
+                &["ministack==1.5.33", "awscli", "boto3", "pyyaml"],
+            ),
         }
     }
 

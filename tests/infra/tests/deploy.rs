@@ -1,0 +1,218 @@
+//! `infra/deploy` as a person runs it: refusals before any call, a look that changes nothing, then both stacks, with the real
+//! command line of AWS against MiniStack.
+
+use anyhow::{Context as _, Result, ensure};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tde2hsm_conformance::programs;
+use tde2hsm_infra::{ACCOUNT, Server, Who, archive, root};
+
+const SECRET: &str = "SecretArns=arn:aws:secretsmanager:eu-central-1:123456789012:secret:hsm/crypto-user-AbCdEf";
+const FLEET: &str = "Fleet=bank\nFleetTagKey=tde2hsm\nFleetTagValue=bank\nCluster=cluster-abcdefghijk\n";
+const DR: &str = "# the second region\nSourceRegion=eu-central-1\nDrillZones=eu-west-1a,eu-west-1b\n\
+SecretsKeyArns=arn:aws:kms:eu-west-1:123456789012:key/5f1c2a52-7f1e-4c4e-9a37-1d1b4b4d5e12\n\
+DrillOperatorArns=arn:aws:iam::123456789012:role/recovery\nArtifactBucket=tde2hsm-artefacts-dr\n";
+const SOURCE: &str = "DrRegion=eu-west-1\nDocumentVersion=3\n\
+DocumentHash=abababababababababababababababababababababababababababababababab\n\
+SourceKmsKeyArns=arn:aws:kms:eu-central-1:123456789012:key/5f1c2a52-7f1e-4c4e-9a37-1d1b4b4d5e11\n";
+
+/// A `dist` with the debug program in each function's archive.
+fn dist(dir: &Path) -> Result<PathBuf> {
+    let dist = dir.join("dist");
+    fs::create_dir_all(dist.join("lambdas"))?;
+    fs::create_dir_all(dist.join("templates"))?;
+    let mut files = Vec::new();
+    for name in ["copy-snapshots", "copy-hsm-backups", "settle-copies", "expire-copies", "audit-recovery"] {
+        archive(&programs()?.join("bootstrap"), &dist.join(format!("lambdas/{name}.zip")))?;
+        files.push(format!("lambdas/{name}.zip"));
+    }
+    for name in ["source", "dr"] {
+        fs::copy(root().join(format!("infra/{name}.yaml")), dist.join(format!("templates/{name}.yaml")))?;
+        files.push(format!("templates/{name}.yaml"));
+    }
+    let sums = Command::new("sha256sum").args(&files).current_dir(&dist).output()?;
+    ensure!(sums.status.success(), "sha256sum");
+    fs::write(dist.join("SHA256SUMS"), sums.stdout)?;
+    Ok(dist)
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn deploy(path: &Path, endpoint: &str, args: &[&str]) -> Result<Output> {
+    let paths = std::env::join_paths(
+        std::iter::once(path.to_owned()).chain(std::env::split_paths(&std::env::var_os("PATH").context("PATH")?)),
+    )?;
+    let mut command = Command::new(root().join("infra/deploy"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+        command.env_remove(name);
+    }
+    command.args(args).env("PATH", paths).env("AWS_ENDPOINT_URL", endpoint).env("AWS_ACCESS_KEY_ID", ACCOUNT);
+    command.env("AWS_SECRET_ACCESS_KEY", "secret").env("AWS_CONFIG_FILE", "/dev/null").stdin(Stdio::null());
+    Ok(command.output()?)
+}
+
+#[test]
+fn what_is_wrong_is_refused_before_any_call() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let dist = dist(dir.path())?.display().to_string();
+    // An `aws` that only notes that it was called.
+    let (bin, calls) = (dir.path().join("bin"), dir.path().join("calls"));
+    fs::create_dir(&bin)?;
+    fs::write(bin.join("aws"), format!("#!/bin/sh\necho \"$@\" >>{}\nexit 1\n", calls.display()))?;
+    fs::set_permissions(bin.join("aws"), fs::Permissions::from_mode(0o755))?;
+    let file = |name: &str, text: &str| -> Result<String> {
+        let path = dir.path().join(name);
+        fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    };
+    let right = file("right", &format!("{FLEET}{DR}{SECRET}\n"))?;
+    let cut = file("cut", &format!("{FLEET}{DR}{SECRET}\nno value\n"))?;
+    let twice = file("twice", &format!("{FLEET}{DR}{SECRET}\nFleet=other\n"))?;
+    let unknown = file("unknown", &format!("{FLEET}{DR}{SECRET}\nRpoMinute=5\n"))?;
+    let without = file("without", FLEET)?;
+    let base = ["--region", "eu-west-1", "--code-bucket", "b", "--dist", &dist];
+    let dr = |rest: &[&str]| -> Vec<String> { [&["dr"], &base[..], rest].concat().iter().map(|s| s.to_string()).collect() };
+    let words = |words: &[&str]| -> Vec<String> { words.iter().map(|s| s.to_string()).collect() };
+    let cases: Vec<(Vec<String>, i32, &str)> = vec![
+        (words(&[]), 64, "the first word is"),
+        (words(&["both"]), 64, "the first word is"),
+        (words(&["dr", "--region", "eu-west-1"]), 64, "--code-bucket is missing"),
+        (words(&["dr", "--code-bucket", "b", "--parameters", &right]), 64, "--region is missing"),
+        (dr(&[]), 64, "--parameters is missing"),
+        (dr(&["--parameters"]), 64, "wants a value"),
+        (dr(&["--parameters", &right, "--force"]), 64, "`--force` is not an option"),
+        (dr(&["--parameters", "/nonexistent"]), 66, "cannot read"),
+        (dr(&["--parameters", &cut]), 65, "is not NAME=VALUE"),
+        (dr(&["--parameters", &twice]), 65, "gives Fleet a second time"),
+        (dr(&["--parameters", &unknown]), 65, "has no parameter RpoMinute"),
+        (dr(&["--parameters", &without]), 65, "does not give SourceRegion"),
+        (dr(&["--parameters", &right, "--region", "eu-central-1"]), 65, "are both eu-central-1"),
+        (dr(&["--parameters", &right, "--dist", "/nonexistent"]), 66, "run `make dist` first"),
+    ];
+    for (args, code, says) in &cases {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let output = deploy(&bin, "http://127.0.0.1:1", &args)?;
+        ensure!(output.status.code() == Some(*code), "{args:?}: {}\n{}", output.status, text(&output));
+        ensure!(text(&output).contains(says), "{args:?} does not say `{says}`:\n{}", text(&output));
+        ensure!(!calls.exists(), "{args:?} called aws {}", fs::read_to_string(&calls)?);
+    }
+    // One byte more in one archive, and the same command that would have gone on.
+    let args = dr(&["--parameters", &right]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let zip = Path::new(&dist).join("lambdas/settle-copies.zip");
+    let mut bytes = fs::read(&zip)?;
+    bytes.push(0);
+    fs::write(&zip, &bytes)?;
+    let output = deploy(&bin, "http://127.0.0.1:1", &args)?;
+    ensure!(output.status.code() == Some(65) && text(&output).contains("is not what `make dist` made"), "{}", text(&output));
+    ensure!(!calls.exists(), "a changed archive got as far as a call");
+    bytes.pop();
+    fs::write(&zip, &bytes)?;
+    let output = deploy(&bin, "http://127.0.0.1:1", &args)?;
+    ensure!(!output.status.success() && calls.exists(), "the right command called nothing:\n{}", text(&output));
+    Ok(())
+}
+
+#[test]
+fn both_stacks_are_looked_at_then_made_from_what_was_built() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let dist = dist(dir.path())?.display().to_string();
+    let server = Server::up(Who::MiniStack, dir.path(), &[])?;
+    let bin = Who::MiniStack.python()?.parent().context("a directory")?.to_owned();
+    let (dr_file, source_file) = (dir.path().join("dr"), dir.path().join("source"));
+    fs::write(&dr_file, format!("{FLEET}{DR}{SECRET}\n"))?;
+    fs::write(&source_file, format!("{FLEET}{SOURCE}{SECRET}\n"))?;
+    let aws = |region: &str, args: &[&str]| -> Result<String> {
+        let mut command = Command::new(bin.join("aws"));
+        command.args(["--region", region, "--endpoint-url", &server.endpoint, "--output", "text"]).args(args);
+        command.env("AWS_ACCESS_KEY_ID", ACCOUNT).env("AWS_SECRET_ACCESS_KEY", "secret").env("AWS_CONFIG_FILE", "/dev/null");
+        let output = command.output()?;
+        ensure!(output.status.success(), "aws {args:?}: {}", text(&output));
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    };
+    for region in ["eu-west-1", "eu-central-1"] {
+        let place = format!("LocationConstraint={region}");
+        let bucket = format!("code-{region}");
+        aws(region, &["s3api", "create-bucket", "--bucket", &bucket, "--create-bucket-configuration", &place])?;
+    }
+    let dr_file = dr_file.display().to_string();
+    let source_file = source_file.display().to_string();
+    let dr = ["dr", "--region", "eu-west-1", "--code-bucket", "code-eu-west-1", "--parameters", &dr_file, "--dist", &dist];
+    let source = [
+        "source",
+        "--region",
+        "eu-central-1",
+        "--code-bucket",
+        "code-eu-central-1",
+        "--parameters",
+        &source_file,
+        "--dist",
+        &dist,
+    ];
+    let execute = |args: &[&str]| deploy(&bin, &server.endpoint, &[args, &["--execute"]].concat());
+
+    let output = deploy(&bin, &server.endpoint, &dr)?;
+    ensure!(text(&output).contains("is not versioned"), "an unversioned bucket for code passed:\n{}", text(&output));
+    for region in ["eu-west-1", "eu-central-1"] {
+        let bucket = format!("code-{region}");
+        aws(region, &["s3api", "put-bucket-versioning", "--bucket", &bucket, "--versioning-configuration", "Status=Enabled"])?;
+    }
+    let output = execute(&source)?;
+    ensure!(!output.status.success(), "source was deployed before dr:\n{}", text(&output));
+
+    let output = deploy(&bin, &server.endpoint, &dr)?;
+    ensure!(output.status.success() && text(&output).contains("nothing was changed"), "{}", text(&output));
+    ensure!(text(&output).contains("AuditRecovery"), "the change set does not name what it makes:\n{}", text(&output));
+    let functions = ["lambda", "list-functions", "--query", "Functions[].[FunctionName,CodeSha256]"];
+    ensure!(aws("eu-west-1", &functions)?.is_empty(), "a look made something");
+
+    let output = execute(&dr)?;
+    ensure!(output.status.success(), "{}", text(&output));
+    let output = execute(&source)?;
+    ensure!(
+        text(&output).contains("is not replicated to eu-west-1") || text(&output).contains("ResourceNotFound"),
+        "a secret that is not in the DR region passed:\n{}",
+        text(&output)
+    );
+    let create = ["secretsmanager", "create-secret", "--name", "hsm/crypto-user", "--secret-string", "x", "--query", "ARN"];
+    let arn = aws("eu-central-1", &create)?;
+    let replica = ["--secret-id", &arn, "--add-replica-regions", "Region=eu-west-1"];
+    aws("eu-central-1", &[&["secretsmanager", "replicate-secret-to-regions"][..], &replica].concat())?;
+    fs::write(&source_file, format!("{FLEET}{SOURCE}SecretArns={arn}\n"))?;
+    let output = execute(&source)?;
+    ensure!(output.status.success(), "{}", text(&output));
+
+    let want = Command::new("sh")
+        .args(["-c", "openssl dgst -sha256 -binary \"$0\" | base64 -w0"])
+        .arg(Path::new(&dist).join("lambdas/copy-snapshots.zip"))
+        .output()?;
+    let want = String::from_utf8(want.stdout)?;
+    let mut made: Vec<String> = Vec::new();
+    for region in ["eu-west-1", "eu-central-1"] {
+        for line in aws(region, &functions)?.lines() {
+            let (name, digest) = line.split_once('\t').context("name and digest")?;
+            ensure!(digest == want, "{name} runs another code than was built");
+            made.push(name.to_owned());
+        }
+    }
+    made.sort();
+    ensure!(
+        made == [
+            "tde2hsm-audit-recovery",
+            "tde2hsm-copy-hsm-backups",
+            "tde2hsm-copy-snapshots",
+            "tde2hsm-expire-copies",
+            "tde2hsm-settle-copies"
+        ],
+        "{made:?}"
+    );
+    // What source needs of dr came from dr's outputs.
+    let environment = ["lambda", "get-function-configuration", "--function-name", "tde2hsm-copy-snapshots", "--query"];
+    let bucket = aws("eu-central-1", &[&environment[..], &["Environment.Variables.TDE2HSM_RECORDS_BUCKET"]].concat())?;
+    ensure!(bucket == format!("tde2hsm-records-{ACCOUNT}-eu-west-1"), "{bucket}");
+    Ok(())
+}
