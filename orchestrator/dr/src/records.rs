@@ -30,6 +30,9 @@ pub struct CopyIntent {
     pub attempts: Vec<Attempt>,
     /// Versions of the keystore passwords when the set was taken (H42).
     pub secrets: Vec<SecretAt>,
+    /// When retention let the copy go: it is not made again.
+    #[serde(default)]
+    pub expired: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +54,9 @@ pub struct HsmCopyIntent {
     pub attempts: Vec<Attempt>,
     /// Versions of the crypto users' secrets when the backup was made (H42).
     pub secrets: Vec<SecretAt>,
+    /// We marked the source NeverExpires, so we may take the mark away again (H45).
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// A secret at a moment. Made by [`crate::secrets::at`] while the versions of that time can still be seen.

@@ -292,51 +292,34 @@ impl<'a> Judge<'a> {
             held
         });
         let alone = sets.len() == 1;
-        let databases: Vec<(Option<Timestamp>, Option<Timestamp>, Vec<DatabasePoint>)> = sets
+        let databases: Vec<Vec<DatabasePoint>> = sets
             .iter()
             .map(|set| {
-                let mut before = None;
-                let mut after = None;
-                let databases = all
-                    .iter()
-                    .map(|looks| {
-                        let case = Case {
-                            judge: self,
-                            host,
-                            set,
-                            keys: &keys,
-                            sid: looks.sid,
-                            before: looks.before(set.first),
-                            after: looks.after(set.last),
-                            elsewhere: &held,
-                            alone,
-                        };
-                        before = before.max(case.before.map(|look| look.inventory.taken_at));
-                        let taken = case.after.map(|look| look.inventory.taken_at);
-                        after = match (after, taken) {
-                            (Some(a), Some(b)) => Some(std::cmp::min::<Timestamp>(a, b)),
-                            (a, b) => a.or(b),
-                        };
-                        DatabasePoint { sid: looks.sid.clone(), dbid: looks.dbid, verdict: case.verdict() }
-                    })
-                    .collect();
-                (before, after, databases)
+                let of = |looks: &Looks<'_>| {
+                    let (before, after) = (looks.before(set.first), looks.after(set.last));
+                    let (sid, keys) = (looks.sid, &keys);
+                    let case = Case { judge: self, host, set, keys, sid, before, after, elsewhere: &held, alone };
+                    DatabasePoint {
+                        sid: sid.clone(),
+                        dbid: looks.dbid,
+                        before: before.map(|look| look.inventory.taken_at),
+                        after: after.map(|look| look.inventory.taken_at),
+                        verdict: case.verdict(),
+                    }
+                };
+                all.iter().map(of).collect()
             })
             .collect();
-        sets.into_iter()
-            .zip(databases)
-            .map(|(set, (before, after, databases))| Point {
-                instance: host.instance.clone(),
-                taken: set.first,
-                consistency: set.consistency.over(set.first == set.last).unwrap_or(Consistency::None),
-                set: set.id,
-                before,
-                after,
-                parts: set.parts,
-                held: set.held,
-                databases,
-            })
-            .collect()
+        let point = |(set, databases): (Set<'_>, Vec<DatabasePoint>)| Point {
+            instance: host.instance.clone(),
+            taken: set.first,
+            consistency: set.consistency.over(set.first == set.last).unwrap_or(Consistency::None),
+            set: set.id,
+            parts: set.parts,
+            held: set.held,
+            databases,
+        };
+        sets.into_iter().zip(databases).map(point).collect()
     }
 
     fn note_keys(
@@ -376,6 +359,11 @@ impl<'a> Judge<'a> {
             place(keys.entry((&database.sid, need.key)).or_default(), need.store);
         }
     }
+}
+
+/// Files that a database without a key in their store opens without.
+fn only_for_keys(what: FileKind) -> bool {
+    matches!(what, FileKind::KeystoreDir | FileKind::Provider | FileKind::CloudHsmClient)
 }
 
 fn widen(span: &mut Option<(Timestamp, Timestamp)>, at: Option<Timestamp>) {
@@ -571,20 +559,14 @@ impl<'a> Case<'_, 'a> {
             }
         }
         for ((what, path, ephemeral), count) in &places.nowhere {
-            // Needed only where a key in it is; see `keystore`.
-            if *what == FileKind::KeystoreDir {
+            if only_for_keys(*what) {
                 continue;
             }
-            let (what, path) = (*what, (*path).to_owned());
-            if *ephemeral && *count >= places.looks {
-                found.causes.insert(Cause::FileOnNoVolume { what, path });
-            } else {
-                found.unknowns.insert(Unknown::FilePlace { what, path });
-            }
+            self.nowhere(*what, path, *ephemeral && *count >= places.looks, found);
         }
         let mut starts = BTreeSet::new();
         for (volume, files) in &places.files {
-            if files.iter().all(|file| file.what == FileKind::KeystoreDir) {
+            if files.iter().all(|file| only_for_keys(file.what)) {
                 continue;
             }
             starts.extend(self.part(volume).map(|part| part.started));
@@ -693,6 +675,7 @@ impl<'a> Case<'_, 'a> {
             }
         }
         if !cluster.is_empty() {
+            self.client(places, found);
             self.hsm(&cluster, found);
             found.hsm_keys = cluster.all().collect();
         }
@@ -779,6 +762,28 @@ impl<'a> Case<'_, 'a> {
                     None => other.made.is_some(),
                 }
             })
+    }
+
+    /// The library and the client's configuration are needed where a key of the HSM is.
+    fn client(&self, places: &Places<'_>, found: &mut Found) {
+        let of_client = |what: FileKind| matches!(what, FileKind::Provider | FileKind::CloudHsmClient);
+        for (volume, files) in &places.files {
+            // What lies beside other files was looked at with them.
+            if files.iter().any(|file| of_client(file.what)) && files.iter().all(|file| only_for_keys(file.what)) {
+                self.volume(volume, files, places.sure.contains(volume), found);
+            }
+        }
+        for ((what, path, ephemeral), count) in places.nowhere.iter().filter(|((what, ..), _)| of_client(*what)) {
+            self.nowhere(*what, path, *ephemeral && *count >= places.looks, found);
+        }
+    }
+
+    fn nowhere(&self, what: FileKind, path: &str, lost: bool, found: &mut Found) {
+        let path = path.to_owned();
+        match lost {
+            true => drop(found.causes.insert(Cause::FileOnNoVolume { what, path })),
+            false => drop(found.unknowns.insert(Unknown::FilePlace { what, path })),
+        }
     }
 
     fn hsm(&self, need: &Need, found: &mut Found) {

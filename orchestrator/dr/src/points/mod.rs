@@ -105,9 +105,6 @@ pub struct Point {
     /// The earliest StartTime of the set.
     pub taken: Timestamp,
     pub consistency: Consistency,
-    /// The inventories around it, by the time they were taken.
-    pub before: Option<Timestamp>,
-    pub after: Option<Timestamp>,
     pub parts: Vec<Part>,
     /// Somebody holds it: a part or its source carries the tag.
     pub held: bool,
@@ -125,6 +122,8 @@ pub struct Part {
     pub size_gib: u32,
     /// `None`: it is no longer there, or the source region cannot be asked.
     pub source_state: Option<SnapshotState>,
+    /// The source lies in the archive tier.
+    pub source_archived: bool,
     /// The copy that counts.
     pub copy: Option<PartCopy>,
     /// Other copies of it: twice made, failed, or claimed by a tag alone.
@@ -139,6 +138,7 @@ pub struct PartCopy {
     pub kms_key: Option<KmsKeyArn>,
     pub archived: bool,
     pub started: Timestamp,
+    pub completed: Option<Timestamp>,
     pub maker: Maker,
 }
 
@@ -159,6 +159,9 @@ pub enum Maker {
 pub struct DatabasePoint {
     pub sid: Sid,
     pub dbid: Option<u64>,
+    /// The inventories that the verdict leans on, by the time they were taken.
+    pub before: Option<Timestamp>,
+    pub after: Option<Timestamp>,
     pub verdict: Verdict,
 }
 
@@ -192,6 +195,20 @@ pub struct BackupChoice {
     pub id: BackupId,
     pub source: Option<BackupId>,
     pub created: Timestamp,
+}
+
+impl Part {
+    /// Its copy is finished, whatever else may be wrong with it.
+    pub fn copied(&self) -> bool {
+        self.copy.as_ref().is_some_and(|copy| copy.state == SnapshotState::Completed)
+    }
+}
+
+impl Point {
+    /// Every volume of the set is in the DR region.
+    pub fn copied(&self) -> bool {
+        self.parts.iter().all(Part::copied)
+    }
 }
 
 impl Verdict {

@@ -151,6 +151,7 @@ pub(super) fn sets<'a>(common: &Common, kms: &HashMap<&KmsKeyArn, KmsState>, hos
                     started: source.started,
                     size_gib: source.size_gib,
                     source_state: source.snapshot.map(|s| s.state),
+                    source_archived: source.snapshot.is_some_and(|s| s.archived),
                     copy,
                     others: made,
                 });
@@ -179,6 +180,7 @@ fn part_copy(copy: &Snapshot, source: &Source<'_>) -> PartCopy {
         kms_key: copy.kms_key.clone(),
         archived: copy.archived,
         started: copy.started,
+        completed: copy.completed,
         maker,
     }
 }
