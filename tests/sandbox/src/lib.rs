@@ -21,6 +21,7 @@ pub mod package;
 pub mod recovery;
 pub mod s3;
 pub mod sandbox;
+pub mod template;
 pub mod tokens;
 pub mod userns;
 pub mod verify;
