@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use tde2hsm_protocol::{AccountId, ClusterId, Digest, InstanceId, Region, SecretArn, SecretVersion, Timestamp};
+use tde2hsm_protocol::{AccountId, BackupId, ClusterId, Digest, InstanceId, Region, SecretArn, SecretVersion, Timestamp};
 
 /// Everything `plan` needs to know of the cloud.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +119,24 @@ pub struct Hsm {
     pub state: String,
     pub az: Option<String>,
     pub ip: Option<IpAddr>,
+}
+
+/// From DescribeBackups in the cluster's own region (`A§4.3`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    pub id: BackupId,
+    /// As AWS spells it: `CREATE_IN_PROGRESS`, `READY`, …
+    pub state: String,
+    /// When it was begun, on AWS's clock.
+    pub created: Timestamp,
+}
+
+/// From DescribeBackups in the second region: a copy names its source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupCopy {
+    pub id: BackupId,
+    pub source: BackupId,
+    pub state: String,
 }
 
 /// From DescribeSecret: never a value.

@@ -11,19 +11,21 @@
 
 mod apply;
 mod decide;
+mod protect;
 mod status;
 
-use crate::facts::Cluster;
+use crate::facts::{Backup, BackupCopy, Cluster};
 use crate::plan::{Plan, Window};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use tde2hsm_protocol::{
-    CampaignId, Code, DatabaseReport, Digest, Direction, Generation, HostJournal, InstanceId, LoginResult, OperationId, Order,
-    OrderToken, Report, SecretRef, SecretVersion, Segment, ShortDigest, Sid, Step, Timestamp, Work,
+    CampaignId, Code, DatabaseReport, Digest, Direction, Generation, HostJournal, HsmId, InstanceId, LoginResult, OperationId,
+    Order, OrderToken, Region, Report, SecretRef, SecretVersion, Segment, ShortDigest, Sid, Step, Timestamp, Work,
 };
 
+pub use protect::{HsmIntent, Protected, Protection, WaveProtection};
 pub use status::{HostStatus, Standing, Summary, Why};
 pub use tde2hsm_protocol::Fetch;
 
@@ -78,6 +80,9 @@ pub enum EventKind {
         instance: InstanceId,
         operation: OperationId,
         report: Box<Report>,
+        /// When it was read, on AWS's clock, where that is known: backups bear times of no other (H8).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        aws_at: Option<Timestamp>,
     },
     /// An invocation of the order reached a terminal status without a readable report.
     InvocationEnded {
@@ -92,6 +97,47 @@ pub enum EventKind {
     },
     /// The cluster could not be described, or is not there.
     ClusterUnknown {
+        why: String,
+    },
+    /// Backups of the cluster that were begun after the time that was asked for, and their copies in the second region.
+    ProtectionObserved {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        aws_at: Option<Timestamp>,
+        backups: Vec<Backup>,
+        copies: Vec<BackupCopy>,
+    },
+    ProtectionUnknown {
+        why: String,
+    },
+    /// Backups were asked to be copied into the second region; what came of it is seen there.
+    BackupsCopied {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failed: Option<String>,
+    },
+    /// Before CreateHsm; taken as it is from [`Decision::AddHsm`].
+    HsmIntended(HsmIntent),
+    HsmAdded {
+        hsm: HsmId,
+    },
+    /// AWS refused CreateHsm, or it never left this machine.
+    HsmNotAdded {
+        why: String,
+    },
+    /// The answer of CreateHsm was lost.
+    HsmAmbiguous {
+        why: String,
+    },
+    /// Before DeleteHsm of the one that [`EventKind::HsmAdded`] names.
+    HsmRemovalIntended {
+        hsm: HsmId,
+    },
+    /// DeleteHsm was accepted; that it is gone is seen.
+    HsmRemovalAccepted {
+        hsm: HsmId,
+    },
+    /// AWS refused DeleteHsm, or it never left this machine.
+    HsmNotRemoved {
+        hsm: HsmId,
         why: String,
     },
     /// The operator approved an undo plan for these hosts (H30).
@@ -218,7 +264,7 @@ pub struct UndoHost {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum End {
-    /// Every host is done.
+    /// Every host is done, and the keys of the last wave are in a backup, unless the plan leaves that gate out.
     Done,
     /// Every host is undone.
     Undone,
@@ -229,6 +275,9 @@ pub enum End {
     /// A password was refused (H10).
     LoginRefused,
     WindowClosed,
+    /// Keys are not known to be in a backup, or an HSM that was added for one is not known to be gone (H8). No further wave
+    /// was begun.
+    Unprotected,
     /// A newer generation drives this campaign (H32).
     Superseded,
 }
@@ -239,6 +288,21 @@ pub enum Decision {
     /// DescribeClusters; answer with `ClusterObserved` or `ClusterUnknown`.
     ObserveCluster,
     Send(Box<SendOrder>),
+    /// DescribeBackups of the cluster, begun after this on AWS's clock, and of their copies in the second region; answer
+    /// with `ProtectionObserved` or `ProtectionUnknown`.
+    ObserveProtection {
+        second: Option<Region>,
+        after: Timestamp,
+    },
+    /// Have READY backups copied into the second region, which may be asked for any number of times; answer with
+    /// `BackupsCopied`.
+    CopyBackups,
+    /// CreateHsm, once; answer with `HsmAdded`, `HsmNotAdded` or `HsmAmbiguous`.
+    AddHsm(HsmIntent),
+    /// DeleteHsm; answer with `HsmRemovalAccepted` or `HsmNotRemoved`, or with nothing where the answer was lost.
+    RemoveHsm {
+        hsm: HsmId,
+    },
     /// ListCommands from `since`; answer with `CommandFound` or `CommandNotFound`.
     FindCommand {
         token: OrderToken,
@@ -327,6 +391,8 @@ struct Core {
     /// Reports that were not believed (H36).
     disbelieved: u32,
     superseded: bool,
+    #[serde(default)]
+    guard: protect::Guard,
     end: Option<End>,
 }
 

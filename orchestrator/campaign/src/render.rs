@@ -1,6 +1,6 @@
 //! A plan as people read it.
 
-use crate::fleet::OnFailure;
+use crate::fleet::{OnFailure, ProtectMode};
 use crate::plan::{ConfigurationStyle, DatabasePlan, HostPlan, Plan, SecretPurpose};
 use crate::rules::Finding;
 use std::fmt::Write as _;
@@ -104,6 +104,8 @@ fn write(plan: &Plan, out: &mut String) -> std::fmt::Result {
         span(plan.policy.poll_seconds)
     )?;
 
+    write_protect(plan, out)?;
+
     writeln!(out, "\nHosts")?;
     for host in &plan.hosts {
         write_host(host, undo, out)?;
@@ -148,6 +150,30 @@ fn write(plan: &Plan, out: &mut String) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+fn write_protect(plan: &Plan, out: &mut String) -> std::fmt::Result {
+    let Some(protect) = &plan.protect else { return Ok(()) };
+    if protect.mode == ProtectMode::Off {
+        return writeln!(out, "  NOBODY WAITS for a backup of the new keys: until there is one they lie in the live HSMs alone");
+    }
+    let copied = protect.second.as_ref().map_or_else(String::new, |second| format!(" and its copy in {}", second.region));
+    writeln!(
+        out,
+        "  no wave begins, and nothing is done, before an HSM backup with the keys of the wave before is READY{copied}"
+    )?;
+    match protect.mode {
+        ProtectMode::Force => {
+            let waves = plan.waves.expected.len();
+            writeln!(
+                out,
+                "  for it one HSM is added and removed again, once a wave: {}, each billed by the hour, an hour at least",
+                many(waves, "HSM")
+            )?;
+        }
+        _ => writeln!(out, "  CloudHSM makes one by itself at least every 24 h")?,
+    }
+    writeln!(out, "  after {} without it the campaign ends unprotected, and says so", span(protect.wait_seconds))
 }
 
 fn each(plan: &Plan) -> impl Iterator<Item = (&HostPlan, &DatabasePlan)> {

@@ -227,6 +227,8 @@ const RULES: &[Rule] = &[
     rule(Code::CLUSTER_CHANGING, Error, Warns, OfCluster(cloud::cluster_changing)),
     rule(Code::CLUSTER_ROLLBACK, Error, Warns, OfCluster(cloud::cluster_rollback)),
     rule(Code::ESCROW_UNNAMED, Error, Do, OfFleet(cloud::escrow_unnamed)),
+    rule(Code::PROTECT_OFF, Warning, Do, OfFleet(cloud::protect_off)),
+    rule(Code::PROTECT_ONE_REGION, Warning, Do, OfFleet(cloud::protect_one_region)),
     rule(Code::DOCUMENT_FACTS, Error, Both, OfFleet(cloud::document_facts)),
     rule(Code::SECRET_MISSING, Error, Warns, OfFleet(cloud::secret_missing)),
     rule(Code::SECRET_FOREIGN, Error, Both, OfFleet(cloud::secret_foreign)),

@@ -203,3 +203,17 @@ fn h30_the_plan_to_undo_names_the_same_databases_with_the_directions_swapped() {
     let one = plan::build(&PlanInput { only: &only, ..input }).expect("plans");
     assert_eq!(one.hosts.len(), 1);
 }
+
+#[test]
+fn h08_the_plan_says_what_a_wave_waits_for_and_what_it_costs() {
+    let text = |protect: &str| {
+        let fleet = FLEET.replace("[waves]", &format!("{protect}\n[waves]"));
+        render::plan(&plan_of(&fleet, &facts(2), &surveys(2)))
+    };
+    let wait = text("[protect]\nwait_hours = 6");
+    assert!(wait.contains("READY and its copy in us-west-2") && wait.contains("after 6 h without it"), "{wait}");
+    let force = text("[protect]\nmode = \"force\"");
+    assert!(force.contains("one HSM is added and removed again, once a wave: 2 HSMs, each billed by the hour"), "{force}");
+    let off = text("[protect]\nmode = \"off\"");
+    assert!(off.contains("NOBODY WAITS for a backup of the new keys") && off.contains("TDE0870 warning"), "{off}");
+}

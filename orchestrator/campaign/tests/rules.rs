@@ -73,6 +73,11 @@ const CASES: &[(Code, Severity, Plant)] = &[
         w.fleet = w.fleet.replace("[escrow]\nprefix = \"tde/escrow\"\nreplica_regions = [\"us-west-2\"]\n", "");
     }),
     (Code::ESCROW_UNNAMED, Severity::Warning, |w| w.fleet = w.fleet.replace("[\"us-west-2\"]", "[]")),
+    (Code::PROTECT_OFF, Severity::Warning, |w| w.fleet = w.fleet.replace("[waves]", "[protect]\nmode = \"off\"\n[waves]")),
+    (Code::PROTECT_ONE_REGION, Severity::Warning, |w| {
+        let (from, to) = (w.fleet.find("[dr]").expect("there"), w.fleet.find("[[targets]]").expect("there"));
+        w.fleet.replace_range(from..to, "");
+    }),
     (Code::DOCUMENT_FACTS, Severity::Error, |w| w.facts.document = None),
     (Code::SECRET_MISSING, Severity::Error, |w| w.facts.secrets.retain(|s| s.arn != arn("old-hsm"))),
     (Code::SECRET_MISSING, Severity::Error, |w| w.facts.secrets[1].deleted = true),

@@ -10,7 +10,12 @@ use tde2hsm_campaign::reducer::*;
 use tde2hsm_protocol::*;
 
 fn plan(hosts: usize, concurrency: u16, budget: u16, on_failure: &str) -> Plan {
+    guarded(hosts, concurrency, budget, on_failure, "off")
+}
+
+fn guarded(hosts: usize, concurrency: u16, budget: u16, on_failure: &str, protect: &str) -> Plan {
     let text = FLEET
+        .replace("[waves]", &format!("[protect]\nmode = \"{protect}\"\n[waves]"))
         .replace("concurrency = 4", &format!("concurrency = {concurrency}"))
         .replace("budget = 4", &format!("budget = {budget}"))
         .replace(
@@ -25,6 +30,10 @@ fn plan(hosts: usize, concurrency: u16, budget: u16, on_failure: &str) -> Plan {
         })
         .collect();
     plan_of(&text, &facts(hosts), &surveys)
+}
+
+fn mode(seed: u64) -> &'static str {
+    ["off", "wait", "force", "force"][(seed % 4) as usize]
 }
 
 fn secret(name: &str, n: u32) -> SecretRef {
@@ -368,7 +377,7 @@ proptest! {
     fn inv9_inv10_undo_at_any_moment_of_any_night_brings_every_host_back(
         seed in any::<u64>(), hosts in 1usize..7, stop in 0u32..80,
     ) {
-        let mut sim = Sim::new(plan(hosts, 3, 3, "undo"), seed, Faults::MANY);
+        let mut sim = Sim::new(guarded(hosts, 3, 3, "undo", mode(seed)), seed, Faults::MANY);
         for _ in 0..stop {
             if sim.state.end().is_some() {
                 break;
@@ -381,12 +390,13 @@ proptest! {
             sim.resume_until(End::Undone);
         }
         prop_assert!(sim.all(|staged, cut_over, proven| !staged && !cut_over && !proven));
+        prop_assert!(sim.keeping.hsms.iter().all(|h| h.whose != Whose::Ours), "H8: its HSM is left behind");
     }
 
     /// Total: any events in any order change a state or do not, and never more.
     #[test]
     fn events_in_any_order_never_panic_and_replay_the_same(seed in any::<u64>(), hosts in 1usize..5) {
-        let mut sim = Sim::new(plan(hosts, 2, 2, "undo"), seed, Faults::MANY);
+        let mut sim = Sim::new(guarded(hosts, 2, 2, "undo", mode(seed)), seed, Faults::MANY);
         let _ = sim.drive();
         let mut events = sim.journal.clone();
         let mut rng = Rng(seed);
@@ -436,4 +446,293 @@ fn h10_a_host_staged_for_a_password_that_turns_out_wrong_is_unstaged_and_staged_
     assert_eq!(sim.drive(), End::Done);
     assert!(sim.all(|staged, _, proven| staged && proven));
     assert_eq!(sim.bad_logins, 1);
+}
+
+/// The state of the gate, as `status` has it.
+fn gate_of(sim: &Sim) -> Protection {
+    sim.state.summary(sim.now).protection.expect("the plan has the gate")
+}
+
+/// Until the first wave has ended and the gate is asked about backups.
+fn canary_done(sim: &mut Sim) {
+    while !sim.state.decide(sim.now).iter().any(|d| matches!(d, Decision::ObserveProtection { .. })) {
+        assert_eq!(sim.state.end(), None);
+        sim.step();
+    }
+}
+
+#[test]
+fn h08_no_wave_begins_before_the_keys_of_the_wave_before_are_in_a_backup_of_both_regions() {
+    // The world itself asserts it at each approval and at the end.
+    for seed in 0..12 {
+        let mut sim = Sim::new(guarded(6, 2, 2, "undo", "wait"), seed, Faults::NONE);
+        canary_done(&mut sim);
+        let gate = gate_of(&sim);
+        assert_eq!((gate.standing, gate.waves.len()), (Protected::Waits, 0));
+        let waiting = sim.plan.hosts.iter().map(|h| &h.instance).find(|i| sim.state.standing(i) == Some(Standing::Staged));
+        let why = sim.state.why(waiting.expect("the others are staged"), sim.now).expect("it waits");
+        assert!(why.waits_for.contains("the keys of wave 1") && why.unblocked_by.contains("24 hours"), "{why:?}");
+        let settled = sim.now;
+        assert_eq!(sim.drive(), End::Done);
+        assert!(sim.now.since(settled) > 600, "a backup of before the keys was taken for one after them");
+        let gate = gate_of(&sim);
+        assert_eq!(gate.standing, Protected::Protected);
+        assert_eq!(gate.waves.iter().map(|w| w.wave).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert!(gate.waves.iter().all(|w| w.copy.is_some()), "{gate:?}");
+        assert_eq!(sim.keeping.created, 0, "nobody asked for an HSM");
+    }
+}
+
+#[test]
+fn h08_a_forced_backup_adds_one_hsm_a_wave_and_leaves_as_many_as_there_were() {
+    for seed in 0..12 {
+        let mut sim = Sim::new(guarded(6, 2, 2, "undo", "force"), seed, Faults::NONE);
+        let begun = sim.now;
+        assert_eq!(sim.drive(), End::Done);
+        let added = sim.keeping.created;
+        // Once a wave, unless CloudHSM's own backup came in time.
+        assert!((3..=4).contains(&added), "{added}");
+        assert!(sim.now.since(begun) < 6 * 3_600, "a forced backup does not take a day");
+        assert!(sim.keeping.hsms.iter().all(|h| h.whose == Whose::Fleet) && sim.keeping.hsms.len() == 2);
+    }
+}
+
+/// A§4.5 and clocks: five minutes between the report and the backup, on AWS's clock, or ten on ours where AWS's is not seen.
+#[test]
+fn h08_newer_than_the_key_is_judged_on_awss_clock() {
+    for (aws_ahead, margin) in [(Some(7_200), 300), (Some(-7_200), 300), (None, 600)] {
+        let mut sim = Sim::new(guarded(2, 1, 1, "undo", "wait"), 1, Faults::NONE);
+        let send = loop {
+            let decisions = sim.state.decide(sim.now);
+            let cutover = decisions.into_iter().find_map(|d| match d {
+                Decision::Send(send) if matches!(send.order.work, Work::Run { segment: Segment::Cutover, .. }) => Some(send),
+                _ => None,
+            });
+            match cutover {
+                Some(send) => break send,
+                None => sim.step(),
+            }
+        };
+        let aws = |at: Timestamp| aws_ahead.map(|ahead| at.plus(ahead));
+        sim.answer_at(&send, &[Outcome::Done], aws(sim.now));
+        let received = aws(sim.now).unwrap_or(sim.now);
+        let send = loop {
+            match sim.state.decide(sim.now).into_iter().find_map(|d| match d {
+                Decision::Send(send) => Some(send),
+                _ => None,
+            }) {
+                Some(send) => break send,
+                None => sim.record(EventKind::ClusterObserved { cluster: cluster() }),
+            }
+        };
+        sim.answer_at(&send, &[Outcome::Done], aws(sim.now));
+        let wanted = sim.state.decide(sim.now);
+        let after = wanted.iter().find_map(|d| match d {
+            Decision::ObserveProtection { after, .. } => Some(*after),
+            _ => None,
+        });
+        assert_eq!(after, Some(received.plus(margin)), "{wanted:?}");
+        for (created, state, copy, protected) in [
+            (margin, "READY", "READY", false),
+            (margin + 1, "CREATE_IN_PROGRESS", "READY", false),
+            (margin + 1, "READY", "CREATE_IN_PROGRESS", false),
+            (margin + 1, "READY", "DELETED", false),
+            (margin + 1, "READY", "READY", true),
+        ] {
+            let id = BackupId::new("backup-aaaaaaaaaaa").expect("id");
+            let (there, state) = (BackupId::new("backup-bbbbbbbbbbb").expect("id"), state.to_owned());
+            let backup = tde2hsm_campaign::facts::Backup { id: id.clone(), state, created: received.plus(created) };
+            let copy = tde2hsm_campaign::facts::BackupCopy { id: there, source: id, state: copy.to_owned() };
+            sim.now = sim.now.plus(10);
+            sim.record(EventKind::ProtectionObserved { aws_at: aws(sim.now), backups: vec![backup], copies: vec![copy] });
+            assert_eq!(gate_of(&sim).standing == Protected::Protected, protected, "{created}: {:?}", gate_of(&sim));
+            let asks = sim.state.decide(sim.now).iter().any(|d| matches!(d, Decision::Ask { gate: Gate::Wave(2), .. }));
+            assert_eq!(asks, protected);
+        }
+    }
+}
+
+#[test]
+fn h08_a_copy_of_another_backup_is_not_a_copy_of_the_one_with_the_keys() {
+    let mut sim = Sim::new(guarded(2, 1, 1, "undo", "wait"), 3, Faults::NONE);
+    canary_done(&mut sim);
+    let id = |text: &str| BackupId::new(text).expect("id");
+    let late = sim.now.plus(3_600);
+    let backup = tde2hsm_campaign::facts::Backup { id: id("backup-newaaaaaaaa"), state: "READY".to_owned(), created: late };
+    let copy = tde2hsm_campaign::facts::BackupCopy {
+        id: id("backup-copyaaaaaaa"),
+        source: id("backup-oldaaaaaaaa"),
+        state: "READY".to_owned(),
+    };
+    sim.record(EventKind::ProtectionObserved { aws_at: None, backups: vec![backup], copies: vec![copy] });
+    assert_eq!(gate_of(&sim).standing, Protected::Waits);
+    assert!(sim.state.decide(sim.now).contains(&Decision::CopyBackups), "its own copy is asked for");
+}
+
+#[test]
+fn h08_a_lost_answer_of_create_hsm_removes_nothing_and_is_stuck() {
+    let mut sim = Sim::new(guarded(3, 1, 1, "undo", "force"), 4, Faults::NONE);
+    sim.keeping.stranger = true;
+    assert_eq!(sim.drive(), End::Unprotected);
+    let gate = gate_of(&sim);
+    assert_eq!(gate.standing, Protected::Stuck);
+    let why = gate.why.expect("says why");
+    assert_eq!(why.code, Some(Code::FORCED_HSM_UNCERTAIN));
+    assert!(why.waits_for.contains("hsm-00000000001"), "{why:?}");
+    assert!(sim.keeping.hsms.iter().any(|h| h.whose == Whose::Stranger), "somebody else's HSM is left alone");
+    assert_eq!(sim.state.summary(sim.now).waves.len(), 1, "no wave was begun after it");
+    // A person has looked; no second one is added for that wave, the backup comes in its own time.
+    sim.record(EventKind::Resumed { hosts: Retry::Failed, window: None });
+    let end = sim.drive();
+    assert_eq!(end, End::Done, "{:#?}", gate_of(&sim));
+    assert!(sim.keeping.hsms.iter().any(|h| h.whose == Whose::Stranger));
+    assert_eq!(sim.keeping.created, 3, "the stranger's, and one for each of the two waves after");
+}
+
+#[test]
+fn h08_a_hsm_of_ours_stays_while_fewer_others_are_active_than_before() {
+    let mut sim = Sim::new(guarded(2, 1, 1, "undo", "force"), 5, Faults::NONE);
+    while !sim.keeping.hsms.iter().any(|h| h.whose == Whose::Ours) {
+        sim.step();
+    }
+    sim.keeping.hsms[0].degrade();
+    for _ in 0..60 {
+        sim.step();
+        assert!(sim.keeping.hsms.iter().any(|h| h.whose == Whose::Ours), "it was removed");
+    }
+    let why = gate_of(&sim).why.expect("waits");
+    assert_eq!(why.code, Some(Code::FORCED_HSM_LEFT), "{why:?}");
+    sim.keeping.hsms[0].mend();
+    assert_eq!(sim.drive(), End::Done);
+    assert_eq!(sim.keeping.hsms.len(), 2);
+}
+
+#[test]
+fn h08_a_gate_that_waits_too_long_ends_unprotected_and_resume_waits_on() {
+    for mode in ["wait", "force"] {
+        let mut sim = Sim::new(guarded(3, 1, 1, "undo", mode), 6, Faults::NONE);
+        sim.keeping.barren = true;
+        assert_eq!(sim.drive(), End::Unprotected, "{mode}");
+        let gate = gate_of(&sim);
+        assert_eq!(gate.why.and_then(|why| why.code), Some(Code::NOT_PROTECTED), "{mode}");
+        assert!(sim.keeping.hsms.iter().all(|h| h.whose == Whose::Fleet), "{mode}: its HSM is removed all the same");
+        assert_eq!(sim.state.summary(sim.now).counts.get(&Standing::Done), Some(&1));
+        sim.keeping.barren = false;
+        assert_eq!(sim.resume_until(End::Done), 1, "{mode}");
+    }
+}
+
+#[test]
+fn h08_where_aws_adds_no_hsm_the_gate_waits_for_the_backup_that_comes_by_itself() {
+    let mut sim = Sim::new(guarded(2, 1, 1, "undo", "force"), 7, Faults::NONE);
+    sim.keeping.refuses = true;
+    canary_done(&mut sim);
+    let settled = sim.now;
+    while sim.keeping.asked < 3 {
+        sim.step();
+    }
+    sim.step();
+    let why = gate_of(&sim).why.expect("waits");
+    assert_eq!(why.code, Some(Code::FORCED_HSM_REFUSED), "{why:?}");
+    assert_eq!(sim.drive(), End::Done);
+    assert_eq!(sim.keeping.zones.len(), 2, "the zones of the cluster in turn");
+    assert!(sim.keeping.asked <= 6, "three times a wave: {}", sim.keeping.asked);
+    assert!(sim.now.since(settled) > 600);
+}
+
+#[test]
+fn h08_an_undone_campaign_waits_for_no_key_and_a_refused_password_wants_a_person_at_once() {
+    let mut sim = Sim::new(guarded(2, 1, 1, "undo", "wait"), 8, Faults::NONE);
+    canary_done(&mut sim);
+    let hosts = sim.plan.hosts.iter().map(|h| UndoHost { instance: h.instance.clone(), saw: None }).collect();
+    sim.record(EventKind::UndoRequested { plan: Digest::of(b"undo"), hosts });
+    let asked = sim.now;
+    assert_eq!(sim.drive(), End::Undone);
+    assert!(sim.now.since(asked) < 3_600);
+}
+
+#[test]
+fn h08_a_crash_at_every_boundary_adds_no_second_hsm_and_removes_only_ours() {
+    let whole = {
+        let mut sim = Sim::new(guarded(2, 1, 1, "undo", "force"), 9, Faults::NONE);
+        assert_eq!(sim.drive(), End::Done);
+        assert_eq!(sim.keeping.created, 2);
+        sim.points
+    };
+    let mut uncertain = 0;
+    for point in 1..=whole {
+        let mut sim = Sim::new(guarded(2, 1, 1, "undo", "force"), 9, Faults::NONE);
+        sim.crash_at = Some(point);
+        let mut end = sim.drive();
+        assert_eq!(sim.crashes, 1);
+        if end == End::Unprotected {
+            // Between CreateHsm and its answer: an HSM is there, and no answer says that it is ours.
+            assert_eq!(gate_of(&sim).why.and_then(|why| why.code), Some(Code::FORCED_HSM_UNCERTAIN), "point {point}");
+            uncertain += 1;
+            sim.record(EventKind::Resumed { hosts: Retry::Failed, window: None });
+            end = sim.drive();
+        }
+        assert_eq!(end, End::Done, "point {point}");
+        assert!(sim.keeping.created <= 2, "point {point}: {} HSMs", sim.keeping.created);
+        let left: Vec<_> = sim.keeping.hsms.iter().filter(|h| h.whose != Whose::Fleet).collect();
+        assert!(left.len() <= 1 && left.iter().all(|h| h.whose == Whose::Lost), "point {point}");
+    }
+    assert_eq!(uncertain, 2, "one point a wave at which nobody can know");
+    println!("{whole} crash points with a forced backup");
+}
+
+#[test]
+fn a_journal_and_a_plan_of_before_the_gate_mean_what_they_meant() {
+    let plan = guarded(2, 1, 1, "undo", "wait");
+    let mut body = (*plan).clone();
+    body.protect = None;
+    let old = Plan::seal(body);
+    assert!(!old.to_json().contains("protect"), "its text, and so its hash, is that of the version before");
+    assert_eq!(Plan::from_json(&old.to_json()).expect("reads"), old);
+    let mut sim = Sim::new(old, 2, Faults::NONE);
+    assert_eq!(sim.drive(), End::Done);
+    assert!(sim.journal.iter().all(|e| !matches!(e.kind, EventKind::ProtectionObserved { .. })));
+    assert_eq!(sim.state.summary(sim.now).protection, None);
+    let report = r#"{"at":1,"kind":{"report-received":{"token":"t-1","instance":"i-00000000000000001","operation":"op-1","report":REPORT}}}"#;
+    let event = sim.journal.iter().find(|e| matches!(e.kind, EventKind::ReportReceived { .. })).expect("a report");
+    let EventKind::ReportReceived { report: told, .. } = &event.kind else { panic!() };
+    let report = report.replace("REPORT", &serde_json::to_string(told).expect("serialises"));
+    let read: Event = serde_json::from_str(&report).expect("an event without AWS's time is read");
+    assert!(matches!(read.kind, EventKind::ReportReceived { aws_at: None, .. }));
+    let mut snapshot = serde_json::to_value(sim.state.snapshot()).expect("serialises");
+    snapshot["core"].as_object_mut().expect("an object").remove("guard").expect("the gate's part");
+    let restored = State::restore(sim.plan.clone(), serde_json::from_value(snapshot).expect("reads back")).expect("same plan");
+    assert_eq!(restored.snapshot(), sim.state.snapshot());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    /// H8 is checked by the world at each approval, removal and end; this makes the nights.
+    #[test]
+    fn h08_any_night_with_the_gate_ends_protected_and_with_the_hsms_it_found(
+        seed in any::<u64>(), hosts in 1usize..7, concurrency in 1u16..4, force in any::<bool>(), lost in 0u32..200,
+    ) {
+        let mode = if force { "force" } else { "wait" };
+        let mut sim = Sim::new(guarded(hosts, concurrency, 3, "undo", mode), seed, Faults::MANY);
+        if lost < 40 {
+            for _ in 0..lost {
+                if sim.state.end().is_some() {
+                    break;
+                }
+                sim.step();
+            }
+            sim.lose_journal();
+        }
+        let mut end = sim.drive();
+        if end != End::Done {
+            sim.resume_until(End::Done);
+            end = End::Done;
+        }
+        prop_assert_eq!(end, End::Done);
+        prop_assert!(sim.all(|staged, cut_over, proven| staged && cut_over && proven));
+        prop_assert_eq!(sim.keeping.hsms.iter().filter(|h| h.whose == Whose::Fleet).count(), 2);
+        prop_assert!(sim.keeping.hsms.iter().all(|h| h.whose != Whose::Ours));
+        prop_assert_eq!(gate_of(&sim).standing, Protected::Protected);
+    }
 }

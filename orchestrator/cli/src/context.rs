@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tde2hsm_campaign::fleet::Fleet;
 use tde2hsm_campaign::plan::Plan;
-use tde2hsm_cloud::{Aws, Choice};
+use tde2hsm_cloud::{Aws, Choice, DrAws};
+use tde2hsm_dr_driver::DrConfig;
 use tde2hsm_driver::Clock;
 use tde2hsm_journal_sqlite::SqliteJournal;
 use tde2hsm_protocol::{AccountId, Code, Region, Timestamp};
@@ -57,6 +58,11 @@ impl Context {
         let aws = self.aws_of(&plan.account, &plan.region).await?;
         aws.ssm.check_document(&plan.document).await?;
         Ok(aws)
+    }
+
+    /// Source and second region at once, for the recovery jobs.
+    pub async fn both_regions(&self, config: &DrConfig) -> DrAws {
+        DrAws::connect(&self.choice, config).await
     }
 
     pub fn journal_path(&self) -> Result<PathBuf, Failure> {

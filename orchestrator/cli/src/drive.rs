@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::night::Night;
 use crate::out::Out;
 use crate::text;
 use async_trait::async_trait;
@@ -12,7 +13,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tde2hsm_campaign::plan::Plan;
 use tde2hsm_campaign::reducer::{End, Event, EventKind, Gate, Intent, Standing, State, Summary, Why};
-use tde2hsm_cloud::Aws;
 use tde2hsm_driver::{Answer, Clock as _, Driver, Fault, Observer, Operator, Turn, plan_of};
 use tde2hsm_journal::{Journal, Seq};
 use tde2hsm_protocol::{CampaignId, Code, Digest, Direction, InstanceId, OrderToken, Outcome, Timestamp, Work};
@@ -44,7 +44,7 @@ struct Answered<'a> {
 pub async fn drive(
     context: &Context,
     command: &str,
-    aws: &Aws,
+    night: &Night,
     journal: &dyn Journal,
     driver: &mut Driver<'_>,
     yes: bool,
@@ -57,7 +57,7 @@ pub async fn drive(
     })?;
     let stopped = !matches!(turn, Turn::Ended(_));
     let summary = driver.state().summary(context.now());
-    let calls = aws.ledger.counts();
+    let calls = night.calls();
     let calls_total: u64 = calls.values().sum();
     let host_steps = host_steps(journal, driver.campaign(), since).await?;
     let answered = Answered {
@@ -87,10 +87,19 @@ fn exit(context: &Context, summary: &Summary, stopped: bool) -> Exit {
         Some(End::Done | End::Undone) => Exit::Ok,
         Some(End::WindowClosed) => Exit::Waits,
         Some(End::Superseded) => Exit::Journal,
+        Some(End::Unprotected) => unprotected(summary),
         _ if count(Standing::Stuck) > 0 => Exit::HostsStuck,
         // Some hosts are done and others were undone or released, as the operator wanted.
         Some(End::Incomplete) if BAD.iter().all(|standing| count(*standing) == 0) => Exit::Ok,
         _ => Exit::HostsFailed,
+    }
+}
+
+/// Waiting on may be all that is needed, or a person.
+fn unprotected(summary: &Summary) -> Exit {
+    match summary.protection.as_ref().and_then(|p| p.why.as_ref()).and_then(|why| why.code) {
+        Some(Code::FORCED_HSM_UNCERTAIN | Code::FORCED_HSM_LEFT) => Exit::HostsStuck,
+        _ => Exit::Waits,
     }
 }
 

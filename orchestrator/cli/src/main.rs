@@ -10,6 +10,7 @@ mod drive;
 mod exit;
 mod failure;
 mod gather;
+mod night;
 mod out;
 mod text;
 

@@ -29,6 +29,7 @@ pub fn end(end: End) -> &'static str {
         End::BudgetSpent => "as many hosts failed as the budget allows; the others were not touched",
         End::LoginRefused => "a password was refused",
         End::WindowClosed => "the window has closed",
+        End::Unprotected => "the new keys are not known to be in a backup, and no further wave was begun",
         End::Superseded => "a newer controller has taken the campaign over",
     }
 }

@@ -3,7 +3,7 @@
 //! Clients are made when they are first needed and kept: a function that asks three services makes three clients, whatever
 //! the other functions ask.
 
-use crate::{CloudError, CloudHsm, Effect, Kms, Ledger, Records, Secrets, Sns, Ssm};
+use crate::{Choice, CloudError, CloudHsm, Effect, Kms, Ledger, Records, Secrets, Sns, Ssm};
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use std::collections::{BTreeMap, BTreeSet};
@@ -96,6 +96,11 @@ impl DrAws {
             dr: Side::new(config, &dr.dr_region, &ledger),
             ledger,
         }
+    }
+
+    /// With the credentials that the command line's choice finds.
+    pub async fn connect(choice: &Choice, dr: &DrConfig) -> DrAws {
+        DrAws::new(&crate::load(choice, Some(&dr.source_region)).await, dr)
     }
 
     /// Makes the clients that a job begins with, so that its first run does not have to.

@@ -16,7 +16,9 @@ mod ports;
 mod turn;
 
 pub use open::{OpenError, plan_of};
-pub use ports::{Answer, Clock, Cloud, Command, Fault, Invocation, NeverAsks, Observer, Operator, SendError, Silent, Stage};
+pub use ports::{
+    Answer, Backups, Clock, Cloud, Command, Fault, Invocation, NeverAsks, Observer, Operator, SendError, Silent, Stage,
+};
 pub use turn::{DriverError, Turn};
 
 use std::collections::BTreeMap;

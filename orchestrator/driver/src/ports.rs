@@ -1,10 +1,10 @@
 //! What a driver needs of the world.
 
 use async_trait::async_trait;
-use tde2hsm_campaign::facts::Cluster;
+use tde2hsm_campaign::facts::{Backup, BackupCopy, Cluster};
 use tde2hsm_campaign::plan::DocumentPin;
 use tde2hsm_campaign::reducer::{CommandId, Event, Fetch, Gate, State, Why};
-use tde2hsm_protocol::{ClusterId, Code, InstanceId, OrderToken, Timestamp};
+use tde2hsm_protocol::{ClusterId, Code, HsmId, InstanceId, OrderToken, Region, Timestamp};
 
 /// A command to be sent, once.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +34,27 @@ pub trait Cloud: Send + Sync {
 
     /// `None`: there is no such cluster.
     async fn cluster(&self, cluster: &ClusterId) -> Result<Option<Cluster>, Fault>;
+
+    /// Backups of the cluster that were begun after this on AWS's clock, and their copies in the second region.
+    async fn backups(&self, cluster: &ClusterId, second: Option<&Region>, after: Timestamp) -> Result<Backups, Fault>;
+
+    /// Has READY backups copied into the second region; those that are copied, or on their way, are left alone.
+    async fn copy_backups(&self) -> Result<(), Fault>;
+
+    /// Adds an HSM, sent once.
+    async fn add_hsm(&self, cluster: &ClusterId, zone: &str) -> Result<HsmId, SendError>;
+
+    /// Removes one HSM, sent once. That it is gone already is success.
+    async fn remove_hsm(&self, cluster: &ClusterId, hsm: &HsmId) -> Result<(), SendError>;
+
+    /// The time on AWS's clock, as far as its last answer told.
+    fn aws_now(&self) -> Option<Timestamp>;
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backups {
+    pub backups: Vec<Backup>,
+    pub copies: Vec<BackupCopy>,
 }
 
 /// One host's part of a command.
@@ -62,7 +83,7 @@ pub struct Fault {
     pub message: String,
 }
 
-/// A command that was not, or may not have been, sent.
+/// A call that was not, or may not have been, sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// Surely nothing happened.

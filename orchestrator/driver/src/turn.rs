@@ -1,10 +1,10 @@
 //! One turn, and the loop of turns.
 
-use crate::ports::{Command, Fault, SendError, Stage};
+use crate::ports::{Backups, Command, Fault, SendError, Stage};
 use crate::{Answer, Driver, Operator};
-use tde2hsm_campaign::reducer::{Decision, End, EventKind, Gate, OpenCommand, SendOrder};
+use tde2hsm_campaign::reducer::{Decision, End, EventKind, Gate, HsmIntent, OpenCommand, SendOrder};
 use tde2hsm_journal::JournalError;
-use tde2hsm_protocol::{Code, InstanceId, OrderToken, Report, Timestamp, WireError};
+use tde2hsm_protocol::{Code, HsmId, InstanceId, OrderToken, Region, Report, Timestamp, WireError};
 
 /// How a turn ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +118,10 @@ impl Driver<'_> {
             match decision {
                 Decision::ObserveCluster => self.observe_cluster(trouble).await?,
                 Decision::Send(order) => self.send(*order, trouble).await?,
+                Decision::ObserveProtection { second, after } => self.observe_protection(second, after, trouble).await?,
+                Decision::CopyBackups => self.copy_backups(trouble).await?,
+                Decision::AddHsm(intent) => self.add_hsm(intent, trouble).await?,
+                Decision::RemoveHsm { hsm } => self.remove_hsm(hsm, trouble).await?,
                 Decision::FindCommand { token, since, .. } => self.find(&token, since, trouble).await?,
                 Decision::ReadCommands { commands, every } => {
                     for command in &commands {
@@ -159,6 +163,64 @@ impl Driver<'_> {
         Ok(self.record(vec![event]).await?)
     }
 
+    /// A look that failed is an event too: the gate says what it could not see, and is patient where the loop is not.
+    async fn observe_protection(
+        &mut self,
+        second: Option<Region>,
+        after: Timestamp,
+        trouble: &mut Option<Fault>,
+    ) -> Result<(), DriverError> {
+        let cluster = self.state.plan().target.cluster.clone();
+        let event = match self.cloud.backups(&cluster, second.as_ref(), after).await {
+            Ok(Backups { backups, copies }) => EventKind::ProtectionObserved { aws_at: self.cloud.aws_now(), backups, copies },
+            Err(fault) => EventKind::ProtectionUnknown { why: self.failed(fault, trouble) },
+        };
+        Ok(self.record(vec![event]).await?)
+    }
+
+    async fn copy_backups(&mut self, trouble: &mut Option<Fault>) -> Result<(), DriverError> {
+        let failed = self.cloud.copy_backups().await.err().map(|fault| self.failed(fault, trouble));
+        Ok(self.record(vec![EventKind::BackupsCopied { failed }]).await?)
+    }
+
+    async fn add_hsm(&mut self, intent: HsmIntent, trouble: &mut Option<Fault>) -> Result<(), DriverError> {
+        let cluster = self.state.plan().target.cluster.clone();
+        let zone = intent.zone.clone();
+        self.record(vec![EventKind::HsmIntended(intent)]).await?;
+        let event = match self.cloud.add_hsm(&cluster, &zone).await {
+            Ok(hsm) => EventKind::HsmAdded { hsm },
+            Err(SendError::NotSent(fault)) => EventKind::HsmNotAdded { why: self.failed(fault, trouble) },
+            Err(SendError::Ambiguous(fault)) => EventKind::HsmAmbiguous { why: self.failed(fault, trouble) },
+        };
+        Ok(self.record(vec![event]).await?)
+    }
+
+    async fn remove_hsm(&mut self, hsm: HsmId, trouble: &mut Option<Fault>) -> Result<(), DriverError> {
+        let cluster = self.state.plan().target.cluster.clone();
+        self.record(vec![EventKind::HsmRemovalIntended { hsm: hsm.clone() }]).await?;
+        let event = match self.cloud.remove_hsm(&cluster, &hsm).await {
+            Ok(()) => EventKind::HsmRemovalAccepted { hsm },
+            Err(SendError::NotSent(fault)) => EventKind::HsmNotRemoved { hsm, why: self.failed(fault, trouble) },
+            // Whether it is going is seen in the cluster.
+            Err(SendError::Ambiguous(fault)) => {
+                self.failed(fault, trouble);
+                return Ok(());
+            }
+        };
+        Ok(self.record(vec![event]).await?)
+    }
+
+    /// What no waiting mends ends the loop; of what may pass it is said, and the reducer asks again in its own time.
+    fn failed(&self, fault: Fault, trouble: &mut Option<Fault>) -> String {
+        let why = fault.to_string();
+        if hopeless(&fault) {
+            *trouble = Some(fault);
+        } else {
+            self.observer.trouble(&fault);
+        }
+        why
+    }
+
     async fn send(&mut self, send: SendOrder, trouble: &mut Option<Fault>) -> Result<(), DriverError> {
         let SendOrder { mut order, fetch, intent } = send;
         let token = intent.token.clone();
@@ -176,16 +238,7 @@ impl Driver<'_> {
                 self.due.insert(token.clone(), self.clock.now().plus(FIRST_LOOK));
                 EventKind::OrderSent { token, command }
             }
-            Err(SendError::NotSent(fault)) => {
-                let why = fault.to_string();
-                // What no waiting mends ends the loop; what may pass is the reducer's to try again.
-                if hopeless(&fault) {
-                    *trouble = Some(fault);
-                } else {
-                    self.observer.trouble(&fault);
-                }
-                EventKind::OrderNotSent { token, why }
-            }
+            Err(SendError::NotSent(fault)) => EventKind::OrderNotSent { token, why: self.failed(fault, trouble) },
             Err(SendError::Ambiguous(fault)) => {
                 self.observer.trouble(&fault);
                 EventKind::OrderAmbiguous { token, why: fault.to_string() }
@@ -229,13 +282,14 @@ impl Driver<'_> {
                 return Ok(due);
             }
         };
+        let aws_at = self.cloud.aws_now();
         let mut events = Vec::new();
         for (instance, operation) in &open.hosts {
             let Some(found) = invocations.iter().find(|i| i.instance == *instance && i.stage == Stage::Over) else { continue };
             let report = found.output.as_deref().and_then(|output| Report::decode(output).ok());
             let (token, instance, operation) = (open.token.clone(), instance.clone(), operation.clone());
             events.push(match report {
-                Some(report) => EventKind::ReportReceived { token, instance, operation, report: Box::new(report) },
+                Some(report) => EventKind::ReportReceived { token, instance, operation, report: Box::new(report), aws_at },
                 None => EventKind::InvocationEnded { token, instance, operation, status: found.details.clone() },
             });
         }

@@ -23,10 +23,14 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
+        Bench::of(plan(HOSTS))
+    }
+
+    fn of(plan: Arc<Plan>) -> Bench {
         let fuse = Arc::new(Fuse::default());
         let clock = Arc::new(FakeClock { now: Mutex::new(START), deadline: START.plus(86_400) });
         Bench {
-            plan: plan(HOSTS),
+            plan,
             journal: FusedJournal { inner: MemoryJournal::default(), fuse: Arc::clone(&fuse) },
             cloud: FakeCloud::new(Arc::clone(&clock), Arc::clone(&fuse)),
             clock,
@@ -118,6 +122,58 @@ async fn a_crash_between_any_two_effects_is_resumed() {
         }
     }
     println!("resumed from {points} crash points, with lists at once and 20 s late");
+}
+
+/// H8: the same with an HSM added and removed a wave. Only a crash between CreateHsm and its answer's entry leaves a person to
+/// look, and then the HSM is left alone and no second one is added.
+#[tokio::test]
+async fn h08_a_crash_between_any_two_effects_of_a_forced_backup_is_resumed() {
+    const WAVES: usize = 2;
+    let bench = Bench::of(guarded(HOSTS));
+    bench.fuse.set(None);
+    assert!(!bench.apply_until_blown().await);
+    bench.check("nothing planted");
+    assert_eq!(bench.cloud.world.lock().unwrap().hsms.len(), WAVES);
+    let points = bench.fuse.passed();
+    let mut uncertain = 0;
+    for point in 1..=points {
+        let what = format!("crash at point {point}");
+        let bench = Bench::of(guarded(HOSTS));
+        bench.fuse.set(Some(point));
+        assert!(bench.apply_until_blown().await, "{what} was not reached");
+        bench.fuse.set(None);
+        let mut turn = bench.resume(&Opens::default()).await;
+        let stuck = turn == Turn::Ended(End::Unprotected);
+        if stuck {
+            uncertain += 1;
+            turn = bench.resume(&Opens::default()).await;
+        }
+        assert_eq!(turn, Turn::Ended(End::Done), "{what}");
+        bench.check(&what);
+        let world = bench.cloud.world.lock().unwrap();
+        let left = world.hsms.iter().filter(|hsm| hsm.gone.is_none()).count();
+        assert_eq!((world.hsms.len(), left), (WAVES, usize::from(stuck)), "{what}");
+        assert!(!world.copies.is_empty(), "{what}");
+    }
+    // After the call, and before its answer is written down.
+    assert_eq!(uncertain, 2 * WAVES);
+    println!("resumed from {points} crash points with a forced backup, {uncertain} of them with a person's help");
+}
+
+/// The answer of CreateHsm is lost: nothing is added again, nothing removed, and the page says whom to ask.
+#[tokio::test]
+async fn h08_a_lost_answer_of_create_hsm_is_looked_for_and_left_to_a_person() {
+    let bench = Bench::of(guarded(HOSTS));
+    bench.cloud.world.lock().unwrap().hsm_loss = Some(Loss::Reply);
+    assert_eq!(bench.apply(&Opens::default()).await, Turn::Ended(End::Unprotected));
+    let (plan, events, _) = plan_of(&bench.journal, &campaign()).await.unwrap();
+    let state = tde2hsm_campaign::reducer::State::replay(plan, &events);
+    let why = state.summary(START).protection.and_then(|p| p.why).expect("it says why");
+    assert_eq!(why.code, Some(Code::FORCED_HSM_UNCERTAIN));
+    bench.cloud.world.lock().unwrap().hsm_loss = None;
+    assert_eq!(bench.resume(&Opens::default()).await, Turn::Ended(End::Done));
+    let world = bench.cloud.world.lock().unwrap();
+    assert_eq!(world.hsms.iter().filter(|hsm| hsm.gone.is_none()).count(), 1);
 }
 
 /// A crash while resuming from a crash.

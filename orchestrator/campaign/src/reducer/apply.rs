@@ -50,8 +50,8 @@ impl State {
                     self.not_sent(token, at, Proved::No);
                 }
             }
-            EventKind::ReportReceived { token, instance, operation, report } => {
-                self.reported(token, instance, operation, report, at)
+            EventKind::ReportReceived { token, instance, operation, report, aws_at } => {
+                self.reported(token, instance, operation, report, at, *aws_at)
             }
             EventKind::InvocationEnded { token, instance, operation, status } => {
                 self.ended_without_report(token, instance, operation, status, at);
@@ -60,8 +60,19 @@ impl State {
                 if cluster.cluster == self.plan.target.cluster {
                     self.core.cluster = Some(ClusterView { at, seen: Ok(cluster.clone()) });
                 }
+                self.guard_apply(&event.kind, at);
             }
             EventKind::ClusterUnknown { why } => self.core.cluster = Some(ClusterView { at, seen: Err(clean(why)) }),
+            EventKind::ProtectionObserved { .. }
+            | EventKind::ProtectionUnknown { .. }
+            | EventKind::BackupsCopied { .. }
+            | EventKind::HsmIntended(_)
+            | EventKind::HsmAdded { .. }
+            | EventKind::HsmNotAdded { .. }
+            | EventKind::HsmAmbiguous { .. }
+            | EventKind::HsmRemovalIntended { .. }
+            | EventKind::HsmRemovalAccepted { .. }
+            | EventKind::HsmNotRemoved { .. } => self.guard_apply(&event.kind, at),
             EventKind::UndoRequested { hosts, .. } => self.undo_requested(hosts, at),
             EventKind::SecretNamed { secret, version } => self.secret_named(secret, version, at),
             EventKind::Adopted { generation, hosts } => self.adopted(*generation, hosts, at),
@@ -79,7 +90,10 @@ impl State {
                     host.finish(HostEnd::Released, at);
                 }
             }
-            EventKind::Resumed { hosts, window } => self.resumed(*hosts, *window, at),
+            EventKind::Resumed { hosts, window } => {
+                self.resumed(*hosts, *window, at);
+                self.guard_apply(&event.kind, at);
+            }
             EventKind::Ended { end } => self.core.end = Some(*end),
         }
     }
@@ -210,6 +224,9 @@ impl State {
         if touched {
             host.failed |= counts(work);
             host.finish(HostEnd::Stuck, at);
+            if work == (Work::Run { segment: Segment::Cutover, direction: Direction::Do }) {
+                self.keys_made(place, at, None);
+            }
         } else {
             // Nothing ever left for the host.
             host.take_back();
@@ -263,7 +280,15 @@ impl State {
         }
     }
 
-    fn reported(&mut self, token: &OrderToken, instance: &InstanceId, operation: &OperationId, report: &Report, at: Timestamp) {
+    fn reported(
+        &mut self,
+        token: &OrderToken,
+        instance: &InstanceId,
+        operation: &OperationId,
+        report: &Report,
+        at: Timestamp,
+        aws_at: Option<Timestamp>,
+    ) {
         let Some(&place) = self.index.get(instance) else {
             self.core.disbelieved = self.core.disbelieved.saturating_add(1);
             return;
@@ -306,6 +331,10 @@ impl State {
             current.acknowledged = true;
         }
         self.logins(place, report, &proves, &secrets, at);
+        let cutover = work == Work::Run { segment: Segment::Cutover, direction: Direction::Do };
+        if cutover && !matches!(report.outcome, Outcome::Expired | Outcome::Stale { .. }) {
+            self.keys_made(place, at, aws_at);
+        }
         if let Outcome::Waiting { code } = report.outcome {
             let due = at.plus(self.poll());
             if let Some(current) = &mut self.core.hosts[place].operation {
@@ -637,6 +666,7 @@ impl State {
             self.core.waves.push(wave);
             self.core.approved.insert(Gate::Wave(1));
         }
+        self.guard_adopted(at);
         self.core.end = None;
     }
 
@@ -708,7 +738,7 @@ fn counts(work: Work) -> bool {
 }
 
 /// Text from outside, fit for a terminal and for a journal (H36).
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.chars().filter(|c| matches!(c, ' '..='~')).take(MESSAGE).collect()
 }
 

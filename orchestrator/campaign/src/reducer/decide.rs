@@ -112,13 +112,19 @@ impl State {
 
         let mut turn = Turn::new(self, now);
         let mut observe = false;
+        // No host is at work, nor about to be by itself.
+        let mut idle = core.orders.is_empty() && core.hosts.iter().all(|host| host.operation.is_none());
         let mut sends: Vec<(Work, bool, Vec<Addressee>)> = Vec::new();
         for place in 0..core.hosts.len() {
             match turn.need(place) {
                 Need::Nothing | Need::Open | Need::Blocked { .. } => {}
-                Need::Later { until, .. } => at_latest(until),
-                Need::ObserveCluster => observe = true,
+                Need::Later { until, why } => {
+                    idle &= matches!(why, Reason::WindowOpens(_));
+                    at_latest(until);
+                }
+                Need::ObserveCluster => (observe, idle) = (true, false),
                 Need::Send { work, proves } => {
+                    idle = false;
                     // A host that did not answer may be why AWS refused the whole call: it is sent to alone.
                     let doubtful = core.hosts[place].operation.as_ref().is_some_and(|o| o.unanswered > 0);
                     let alone = doubtful || (!proves.is_empty() && self.plan.secrets.len() > WHOLE_TABLE);
@@ -129,8 +135,20 @@ impl State {
                 }
             }
         }
-        if observe {
+        let how = self.how_it_ends(now);
+        // Whoever undid everything waits for no key, and a refused password wants a person at once; but an HSM that was
+        // added is taken away in any case.
+        let guard = if self.forcing() || !matches!(how, End::Undone | End::LoginRefused) {
+            self.guard(now, idle)
+        } else {
+            Default::default()
+        };
+        if observe || guard.observe_cluster {
             decisions.push(Decision::ObserveCluster);
+        }
+        decisions.extend(guard.decisions);
+        if let Some(until) = guard.until {
+            at_latest(until);
         }
         let mut made = core.orders_made;
         for (work, _, hosts) in sends {
@@ -146,7 +164,7 @@ impl State {
             at_latest(opens);
         }
         if !busy && until.is_none() && decisions.is_empty() {
-            return vec![Decision::Finish { end: self.how_it_ends(now) }];
+            return vec![Decision::Finish { end: how }];
         }
         if let Some(until) = until {
             let mut turn = Turn::new(self, now);
@@ -270,7 +288,7 @@ impl State {
 
     fn window_opens(&self, now: Timestamp) -> Option<Timestamp> {
         let opens = self.core.window.not_before.filter(|t| now < *t)?;
-        (!self.candidates().is_empty()).then_some(opens)
+        (!self.candidates().is_empty() && !self.unprotected()).then_some(opens)
     }
 
     fn window_closed(&self, now: Timestamp) -> bool {
@@ -331,7 +349,10 @@ impl State {
         }
         // A wave begins when the one before has ended and no host is still to be staged.
         let unsettled = core.hosts.iter().any(|h| h.in_flight() || (going(h) && h.stage != Phase::Done));
-        let stop = self.any_refused() || self.window_closed(now) || core.window.not_before.is_some_and(|t| now < t);
+        let stop = self.unprotected()
+            || self.any_refused()
+            || self.window_closed(now)
+            || core.window.not_before.is_some_and(|t| now < t);
         if unsettled || stop {
             return None;
         }
@@ -354,14 +375,18 @@ impl State {
     fn how_it_ends(&self, now: Timestamp) -> End {
         let hosts = || self.core.hosts.iter().filter(|h| h.result != Some(HostEnd::Released));
         let reached = |goal: fn(Goal) -> bool| hosts().all(|h| h.ended() && h.result.is_none() && goal(h.goal));
-        if reached(|g| g == Goal::Do) {
-            return End::Done;
-        }
-        if reached(|g| g == Goal::UndoAll) {
+        let (done, undone) = (reached(|g| g == Goal::Do), reached(|g| g == Goal::UndoAll));
+        if undone && !self.forcing() {
             return End::Undone;
         }
-        if self.any_refused() {
+        if !done && self.any_refused() && !self.forcing() {
             return End::LoginRefused;
+        }
+        if self.unprotected() {
+            return End::Unprotected;
+        }
+        if done {
+            return End::Done;
         }
         let candidates = !self.candidates().is_empty();
         let unfinished = hosts().any(|h| h.goal == Goal::Do && h.result.is_none() && !h.ended());
@@ -420,6 +445,10 @@ impl<'a> Turn<'a> {
         let cluster = state.cluster_need(now, fresh);
         let cluster_to_prove = state.cluster_need(now, fresh.max(PROOF_VIEW));
         Turn { state, now, claimed, undoing, cluster, cluster_to_prove }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.now
     }
 
     /// What a host needs now. Takes places and claims as it answers, so it is asked once a host and in the plan's order.
@@ -583,7 +612,7 @@ impl State {
     }
 
     /// H23: a key change rests on a view of the cluster that is at most a minute old.
-    fn cluster_need(&self, now: Timestamp, fresh: i64) -> ControlFlow<Need> {
+    pub(super) fn cluster_need(&self, now: Timestamp, fresh: i64) -> ControlFlow<Need> {
         let Some(view) = &self.core.cluster else { return ControlFlow::Break(Need::ObserveCluster) };
         let age = now.since(view.at);
         let trouble = match &view.seen {

@@ -93,6 +93,9 @@ pub struct Summary {
     pub frozen: Vec<SecretRef>,
     /// Reports that were not believed (H36).
     pub disbelieved: u32,
+    /// How the new keys are kept (H8); `None` where the plan knows of no such gate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Protection>,
     pub hosts: Vec<HostStatus>,
 }
 
@@ -118,6 +121,7 @@ impl State {
             gate: self.current_gate(now),
             frozen: (0..self.core.secrets.len() as u16).filter(|s| self.refused(*s)).filter_map(|s| self.secret(s)).collect(),
             disbelieved: self.core.disbelieved,
+            protection: self.protection(now),
             hosts,
         }
     }
@@ -217,14 +221,15 @@ impl State {
             Need::Nothing | Need::Open => None,
             Need::Send { .. } => why("its order".to_owned(), "the controller's next turn", None),
             Need::ObserveCluster => why("a fresh view of the cluster".to_owned(), "the controller's next turn", None),
-            Need::Later { why: reason, .. } | Need::Blocked { why: reason } => self.explain(host, &reason, waiting),
+            Need::Later { why: reason, .. } | Need::Blocked { why: reason } => self.explain(host, &reason, waiting, turn.now()),
         }
     }
 
-    fn explain(&self, host: &HostState, reason: &Reason, waiting: Option<Code>) -> Option<Why> {
+    fn explain(&self, host: &HostState, reason: &Reason, waiting: Option<Code>, now: Timestamp) -> Option<Why> {
         let arn = |index: &u16| self.secret(*index).map_or_else(String::new, |s| s.arn.to_string());
         let (waits_for, unblocked_by, code) = match reason {
             Reason::Gate(_) => ("approval to stage".to_owned(), "the operator", None),
+            Reason::Wave if self.unprotected() => return self.protection_why(now),
             Reason::Wave => ("its wave".to_owned(), "the end of the wave before it, and the operator's approval", None),
             Reason::Pause => ("a pause before the next try".to_owned(), "time", host.failure.as_ref().map(|f| f.code)),
             Reason::Ask => ("the host, which is still at work".to_owned(), "the host; it is asked again soon", waiting),

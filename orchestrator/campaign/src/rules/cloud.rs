@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::facts::{Peer, Permission, SecurityGroup};
+use crate::fleet::ProtectMode;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use tde2hsm_protocol::SecretArn;
@@ -71,6 +72,18 @@ pub(super) fn escrow_unnamed(c: &Context<'_>, out: &mut Out<'_>) {
             out.warn("`[escrow]` names no `replica_regions`: the copies stay in the fleet's own region");
         }
         Some(_) => {}
+    }
+}
+
+pub(super) fn protect_off(c: &Context<'_>, out: &mut Out<'_>) {
+    if c.fleet.protect.mode == ProtectMode::Off {
+        out.say("`[protect]` is off: waves follow each other while new keys may lie in the live HSMs alone, up to 24 hours");
+    }
+}
+
+pub(super) fn protect_one_region(c: &Context<'_>, out: &mut Out<'_>) {
+    if c.fleet.protect.mode != ProtectMode::Off && c.fleet.dr.is_none() {
+        out.say(format!("the fleet file has no `[dr]`: a backup in {} has to do, and is lost with it", c.fleet.fleet.region));
     }
 }
 

@@ -32,6 +32,11 @@ auto_open = "enable"
 [waves]
 concurrency = 4
 budget = 4
+[dr]
+region = "us-west-2"
+kms_key = "arn:aws:kms:us-west-2:123456789012:key/5f1c2a52-7f1e-4c4e-9a37-1d1b4b4d5e11"
+records_bucket = "records-123456789012"
+rpo_minutes = 480
 [[targets]]
 tag = { key = "tde2hsm", value = "demo" }
 "#;

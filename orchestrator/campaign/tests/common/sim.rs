@@ -4,6 +4,8 @@
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tde2hsm_campaign::facts::{Backup, BackupCopy, Cluster, Hsm};
+use tde2hsm_campaign::fleet::ProtectMode;
 use tde2hsm_campaign::plan::Plan;
 use tde2hsm_campaign::reducer::*;
 
@@ -36,11 +38,15 @@ pub struct Faults {
     pub worker: u64,
     pub step: u64,
     pub forge: u64,
+    /// In what the gate asks of CloudHSM.
+    pub guard: u64,
 }
 
 impl Faults {
-    pub const NONE: Faults = Faults { crash: 0, send: 0, reply: 0, duplicate: 0, never: 0, worker: 0, step: 0, forge: 0 };
-    pub const MANY: Faults = Faults { crash: 6, send: 6, reply: 5, duplicate: 4, never: 9, worker: 6, step: 8, forge: 9 };
+    pub const NONE: Faults =
+        Faults { crash: 0, send: 0, reply: 0, duplicate: 0, never: 0, worker: 0, step: 0, forge: 0, guard: 0 };
+    pub const MANY: Faults =
+        Faults { crash: 6, send: 6, reply: 5, duplicate: 4, never: 9, worker: 6, step: 8, forge: 9, guard: 5 };
 }
 
 struct Delivery {
@@ -65,6 +71,165 @@ struct Worked {
     finish_at: Timestamp,
     outcome: Outcome,
     logins: Vec<LoginProof>,
+}
+
+/// CloudHSM as it is, on AWS's own clock, which is not the controller's.
+pub struct Keeping {
+    /// Seconds that AWS's clock is ahead.
+    pub ahead: i64,
+    /// Its answers bear a date.
+    dated: bool,
+    pub hsms: Vec<OneHsm>,
+    backups: Vec<OneBackup>,
+    copies: Vec<OneCopy>,
+    next_daily: Timestamp,
+    /// When each key may have been made, on the controller's clock.
+    keys: Vec<Timestamp>,
+    /// Ids that an answer of CreateHsm told the controller.
+    told: BTreeSet<String>,
+    pub created: u32,
+    pub copy_runs: u32,
+    /// An HSM that somebody else adds at the next CreateHsm, whose answer is lost.
+    pub stranger: bool,
+    /// No backup is ever made.
+    pub barren: bool,
+    /// AWS refuses each CreateHsm; how often it was asked, and for which zones.
+    pub refuses: bool,
+    pub asked: u32,
+    pub zones: BTreeSet<String>,
+}
+
+#[derive(Clone)]
+pub struct OneHsm {
+    pub id: String,
+    zone: String,
+    state: &'static str,
+    /// Until when it is coming or going.
+    until: Option<Timestamp>,
+    pub whose: Whose,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    Fleet,
+    Ours,
+    /// Ours, and no answer said so.
+    Lost,
+    Stranger,
+}
+
+struct OneBackup {
+    id: BackupId,
+    created: Timestamp,
+    ready: Timestamp,
+}
+
+struct OneCopy {
+    id: BackupId,
+    source: BackupId,
+    ready: Timestamp,
+    failed: bool,
+}
+
+/// Ids of backups hold letters and the digits 2 to 7.
+fn letters(prefix: &str, number: usize) -> BackupId {
+    let digits = format!("{number:010}").bytes().map(|b| char::from(b - b'0' + b'a')).collect::<String>();
+    BackupId::new(format!("{prefix}{digits}")).expect("id")
+}
+
+impl OneHsm {
+    pub fn degrade(&mut self) {
+        self.state = "DEGRADED";
+    }
+    pub fn mend(&mut self) {
+        self.state = "ACTIVE";
+    }
+}
+
+impl Keeping {
+    fn new(seed: u64) -> Keeping {
+        let mut rng = Rng(seed ^ 0x48);
+        let hsm = |id: &str, zone: &str| OneHsm {
+            id: id.to_owned(),
+            zone: zone.to_owned(),
+            state: "ACTIVE",
+            until: None,
+            whose: Whose::Fleet,
+        };
+        Keeping {
+            ahead: rng.below(500) - 250,
+            dated: rng.one_in(2),
+            hsms: vec![hsm("hsm-a", "us-east-1a"), hsm("hsm-b", "us-east-1b")],
+            backups: Vec::new(),
+            copies: Vec::new(),
+            next_daily: NOW.plus(rng.below(86_400)),
+            keys: Vec::new(),
+            told: BTreeSet::new(),
+            created: 0,
+            copy_runs: 0,
+            stranger: false,
+            barren: false,
+            refuses: false,
+            asked: 0,
+            zones: BTreeSet::new(),
+        }
+    }
+
+    fn aws(&self, now: Timestamp) -> Timestamp {
+        now.plus(self.ahead)
+    }
+
+    fn active(&self) -> usize {
+        self.hsms.iter().filter(|h| h.state == "ACTIVE").count()
+    }
+
+    fn back_up(&mut self, at: Timestamp, takes: i64) {
+        if !self.barren {
+            let id = letters("backup-a", self.backups.len());
+            self.backups.push(OneBackup { id, created: at, ready: at.plus(takes) });
+        }
+    }
+
+    fn pass(&mut self, now: Timestamp) {
+        let aws = self.aws(now);
+        while self.next_daily <= aws {
+            self.back_up(self.next_daily, 300);
+            self.next_daily = self.next_daily.plus(86_400);
+        }
+        for hsm in &mut self.hsms {
+            match (hsm.state, hsm.until) {
+                ("CREATE_IN_PROGRESS", Some(until)) if until <= now => (hsm.state, hsm.until) = ("ACTIVE", None),
+                ("DELETE_IN_PROGRESS", Some(until)) if until <= now => hsm.state = "DELETED",
+                _ => {}
+            }
+        }
+        self.hsms.retain(|hsm| hsm.state != "DELETED");
+    }
+
+    fn add(&mut self, zone: &str, whose: Whose, until: Timestamp) -> String {
+        self.created += 1;
+        let id = format!("hsm-{:011}", self.created);
+        self.hsms.push(OneHsm { id: id.clone(), zone: zone.to_owned(), state: "CREATE_IN_PROGRESS", until: Some(until), whose });
+        id
+    }
+
+    /// Every key that there is lies in a READY backup, and in a READY copy of it.
+    fn keeps_all(&self, now: Timestamp) -> bool {
+        let aws = self.aws(now);
+        let newest = self.keys.iter().filter(|key| **key <= now).max().map(|key| self.aws(*key));
+        let copied = |backup: &OneBackup| self.copies.iter().any(|c| c.source == backup.id && !c.failed && c.ready <= aws);
+        newest.is_none_or(|key| self.backups.iter().any(|b| b.created > key && b.ready <= aws && copied(b)))
+    }
+
+    fn cluster(&self) -> Cluster {
+        let hsm = |(n, hsm): (usize, &OneHsm)| Hsm {
+            id: hsm.id.clone(),
+            state: hsm.state.to_owned(),
+            az: Some(hsm.zone.clone()),
+            ip: Some(format!("10.0.{n}.5").parse().expect("ip")),
+        };
+        Cluster { hsms: self.hsms.iter().enumerate().map(hsm).collect(), ..super::cluster() }
+    }
 }
 
 #[derive(Default)]
@@ -105,6 +270,7 @@ pub struct Sim {
     pub unsendable: Option<InstanceId>,
     /// Leaves out what costs time with every event.
     pub quiet_checks: bool,
+    pub keeping: Keeping,
 }
 
 /// The driver died here.
@@ -140,6 +306,7 @@ impl Sim {
             deaf: false,
             unsendable: None,
             quiet_checks: false,
+            keeping: Keeping::new(seed),
         };
         let plan = sim.plan.digest();
         sim.record(EventKind::CampaignStarted { plan, campaign: campaign(), generation: Generation(1) });
@@ -192,8 +359,18 @@ impl Sim {
                     self.final_reports.insert(operation.clone());
                 }
             }
+            // H8, by the truth.
+            EventKind::Approved { gate: Gate::Wave(2..) } | EventKind::Ended { end: End::Done } if self.gated() => {
+                assert!(self.keeping.keeps_all(self.now), "H8: {:?} with a key that is in no backup there", event.kind);
+                let extra: Vec<_> = self.keeping.hsms.iter().filter(|h| h.whose == Whose::Ours).map(|h| &h.id).collect();
+                assert!(extra.is_empty(), "H8: {:?} with {extra:?} still there", event.kind);
+            }
             _ => {}
         }
+    }
+
+    fn gated(&self) -> bool {
+        self.plan.protect.as_ref().is_some_and(|protect| protect.mode != ProtectMode::Off)
     }
 
     /// Invariant 5, by what the state says and by what the hosts are.
@@ -221,7 +398,7 @@ impl Sim {
 
     /// Drives until the campaign ends, approving every gate; a crash is followed by a replay of the journal.
     pub fn drive(&mut self) -> End {
-        for turn in 0..4_000 {
+        for turn in 0..if self.gated() { 20_000 } else { 4_000 } {
             match self.turn() {
                 Ok(Some(end)) => return end,
                 Ok(None) => {}
@@ -246,19 +423,24 @@ impl Sim {
         let decisions = self.state.decide(self.now);
         assert!(!decisions.is_empty(), "a campaign that has not ended decides nothing: {:#?}", self.state.summary(self.now));
         let before = self.journal.len();
-        let mut until = self.now.plus(60);
+        let mut until = self.now.plus(if self.gated() { 300 } else { 60 });
         let mut ask = None;
         for decision in decisions {
             match decision {
                 Decision::ObserveCluster => {
                     self.boundary()?;
-                    let mut cluster = super::cluster();
+                    self.keeping.pass(self.now);
+                    let mut cluster = self.keeping.cluster();
                     if self.rng.one_in(self.faults.step) {
                         cluster.state = "MODIFY_IN_PROGRESS".to_owned();
                     }
                     self.record(EventKind::ClusterObserved { cluster });
                 }
                 Decision::Send(send) => self.send(*send)?,
+                Decision::ObserveProtection { second, after } => self.observe_protection(second.is_some(), after)?,
+                Decision::CopyBackups => self.copy_backups()?,
+                Decision::AddHsm(intent) => self.add_hsm(intent)?,
+                Decision::RemoveHsm { hsm } => self.remove_hsm(hsm)?,
                 Decision::FindCommand { token, .. } => {
                     self.boundary()?;
                     let now = self.now;
@@ -303,6 +485,119 @@ impl Sim {
         }
         self.advance(until.max(self.now.plus(1)));
         Ok(None)
+    }
+
+    fn aws_at(&self) -> Option<Timestamp> {
+        self.keeping.dated.then(|| self.keeping.aws(self.now))
+    }
+
+    fn observe_protection(&mut self, second: bool, after: Timestamp) -> Result<(), Crash> {
+        self.boundary()?;
+        self.keeping.pass(self.now);
+        if self.rng.one_in(self.faults.guard) {
+            self.record(EventKind::ProtectionUnknown { why: "the region does not answer".to_owned() });
+            return Ok(());
+        }
+        let aws = self.keeping.aws(self.now);
+        let state = |ready: Timestamp| if ready <= aws { "READY" } else { "CREATE_IN_PROGRESS" }.to_owned();
+        let newer: Vec<&OneBackup> = self.keeping.backups.iter().filter(|b| b.created > after && b.created <= aws).collect();
+        let copies = self.keeping.copies.iter().filter(|c| second && newer.iter().any(|b| b.id == c.source));
+        let copies = copies.map(|c| BackupCopy {
+            id: c.id.clone(),
+            source: c.source.clone(),
+            state: if c.failed { "DELETED".to_owned() } else { state(c.ready) },
+        });
+        let event = EventKind::ProtectionObserved {
+            aws_at: self.aws_at(),
+            copies: copies.collect(),
+            backups: newer.iter().map(|b| Backup { id: b.id.clone(), state: state(b.ready), created: b.created }).collect(),
+        };
+        self.boundary()?;
+        self.record(event);
+        Ok(())
+    }
+
+    /// As the job does it: whatever is READY and not copied.
+    fn copy_backups(&mut self) -> Result<(), Crash> {
+        self.boundary()?;
+        self.keeping.copy_runs += 1;
+        let aws = self.keeping.aws(self.now);
+        let copied: BTreeSet<BackupId> = self.keeping.copies.iter().filter(|c| !c.failed).map(|c| c.source.clone()).collect();
+        let missing: Vec<BackupId> =
+            self.keeping.backups.iter().filter(|b| b.ready <= aws && !copied.contains(&b.id)).map(|b| b.id.clone()).collect();
+        for source in missing {
+            let id = letters("backup-c", self.keeping.copies.len());
+            let (takes, failed) = (self.rng.below(900), self.rng.one_in(self.faults.guard));
+            self.keeping.copies.push(OneCopy { id, source, ready: aws.plus(takes), failed });
+        }
+        self.boundary()?;
+        let failed = self.rng.one_in(self.faults.guard).then(|| "a key of KMS is disabled".to_owned());
+        self.record(EventKind::BackupsCopied { failed });
+        Ok(())
+    }
+
+    fn add_hsm(&mut self, intent: HsmIntent) -> Result<(), Crash> {
+        self.boundary()?;
+        let zone = intent.zone.clone();
+        self.record(EventKind::HsmIntended(intent));
+        self.boundary()?;
+        self.keeping.pass(self.now);
+        let kind = if self.rng.one_in(self.faults.guard) { self.rng.below(3) } else { 3 };
+        self.keeping.asked += 1;
+        self.keeping.zones.insert(zone.clone());
+        let kind = if self.keeping.refuses { 0 } else { kind };
+        let lost = EventKind::HsmAmbiguous { why: "the connection closed".to_owned() };
+        if std::mem::take(&mut self.keeping.stranger) {
+            self.keeping.add(&zone, Whose::Stranger, self.now.plus(60));
+            self.record(lost);
+            return Ok(());
+        }
+        let event = match kind {
+            0 => EventKind::HsmNotAdded { why: "no capacity in that zone".to_owned() },
+            1 => lost,
+            _ => {
+                let until = self.now.plus(60 + self.rng.below(600));
+                let id = self.keeping.add(&zone, Whose::Lost, until);
+                let (aws, takes) = (self.keeping.aws(self.now), 30 + self.rng.below(400));
+                self.keeping.back_up(aws, takes);
+                match kind {
+                    2 => lost,
+                    _ => EventKind::HsmAdded { hsm: HsmId::new(id).expect("id") },
+                }
+            }
+        };
+        self.boundary()?;
+        if let EventKind::HsmAdded { hsm } = &event {
+            self.keeping.told.insert(hsm.to_string());
+            self.keeping.hsms.last_mut().expect("added").whose = Whose::Ours;
+        }
+        self.record(event);
+        Ok(())
+    }
+
+    fn remove_hsm(&mut self, hsm: HsmId) -> Result<(), Crash> {
+        self.boundary()?;
+        assert!(self.keeping.told.contains(hsm.as_str()), "H8: {hsm} is removed, which no answer of ours named");
+        self.record(EventKind::HsmRemovalIntended { hsm: hsm.clone() });
+        self.boundary()?;
+        self.keeping.pass(self.now);
+        let kind = if self.rng.one_in(self.faults.guard) { self.rng.below(3) } else { 3 };
+        let until = self.now.plus(30 + self.rng.below(200));
+        if kind > 1
+            && let Some(going) = self.keeping.hsms.iter_mut().find(|h| h.id == hsm.as_str())
+        {
+            (going.state, going.until) = ("DELETE_IN_PROGRESS", Some(until));
+            assert!(self.keeping.active() >= 2, "H8: fewer HSMs are ACTIVE than before");
+            let (aws, takes) = (self.keeping.aws(self.now), 30 + self.rng.below(400));
+            self.keeping.back_up(aws, takes);
+        }
+        self.boundary()?;
+        match kind {
+            0 => self.record(EventKind::HsmNotRemoved { hsm, why: "throttled".to_owned() }),
+            1 | 2 => {}
+            _ => self.record(EventKind::HsmRemovalAccepted { hsm }),
+        }
+        Ok(())
     }
 
     fn send(&mut self, send: SendOrder) -> Result<(), Crash> {
@@ -376,7 +671,7 @@ impl Sim {
                     // Through the wire now and then: it is slow without optimisation, and has tests of its own.
                     let wire = !self.quiet_checks && self.commands.len().is_multiple_of(8);
                     let report = if wire { Report::decode(&report.encode()).expect("decodes") } else { report.clone() };
-                    EventKind::ReportReceived { token, instance, operation, report: Box::new(report) }
+                    EventKind::ReportReceived { token, instance, operation, report: Box::new(report), aws_at: self.aws_at() }
                 }
                 None => EventKind::InvocationEnded { token, instance, operation, status: "Delivery Timed Out".to_owned() },
             });
@@ -400,7 +695,7 @@ impl Sim {
 
     /// A host that speaks for an operation it was never given.
     fn forge(&mut self, event: &EventKind) {
-        if let EventKind::ReportReceived { token, instance, operation, report } = event {
+        if let EventKind::ReportReceived { token, instance, operation, report, .. } = event {
             let before = self.state.summary(self.now);
             let mut forged = report.clone();
             forged.outcome = Outcome::Done;
@@ -411,6 +706,7 @@ impl Sim {
                 instance: other.unwrap_or_else(|| instance.clone()),
                 operation: operation.clone(),
                 report: forged,
+                aws_at: None,
             });
             let after = self.state.summary(self.now);
             assert_eq!(before.hosts, after.hosts, "h36: a forged report changed a host ({token})");
@@ -533,6 +829,9 @@ impl Sim {
             _ => Outcome::Done,
         };
         let finish_at = now.plus(2 + self.rng.below(60));
+        if cutover {
+            self.keeping.keys.push(finish_at);
+        }
         let host = self.hosts.get_mut(instance).expect("a host");
         match (segment, direction, &outcome) {
             (Segment::Stage, Direction::Do, Outcome::Done) => host.staged = true,
@@ -591,9 +890,14 @@ impl Sim {
 
     /// Sends an order and has each of its hosts answer in turn.
     pub fn answer(&mut self, send: &SendOrder, outcomes: &[Outcome]) {
+        self.answer_at(send, outcomes, None);
+    }
+
+    pub fn answer_at(&mut self, send: &SendOrder, outcomes: &[Outcome], aws_at: Option<Timestamp>) {
         let token = send.intent.token.clone();
         self.record(EventKind::OrderIntended(send.intent.clone()));
-        let command = CommandId::new("00000000-0000-0000-0000-000000000001").expect("id");
+        let number = self.journal.len();
+        let command = CommandId::new(format!("00000000-0000-0000-0000-{number:012}")).expect("id");
         self.record(EventKind::OrderSent { token: token.clone(), command });
         for (asked, outcome) in send.intent.hosts.iter().zip(outcomes) {
             let report = Report {
@@ -615,7 +919,8 @@ impl Sim {
                 omitted: 0,
             };
             let (instance, operation) = (asked.instance.clone(), asked.operation.clone());
-            self.record(EventKind::ReportReceived { token: token.clone(), instance, operation, report: Box::new(report) });
+            let report = Box::new(report);
+            self.record(EventKind::ReportReceived { token: token.clone(), instance, operation, report, aws_at });
         }
     }
 
@@ -648,6 +953,7 @@ impl Sim {
         // What the hosts have told is known.
         let told = self.hosts.values().flat_map(|h| h.known.iter()).filter(|(_, w)| w.finish_at <= self.now);
         self.final_reports.extend(told.map(|(id, _)| id.clone()));
+        self.keeping.hsms.iter_mut().filter(|h| h.whose == Whose::Ours).for_each(|h| h.whose = Whose::Lost);
         self.journal.clear();
         self.state = State::new(self.plan.clone());
         self.commands.clear();

@@ -5,6 +5,7 @@ use crate::context::{Context, read_plan};
 use crate::drive::{Progress, approve, campaign_of, drive};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::night::Night;
 use std::sync::Arc;
 use tde2hsm_campaign::reducer::{EventKind, Gate};
 use tde2hsm_campaign::render;
@@ -22,11 +23,12 @@ pub async fn run(context: &Context, args: Apply) -> Result<Exit, Failure> {
     let aws = context.aws_for(&plan).await?;
     context.out.show(&render::plan(&plan));
     approve(context.out, args.approval.yes, &format!("Carry this plan out on {} hosts?", plan.hosts.len()))?;
+    let night = Night::new(context, &aws, &plan).await;
     let progress = Progress::new(context.out);
     let first = vec![
         EventKind::CampaignStarted { plan: plan.digest(), campaign: campaign.clone(), generation: Generation(1) },
         EventKind::Approved { gate: Gate::Stage },
     ];
-    let mut driver = Driver::start(&journal, &aws, &context.clock, &progress, Arc::new(plan), campaign, first).await?;
-    drive(context, "apply", &aws, &journal, &mut driver, args.approval.yes).await
+    let mut driver = Driver::start(&journal, &night, &context.clock, &progress, Arc::new(plan), campaign, first).await?;
+    drive(context, "apply", &night, &journal, &mut driver, args.approval.yes).await
 }

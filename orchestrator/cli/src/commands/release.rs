@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::drive::Progress;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::night::Night;
 use crate::text;
 use tde2hsm_campaign::reducer::{EventKind, Standing};
 use tde2hsm_driver::{Clock as _, Driver, Turn, plan_of};
@@ -19,8 +20,9 @@ pub async fn run(context: &Context, args: Release) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("host `{}` is not of campaign `{campaign}`", args.host)));
     }
     let aws = context.aws_for(&plan).await?;
+    let night = Night::new(context, &aws, &plan).await;
     let progress = Progress::new(context.out);
-    let mut driver = Driver::open(&journal, &aws, &context.clock, &progress, campaign).await?;
+    let mut driver = Driver::open(&journal, &night, &context.clock, &progress, campaign).await?;
     let had_ended = driver.state().end().is_some();
     let why = format!("release of {} was asked for", args.host);
     driver.record(vec![EventKind::Interrupted { why }, EventKind::ReleaseRequested { hosts: vec![args.host.clone()] }]).await?;

@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::drive::{Progress, drive};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::night::Night;
 use tde2hsm_campaign::reducer::{End, EventKind, Retry};
 use tde2hsm_driver::{Driver, plan_of};
 use tde2hsm_protocol::{Code, SecretRef};
@@ -16,8 +17,9 @@ pub async fn run(context: &Context, args: Resume) -> Result<Exit, Failure> {
     let campaign = pick(&journal, args.campaign, Pick::Unfinished).await?;
     let (plan, _, _) = plan_of(&journal, &campaign).await?;
     let aws = context.aws_for(&plan).await?;
+    let night = Night::new(context, &aws, &plan).await;
     let progress = Progress::new(context.out);
-    let mut driver = Driver::open(&journal, &aws, &context.clock, &progress, campaign).await?;
+    let mut driver = Driver::open(&journal, &night, &context.clock, &progress, campaign).await?;
     if driver.state().end() == Some(End::Superseded) {
         return Err(Failure::new(Code::JOURNAL_CONFLICT, "a newer controller has taken the campaign over"));
     }
@@ -33,5 +35,5 @@ pub async fn run(context: &Context, args: Resume) -> Result<Exit, Failure> {
     let retry = if driver.state().end().is_some() { Retry::Failed } else { Retry::Nothing };
     events.push(EventKind::Resumed { hosts: retry, window: None });
     driver.record(events).await?;
-    drive(context, "resume", &aws, &journal, &mut driver, args.approval.yes).await
+    drive(context, "resume", &night, &journal, &mut driver, args.approval.yes).await
 }

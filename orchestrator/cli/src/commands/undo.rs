@@ -9,9 +9,10 @@ use crate::drive::{Progress, approve, drive};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::gather;
+use crate::night::Night;
 use tde2hsm_campaign::fleet::{
-    ClusterChoice, DatabaseOverride, EscrowChoice, Fleet, HostOverride, Identity, Options, Protect, SecretChoice, Secrets, Targets, Waves,
-    Window,
+    ClusterChoice, DatabaseOverride, EscrowChoice, Fleet, HostOverride, Identity, Options, Protect, SecretChoice, Secrets,
+    Targets, Waves, Window,
 };
 use tde2hsm_campaign::plan::{self, Plan, PlanInput};
 use tde2hsm_campaign::reducer::{EventKind, UndoHost};
@@ -47,13 +48,14 @@ pub async fn run(context: &Context, args: Undo) -> Result<Exit, Failure> {
     context.out.show(&render::plan(&undo));
     approve(context.out, args.approval.yes, &format!("Undo {} hosts?", undo.hosts.len()))?;
 
+    let night = Night::new(context, &aws, &done).await;
     let progress = Progress::new(context.out);
-    let mut driver = Driver::open(&journal, &aws, &context.clock, &progress, campaign).await?;
+    let mut driver = Driver::open(&journal, &night, &context.clock, &progress, campaign).await?;
     journal.keep(undo.digest(), &undo.to_json()).await?;
     let hosts = undo.hosts.iter().map(|host| UndoHost { instance: host.instance.clone(), saw: Some(host.saw) }).collect();
     let why = "undo was asked for".to_owned();
     driver.record(vec![EventKind::Interrupted { why }, EventKind::UndoRequested { plan: undo.digest(), hosts }]).await?;
-    drive(context, "undo", &aws, &journal, &mut driver, args.approval.yes).await
+    drive(context, "undo", &night, &journal, &mut driver, args.approval.yes).await
 }
 
 /// The fleet file that a plan would have come from: undo needs nothing but the journal, on whatever machine it is.

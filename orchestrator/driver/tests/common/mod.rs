@@ -3,14 +3,14 @@
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use tde2hsm_campaign::facts::{Cluster, Hsm};
-use tde2hsm_campaign::fleet::{FleetName, OnFailure};
+use tde2hsm_campaign::facts::{Backup, BackupCopy, Cluster, Hsm};
+use tde2hsm_campaign::fleet::{FleetName, OnFailure, ProtectMode};
 use tde2hsm_campaign::plan::{
-    ConfigurationStyle, DatabasePlan, DocumentPin, HostPlan, Plan, PlanBody, PlannedSecret, Policy, Restarts, SecretPurpose,
-    SegmentPlan, Waves, Window,
+    ConfigurationStyle, DatabasePlan, DocumentPin, HostPlan, Plan, PlanBody, PlannedSecret, Policy, Protect, Restarts, Second,
+    SecretPurpose, SegmentPlan, Waves, Window,
 };
 use tde2hsm_campaign::reducer::{CommandId, Gate, State};
-use tde2hsm_driver::{Answer, Clock, Cloud, Command, Fault, Invocation, Operator, SendError, Stage};
+use tde2hsm_driver::{Answer, Backups, Clock, Cloud, Command, Fault, Invocation, Operator, SendError, Stage};
 use tde2hsm_journal::{Body, Entry, Head, Journal, JournalError, Listed, MemoryJournal, Seq};
 use tde2hsm_protocol::*;
 use tokio::sync::Notify;
@@ -26,6 +26,21 @@ fn secret(name: &str) -> SecretRef {
         arn: SecretArn::new(format!("arn:aws:secretsmanager:us-east-1:123456789012:secret:tde/{name}-AbCdEf")).unwrap(),
         version: SecretVersion::new("11111111-1111-1111-1111-111111111111").unwrap(),
     }
+}
+
+/// The same plan with a backup of each wave's keys forced, in two regions.
+pub fn guarded(hosts: usize) -> Arc<Plan> {
+    let mut body = (**plan(hosts)).clone();
+    body.protect = Some(Protect {
+        mode: ProtectMode::Force,
+        wait_seconds: 30 * 3_600,
+        second: Some(Second {
+            region: Region::new("us-west-2").unwrap(),
+            records_bucket: "records".to_owned(),
+            kms_key: KmsKeyArn::new("arn:aws:kms:us-west-2:123456789012:key/5f1c2a52-7f1e-4c4e-9a37-1d1b4b4d5e11").unwrap(),
+        }),
+    });
+    Arc::new(Plan::seal(body))
 }
 
 /// A plan of `hosts` hosts with one database each, from a software keystore.
@@ -218,6 +233,27 @@ pub struct World {
     /// Seconds until a command shows in lists.
     pub list_lag: i64,
     pub heads: Vec<Digest>,
+    /// HSMs that CreateHsm added, and what became of them.
+    pub hsms: Vec<Added>,
+    /// How the answers of CreateHsm are lost.
+    pub hsm_loss: Option<Loss>,
+    pub backups: Vec<(BackupId, Timestamp)>,
+    pub copies: BTreeMap<BackupId, Timestamp>,
+}
+
+#[derive(Debug)]
+pub struct Added {
+    pub id: HsmId,
+    pub at: Timestamp,
+    /// From when it is no longer there.
+    pub gone: Option<Timestamp>,
+}
+
+impl World {
+    fn back_up(&mut self, at: Timestamp) {
+        let letters: String = format!("{:011}", self.backups.len()).bytes().map(|b| char::from(b - b'0' + b'a')).collect();
+        self.backups.push((BackupId::new(format!("backup-{letters}")).unwrap(), at));
+    }
 }
 
 #[derive(Debug)]
@@ -228,6 +264,8 @@ pub struct FakeCloud {
 }
 
 const TAKES: i64 = 10;
+const HSM_TAKES: i64 = 240;
+const BACKUP_TAKES: i64 = 60;
 
 impl FakeCloud {
     pub fn new(clock: Arc<FakeClock>, fuse: Arc<Fuse>) -> FakeCloud {
@@ -239,6 +277,10 @@ impl FakeCloud {
             sends: 0,
             list_lag: 0,
             heads: vec![],
+            hsms: vec![],
+            hsm_loss: None,
+            backups: vec![],
+            copies: BTreeMap::new(),
         };
         FakeCloud { world: Mutex::new(world), clock, fuse }
     }
@@ -350,6 +392,18 @@ impl Cloud for FakeCloud {
             az: Some(az.to_owned()),
             ip: Some(ip.parse().unwrap()),
         };
+        let now = self.clock.now();
+        let world = self.world.lock().unwrap();
+        let hsms = [hsm("hsm-a", "us-east-1a", "10.0.1.5"), hsm("hsm-b", "us-east-1b", "10.0.2.5")].into_iter();
+        let added = world.hsms.iter().filter(|added| added.gone.is_none_or(|gone| now < gone)).map(|added| Hsm {
+            state: match added.gone {
+                Some(_) => "DELETE_IN_PROGRESS",
+                None if now < added.at.plus(HSM_TAKES) => "CREATE_IN_PROGRESS",
+                None => "ACTIVE",
+            }
+            .to_owned(),
+            ..hsm(added.id.as_str(), "us-east-1a", "10.0.1.6")
+        });
         Ok(Some(Cluster {
             cluster: cluster.clone(),
             state: "ACTIVE".to_owned(),
@@ -358,8 +412,78 @@ impl Cloud for FakeCloud {
             rollback_expiration: None,
             vpc: None,
             security_group: None,
-            hsms: vec![hsm("hsm-a", "us-east-1a", "10.0.1.5"), hsm("hsm-b", "us-east-1b", "10.0.2.5")],
+            hsms: hsms.chain(added).collect(),
         }))
+    }
+
+    async fn backups(&self, _cluster: &ClusterId, second: Option<&Region>, after: Timestamp) -> Result<Backups, Fault> {
+        self.fuse.point().await;
+        let now = self.clock.now();
+        let world = self.world.lock().unwrap();
+        let made = world.backups.iter().filter(|(_, created)| *created > after);
+        let state = |at: Timestamp| if at.plus(BACKUP_TAKES) <= now { "READY" } else { "CREATE_IN_PROGRESS" }.to_owned();
+        let backups: Vec<Backup> =
+            made.map(|(id, created)| Backup { id: id.clone(), state: state(*created), created: *created }).collect();
+        let copies = world.copies.iter().filter(|_| second.is_some()).map(|(source, at)| BackupCopy {
+            id: source.clone(),
+            source: source.clone(),
+            state: state(*at),
+        });
+        Ok(Backups { copies: copies.collect(), backups })
+    }
+
+    async fn copy_backups(&self) -> Result<(), Fault> {
+        self.fuse.point().await;
+        {
+            let now = self.clock.now();
+            let mut world = self.world.lock().unwrap();
+            let ready: Vec<BackupId> =
+                world.backups.iter().filter(|(_, created)| created.plus(BACKUP_TAKES) <= now).map(|(id, _)| id.clone()).collect();
+            for id in ready {
+                world.copies.entry(id).or_insert(now);
+            }
+        }
+        self.fuse.point().await;
+        Ok(())
+    }
+
+    async fn add_hsm(&self, _cluster: &ClusterId, zone: &str) -> Result<HsmId, SendError> {
+        self.fuse.point().await;
+        assert!(["us-east-1a", "us-east-1b"].contains(&zone), "{zone}");
+        let now = self.clock.now();
+        let answer = {
+            let mut world = self.world.lock().unwrap();
+            let id = HsmId::new(format!("hsm-{:011}", world.hsms.len())).unwrap();
+            world.hsms.push(Added { id: id.clone(), at: now, gone: None });
+            world.back_up(now);
+            match world.hsm_loss {
+                Some(Loss::Reply) => Err(SendError::Ambiguous(Self::fault(Code::AWS_UNREACHABLE))),
+                _ => Ok(id),
+            }
+        };
+        self.fuse.point().await;
+        answer
+    }
+
+    async fn remove_hsm(&self, _cluster: &ClusterId, hsm: &HsmId) -> Result<(), SendError> {
+        self.fuse.point().await;
+        let now = self.clock.now();
+        {
+            let mut world = self.world.lock().unwrap();
+            let added = world.hsms.iter_mut().find(|added| added.id == *hsm).expect("only what was added is removed");
+            assert!(now >= added.at.plus(HSM_TAKES), "it is not there yet");
+            let again = added.gone.is_some();
+            added.gone.get_or_insert(now.plus(HSM_TAKES));
+            if !again {
+                world.back_up(now);
+            }
+        }
+        self.fuse.point().await;
+        Ok(())
+    }
+
+    fn aws_now(&self) -> Option<Timestamp> {
+        Some(self.clock.now())
     }
 }
 
