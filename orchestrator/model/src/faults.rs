@@ -182,7 +182,8 @@ pub(crate) fn server_error(service: Service) -> ApiError {
     ApiError::new(code, message).with_status(500)
 }
 
-pub(crate) fn denied(service: Service, who: &str, operation: &str) -> ApiError {
+/// The refusal of a caller without the right, as `service` words it.
+pub fn denied(service: Service, who: &str, operation: &str) -> ApiError {
     let action = format!("{}:{operation}", service.prefix());
     let text =
         format!("User: {who} is not authorized to perform: {action} because no identity-based policy allows the {action} action");

@@ -24,7 +24,7 @@ pub mod truth;
 mod world;
 
 pub use error::ApiError;
-pub use faults::{CallFault, Fate, Faults};
+pub use faults::{CallFault, Fate, Faults, denied};
 pub use ids::{AccountId, CommandId, Ids, InstanceId, Region};
 pub use time::Millis;
 pub use world::{Caller, Effect, LaunchedVolume, Principal, RegionState, Reply, Request, Service, World, WorldOptions};

@@ -161,6 +161,10 @@ impl KeyRing {
             arn: format!("arn:aws:sts::{account}:assumed-role/{role}/{instance}"),
             user_id: format!("AROA{}:{instance}", self.ids.text(UPPER, 17)),
         };
+        self.session(caller, until)
+    }
+
+    fn session(&mut self, caller: Caller, until: Millis) -> Key {
         let key = Key {
             access: format!("ASIA{}", self.ids.text(UPPER, 16)),
             secret: self.ids.text(SECRET, 40),
@@ -170,6 +174,16 @@ impl KeyRing {
         };
         self.keys.insert(key.access.clone(), key.clone());
         key
+    }
+
+    /// New credentials of a function's role.
+    pub fn issue_function(&mut self, account: &AccountId, role: &str, name: &str, until: Millis) -> Key {
+        let caller = Caller {
+            principal: Principal::Function(name.to_owned()),
+            arn: format!("arn:aws:sts::{account}:assumed-role/{role}/{role}"),
+            user_id: format!("AROA{}:{role}", self.ids.text(UPPER, 17)),
+        };
+        self.session(caller, until)
     }
 
     pub fn key(&self, access: &str) -> Option<&Key> {

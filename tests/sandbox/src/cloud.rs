@@ -6,6 +6,7 @@
 use crate::auth::{AuthError, Key, KeyRing, Scope, http_date};
 use crate::clock::Clock;
 use crate::layout::Layout;
+use crate::template::Statement;
 use crate::{s3, wire};
 use futures::StreamExt as _;
 use http::{Request, Response};
@@ -42,6 +43,8 @@ pub struct Cloud {
     /// Carries out what a call did to real things before the call is answered: a snapshot is of the moment of its call.
     carrier: OnceLock<Carrier>,
     reach: Mutex<Reach>,
+    /// What the role of each function allows.
+    policies: Mutex<BTreeMap<String, Vec<Statement>>>,
 }
 
 struct Carrier(Box<dyn Fn() + Send + Sync>);
@@ -91,12 +94,38 @@ impl Cloud {
             changed: Notify::new(),
             carrier: OnceLock::new(),
             reach: Mutex::default(),
+            policies: Mutex::default(),
         }))
     }
 
     /// Says who carries out effects.
     pub fn carried_by(&self, carrier: impl Fn() + Send + Sync + 'static) {
         let _ = self.carrier.set(Carrier(Box::new(carrier)));
+    }
+
+    pub fn policies(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Statement>>> {
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Region and tags decide too, where a function's policy says so; the model knows of actions alone.
+    fn forbidden(&self, call: &tde2hsm_model::Request<'_>) -> Option<ApiError> {
+        let Principal::Function(name) = &call.caller.principal else { return None };
+        let policies = self.policies();
+        let statements = policies.get(name)?;
+        let tags = request_tags(call.body);
+        let may = |action: &str| {
+            let action = format!("{}:{action}", call.service.prefix());
+            statements.iter().any(|statement| statement.allows(&action, call.region, &tags))
+        };
+        // Tags in the call that makes a resource are a right of their own.
+        let tagging = match call.service {
+            Service::Ec2 if !tags.is_empty() => Some("CreateTags"),
+            Service::CloudHsm if !tags.is_empty() => Some("TagResource"),
+            _ => None,
+        };
+        let missing = [Some(call.operation), tagging.filter(|action| *action != call.operation)];
+        let missing = missing.into_iter().flatten().find(|action| !may(action))?;
+        Some(tde2hsm_model::denied(call.service, &call.caller.arn, missing))
     }
 
     fn reach(&self) -> MutexGuard<'_, Reach> {
@@ -221,7 +250,10 @@ impl Cloud {
                         operation: &operation,
                         body: &value,
                     };
-                    let reply = self.world().call(&call, self.clock.now());
+                    let reply = match self.forbidden(&call) {
+                        Some(refused) => tde2hsm_model::Reply { result: Err(refused), fate: Fate::Delivered },
+                        None => self.world().call(&call, self.clock.now()),
+                    };
                     let cloud = self.clone();
                     let carried = tokio::task::spawn_blocking(move || cloud.carrier.get().map(|carrier| (carrier.0)()));
                     let _ = carried.await;
@@ -334,7 +366,24 @@ fn parse_json(body: &[u8]) -> Result<Value, ApiError> {
     if value.is_object() { Ok(value) } else { Err(ApiError::new("SerializationException", "the body is no object")) }
 }
 
-async fn collect(body: impl Into<Body>) -> Result<Vec<u8>, Dropped> {
+/// The tags that a request gives to what it makes.
+fn request_tags(body: &Value) -> BTreeMap<String, String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut tags = BTreeMap::new();
+    for (name, key) in body.as_object().into_iter().flatten() {
+        if let Some(at) = name.strip_suffix(".Key").filter(|at| at.contains("Tag.")) {
+            tags.insert(text(key), text(&body[format!("{at}.Value")]));
+        }
+    }
+    for list in ["TagList", "Tags"] {
+        for tag in body[list].as_array().into_iter().flatten() {
+            tags.insert(text(&tag["Key"]), text(&tag["Value"]));
+        }
+    }
+    tags
+}
+
+pub(crate) async fn collect(body: impl Into<Body>) -> Result<Vec<u8>, Dropped> {
     let mut body = body.into();
     let mut bytes = Vec::new();
     while let Some(chunk) = body.next().await {

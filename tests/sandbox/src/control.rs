@@ -3,6 +3,7 @@
 //! One JSON line asks, one answers. `exec` also hands over its three standard streams, so that the command in the
 //! host reads and writes them itself.
 
+use crate::functions::Setup;
 use crate::sandbox::Sandbox;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ pub enum Ask {
     Inspect,
     Verify { cut_off: Vec<String>, host: Option<String> },
     Snapshot { host: Option<String>, exclude_data: bool, description: Option<String> },
+    Function { name: String, event: Option<Value>, setup: Option<Setup> },
+    Tick { setup: Option<Setup> },
     Fault { name: String, args: Vec<String> },
     Clock { advance_secs: u64 },
     Exec { host: String, argv: Vec<String> },
@@ -69,6 +72,20 @@ fn answer(sandbox: &Arc<Sandbox>, mut stream: UnixStream) -> std::io::Result<()>
         }
         Ok(Ask::Snapshot { host, exclude_data, description }) => {
             crate::backup_tool::snapshot(sandbox, host.as_deref(), exclude_data, description.as_deref())
+                .map_err(|e| format!("{e:#}"))
+        }
+        Ok(Ask::Function { name, event, setup }) => {
+            let runtime = tokio::runtime::Handle::current();
+            let outcome = runtime.block_on(sandbox.functions.once(sandbox, setup, &name, event));
+            outcome.map(|outcome| outcome.json()).map_err(|e| format!("{e:#}"))
+        }
+        Ok(Ask::Tick { setup }) => {
+            let runtime = tokio::runtime::Handle::current();
+            runtime
+                .block_on(async {
+                    sandbox.functions.settled().await;
+                    sandbox.functions.tick(sandbox, setup).await
+                })
                 .map_err(|e| format!("{e:#}"))
         }
         Ok(Ask::Fault { name, args }) => crate::fault::apply(sandbox, &name, &args).map(Value::from),

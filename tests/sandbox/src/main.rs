@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use sandbox::clock::parse_duration;
 use sandbox::control::{self, Ask};
 use sandbox::fleet::Size;
+use sandbox::functions::Setup;
 use sandbox::host::{ExecArgs, InitArgs, run_exec, run_init};
 use sandbox::layout::Layout;
 use sandbox::sandbox::{Sandbox, UpOptions};
@@ -41,6 +42,38 @@ enum Cmd {
         /// Port of the services; 0 takes a free one.
         #[arg(long, default_value_t = 0)]
         port: u16,
+        /// The functions' program: events and `tick` then reach the functions that the templates declare.
+        #[arg(long)]
+        functions: Option<PathBuf>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Invoke a function once and print its answer and its log.
+    Function {
+        #[arg(long)]
+        dir: PathBuf,
+        /// Such as copy-snapshots.
+        name: String,
+        /// The event, from a file; `-` reads it from standard input.
+        #[arg(long, conflicts_with = "schedule")]
+        event: Option<PathBuf>,
+        /// What its schedule gives it (the default).
+        #[arg(long)]
+        schedule: bool,
+        /// The functions' program, unless `up` was told.
+        #[arg(long)]
+        program: Option<PathBuf>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Invoke every schedule once, as when its time has come; also waits for events that are on their way.
+    Tick {
+        #[arg(long)]
+        dir: PathBuf,
+        #[arg(long)]
+        program: Option<PathBuf>,
+        #[command(flatten)]
+        how: How,
     },
     /// Start fresh instances over throw-away copies and read every seeded row; JSON per database.
     Verify {
@@ -119,6 +152,37 @@ enum Cmd {
     },
 }
 
+/// How functions run.
+#[derive(Debug, Clone, clap::Args)]
+struct How {
+    /// Each invocation gets a new process.
+    #[arg(long)]
+    cold: bool,
+    /// Directory of the templates that declare the functions.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../infra"))]
+    templates: PathBuf,
+    /// A parameter of the templates, NAME=VALUE.
+    #[arg(long, value_parser = pair)]
+    parameter: Vec<(String, String)>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| format!("`{text}` is not NAME=VALUE"))
+}
+
+impl How {
+    fn with(self, program: &std::path::Path) -> std::io::Result<Setup> {
+        Ok(Setup {
+            program: program.canonicalize()?,
+            templates: self.templates.canonicalize()?,
+            cold: self.cold,
+            parameters: self.parameter.into_iter().collect(),
+        })
+    }
+}
+
 fn fault_help() -> String {
     format!("Faults:\n{}", sandbox::fault::table())
 }
@@ -133,13 +197,40 @@ fn main() -> ExitCode {
             Err(e) => fail(1, &e.to_string()),
         },
         Cmd::HostExec { pid, cd, argv } => code(run_exec(&ExecArgs { pid, dir: cd, argv })),
-        Cmd::Up { dir, fleet, seed, record, port } => {
+        Cmd::Function { dir, name, event, schedule: _, program, how } => {
+            let ask = || -> Result<Ask, String> {
+                let read = |path: PathBuf| {
+                    if path.as_os_str() == "-" {
+                        std::io::read_to_string(std::io::stdin())
+                    } else {
+                        std::fs::read_to_string(path)
+                    }
+                };
+                let event = event.map(read).transpose().map_err(|e| e.to_string())?;
+                let event = event
+                    .map(|text| serde_json::from_str(&text))
+                    .transpose()
+                    .map_err(|e| format!("the event is no JSON: {e}"))?;
+                let setup = program.map(|program| how.with(&program)).transpose().map_err(|e| e.to_string())?;
+                Ok(Ask::Function { name, event, setup })
+            };
+            print(ask().and_then(|ask| control::ask(&Layout::new(&dir).control(), &ask)))
+        }
+        Cmd::Tick { dir, program, how } => {
+            let setup = program.map(|program| how.with(&program)).transpose().map_err(|e| e.to_string());
+            print(setup.and_then(|setup| control::ask(&Layout::new(&dir).control(), &Ask::Tick { setup })))
+        }
+        Cmd::Up { dir, fleet, seed, record, port, functions, how } => {
+            let functions = match functions.map(|program| how.with(&program)).transpose() {
+                Ok(functions) => functions,
+                Err(e) => return fail(UNAVAILABLE, &format!("the functions cannot be run: {e}")),
+            };
             let rights = match become_root() {
                 Ok(rights) => rights,
                 Err(why) => return fail(UNAVAILABLE, &why),
             };
             let borrowed = sandbox::userns::is_borrowed();
-            up(&UpOptions { dir, fleet, seed, record, rights, borrowed, port })
+            up(&UpOptions { dir, fleet, seed, record, rights, borrowed, port, functions })
         }
         Cmd::Clean { dir } => {
             if let Err(why) = become_root() {

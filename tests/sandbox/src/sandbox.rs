@@ -5,7 +5,7 @@ use crate::cloud::Cloud;
 use crate::databases::{self, Programs, Site};
 use crate::ebs::{Ebs, Volume};
 use crate::fleet::{HostPlan, Size};
-use crate::functions::Functions;
+use crate::functions::{Functions, Setup};
 use crate::host::rootfs::{self, RootSpec, Users};
 use crate::host::{InitArgs, Mount, Namespace};
 use crate::imds::Imds;
@@ -56,6 +56,7 @@ pub struct UpOptions {
     /// The rights are those of a user namespace.
     pub borrowed: bool,
     pub port: u16,
+    pub functions: Option<Setup>,
 }
 
 #[derive(Debug)]
@@ -240,6 +241,9 @@ impl Sandbox {
         fs::write(sandbox.layout.packages().join("customerCA.crt"), CUSTOMER_CA)?;
         fs::write(sandbox.layout.env_file(), sandbox.exports())?;
         fs::write(sandbox.layout.fleet_file(), sandbox.fleet_toml())?;
+        if let Some(setup) = &options.functions {
+            sandbox.functions.set_up(setup.clone());
+        }
         let carrier = Arc::downgrade(&sandbox);
         sandbox.cloud.carried_by(move || {
             if let Some(sandbox) = carrier.upgrade() {
@@ -402,6 +406,7 @@ instance_type = "r6i.xlarge"
 
     /// Ends every host.
     pub fn down(&self) {
+        self.functions.down();
         let drills = self.drills.lock().unwrap_or_else(PoisonError::into_inner);
         for host in self.hosts.iter().chain(drills.values()) {
             host.namespace.kill();

@@ -117,7 +117,7 @@ pub(super) fn owned_by_amazon() -> Vec<Document> {
 
 impl Ssm {
     /// A document by name or by ARN.
-    pub(super) fn document(&self, name: &str) -> Result<&Document, ApiError> {
+    pub fn document(&self, name: &str) -> Result<&Document, ApiError> {
         let short = match name.rsplit_once(":document/") {
             Some((arn, short))
                 if arn == format!("arn:aws:ssm:{}:{}", self.region, self.account)
