@@ -1,0 +1,172 @@
+//! Calls without a client token, made once.
+//!
+//! The order is always the same: the intent with a token of its own goes into the record by a conditional write, then the
+//! call goes out, then its result goes into the record. Of two runs that want the same thing, one loses the write and lets it
+//! be. A run that ends in between leaves an attempt without a result; what it made is looked for by the token, and the
+//! planner counts the attempt and lets a time pass before the next. So nothing is ever made twice because somebody did not
+//! know, and nothing is lost but time.
+
+use crate::store::{self, Came, CopyRecord, HsmCopyRecord, Read, Refused};
+use crate::world::Asker;
+use crate::{CallError, CopySnapshot, Effect, Wrote};
+use std::collections::BTreeMap;
+use tde2hsm_dr::facts::tag;
+use tde2hsm_dr::records::{Attempt, CopyIntent, HsmCopyIntent};
+use tde2hsm_protocol::wire::printable;
+use tde2hsm_protocol::{Code, Digest, Severity};
+
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    Begun,
+    /// The region takes no more now. Others need not be tried.
+    Full,
+    Refused,
+    /// It may have gone out.
+    Unknown,
+    /// Another run was quicker, or the record could not be written: nothing went out.
+    Not,
+}
+
+/// AWS's words for "not now" (`A§3.3`).
+const FULL: [&str; 3] = ["ResourceLimitExceeded", "RequestLimitExceeded", "CloudHsmResourceLimitExceededException"];
+
+/// Different for each attempt: no two attempts of one thing are of the same number and second.
+fn token(fleet: &str, of: &str, attempts: usize, at: i64) -> String {
+    Digest::of_json(&(fleet, of, attempts, at)).to_string()[..32].to_owned()
+}
+
+/// Begins the copy of one snapshot.
+pub async fn begin_copy(
+    asker: &mut Asker<'_>,
+    known: Option<Read<CopyRecord>>,
+    intent: CopyIntent,
+    completion_minutes: Option<u16>,
+) -> Sent {
+    let key = store::copy_key(&intent.source);
+    let (mut record, etag) = match known {
+        Some(read) => (read.value, Some(read.etag)),
+        None => (CopyRecord::new(intent), None),
+    };
+    // A key that was changed since applies to this attempt.
+    record.intent.kms_key = asker.config.kms_key.clone();
+    let intent = record.intent.clone();
+    let token = token(&asker.config.fleet, intent.source.as_str(), intent.attempts.len(), asker.now.0);
+    record.intent.attempts.push(Attempt { token: token.clone(), at: asker.now });
+    let wrote = store::write(asker.cloud, &key, &record, etag.as_deref()).await;
+    let etag = match asker.note_records(wrote) {
+        Some(Wrote::Yes(etag)) => etag,
+        Some(Wrote::Lost) => {
+            asker.outcome.add("raced", 1);
+            return Sent::Not;
+        }
+        None => return Sent::Not,
+    };
+    let mut tags = BTreeMap::from([
+        (tag::FLEET, asker.config.fleet.clone()),
+        (tag::SET, intent.set.0.clone()),
+        (tag::TOKEN, token.clone()),
+        (tag::SOURCE_SNAPSHOT, intent.source.to_string()),
+        (tag::SOURCE_REGION, intent.source_region.to_string()),
+        (tag::SOURCE_VOLUME, intent.volume.to_string()),
+        (tag::SOURCE_STARTED, intent.started.0.to_string()),
+        (tag::INSTANCE, intent.instance.to_string()),
+    ]);
+    if let Some(name) = intent.consistency.and_then(|word| serde_json::to_value(word).ok()) {
+        tags.insert(tag::CONSISTENCY, name.as_str().unwrap_or_default().to_owned());
+    }
+    let copy = CopySnapshot {
+        source: intent.source.clone(),
+        source_region: intent.source_region.clone(),
+        description: format!("tde2hsm {} {} of {}", intent.source, intent.volume, intent.instance),
+        kms_key: asker.config.kms_key.clone(),
+        tags: tags.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+        completion_minutes,
+    };
+    let answer = asker.cloud.copy_snapshot(&asker.config.dr_region, &copy).await;
+    let sent = judge(asker, &answer, intent.source.as_str());
+    match answer {
+        Ok(copy) => drop(record.results.insert(token, Came::Made { copy, at: asker.now })),
+        Err(error) if error.effect == Effect::Ambiguous => return sent,
+        Err(error) => take_back(&mut record.intent.attempts, &mut record.refused, &token, &error, asker.now),
+    }
+    let wrote = store::write(asker.cloud, &key, &record, Some(&etag)).await;
+    asker.note_records(wrote);
+    sent
+}
+
+/// Begins the copy of one HSM backup. The answer names no id: what it made is found by its source (`A§4.4`).
+pub async fn begin_hsm_copy(asker: &mut Asker<'_>, known: Option<Read<HsmCopyRecord>>, intent: HsmCopyIntent) -> Sent {
+    let key = store::hsm_copy_key(&intent.source);
+    let (mut record, etag) = match known {
+        Some(read) => (read.value, Some(read.etag)),
+        None => (HsmCopyRecord::new(intent), None),
+    };
+    let intent = record.intent.clone();
+    let token = token(&asker.config.fleet, intent.source.as_str(), intent.attempts.len(), asker.now.0);
+    record.intent.attempts.push(Attempt { token: token.clone(), at: asker.now });
+    let wrote = store::write(asker.cloud, &key, &record, etag.as_deref()).await;
+    let etag = match asker.note_records(wrote) {
+        Some(Wrote::Yes(etag)) => etag,
+        Some(Wrote::Lost) => {
+            asker.outcome.add("raced", 1);
+            return Sent::Not;
+        }
+        None => return Sent::Not,
+    };
+    let tags = BTreeMap::from(
+        [
+            (tag::FLEET, asker.config.fleet.clone()),
+            (tag::TOKEN, token.clone()),
+            (tag::SOURCE_BACKUP, intent.source.to_string()),
+            (tag::SOURCE_REGION, intent.source_region.to_string()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value)),
+    );
+    let (source, dr) = (asker.config.source_region.clone(), asker.config.dr_region.clone());
+    let answer = asker.cloud.copy_hsm_backup(&source, &intent.source, &dr, &tags).await;
+    let sent = judge(asker, &answer, intent.source.as_str());
+    if let Err(error) = answer
+        && error.effect != Effect::Ambiguous
+    {
+        take_back(&mut record.intent.attempts, &mut record.refused, &token, &error, asker.now);
+        let wrote = store::write(asker.cloud, &key, &record, Some(&etag)).await;
+        asker.note_records(wrote);
+    }
+    sent
+}
+
+fn judge<T>(asker: &mut Asker<'_>, answer: &Result<T, CallError>, of: &str) -> Sent {
+    match answer {
+        Ok(_) => {
+            asker.outcome.add("copies-begun", 1);
+            Sent::Begun
+        }
+        Err(error) if error.effect == Effect::Ambiguous => {
+            asker.outcome.add("calls-uncertain", 1);
+            asker.outcome.say(Severity::Warning, Code::CALL_UNCERTAIN, format!("`{of}`: {error}"));
+            Sent::Unknown
+        }
+        Err(error) if error.is(&FULL) || error.aws_code.as_deref().is_some_and(|code| code.contains("Throttl")) => {
+            asker.outcome.say(Severity::Note, Code::COPIES_QUEUE, error.to_string());
+            Sent::Full
+        }
+        Err(error) => {
+            asker.outcome.add("copies-refused", 1);
+            asker.outcome.say(Severity::Error, Code::COPY_REFUSED, format!("`{of}`: {error}"));
+            Sent::Refused
+        }
+    }
+}
+
+/// Nothing happened, so there was no attempt.
+fn take_back(
+    attempts: &mut Vec<Attempt>,
+    refused: &mut Option<Refused>,
+    token: &str,
+    error: &CallError,
+    at: tde2hsm_protocol::Timestamp,
+) {
+    attempts.retain(|attempt| attempt.token != token);
+    *refused = Some(Refused { at, code: error.aws_code.clone(), message: printable(&error.message, 300) });
+}

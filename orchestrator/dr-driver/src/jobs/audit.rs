@@ -1,0 +1,132 @@
+//! How old the newest point of each database is that opens, and who is told.
+//!
+//! It runs in the DR region and goes on when the source region is gone: what could not be asked there makes points unproven
+//! where it matters, and is said. Each breach is told once. What is to be told is written down first, with the state in which
+//! it stands; then it is told; then that is written down. A run that ends in between leaves messages that are told again, and
+//! of two runs at the same time one loses the write and tells nothing.
+
+use crate::store;
+use crate::world::Asker;
+use crate::{Unit, Wrote};
+use serde::{Deserialize, Serialize};
+use tde2hsm_dr::points::{Judge, Point, Verdict};
+use tde2hsm_dr::rpo::{self, Alarm, AlarmState, Level};
+use tde2hsm_protocol::{Code, Severity, Timestamp};
+
+/// A run that wrote down what it would tell and is not heard of again is taken for dead after this, in seconds: longer than a
+/// function may live.
+const DEAD: i64 = 1_200;
+
+/// `alarms.json`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Alarms {
+    #[serde(flatten)]
+    state: AlarmState,
+    #[serde(default)]
+    untold: Vec<Alarm>,
+    /// When somebody began to tell them.
+    #[serde(default)]
+    telling: Option<Timestamp>,
+}
+
+pub async fn run(asker: &mut Asker<'_>) {
+    let Some(world) = asker.world().await else { return };
+    let judge = Judge::new(&world.common);
+    let points: Vec<Point> = world.hosts.iter().flat_map(|host| judge.host(host)).collect();
+    let status = rpo::status(asker.now, &points, asker.config.rpo_minutes);
+    measure(asker, &points, &status);
+    tell(asker, &status).await;
+}
+
+fn measure(asker: &mut Asker<'_>, points: &[Point], status: &rpo::Status) {
+    let (mut open, mut shut, mut unproven) = (0u64, 0u64, 0u64);
+    for database in points.iter().flat_map(|point| &point.databases) {
+        match database.verdict {
+            Verdict::Opens(_) => open += 1,
+            Verdict::DoesNotOpen { .. } => shut += 1,
+            Verdict::NotProven { .. } => unproven += 1,
+        }
+    }
+    let out = &mut asker.outcome;
+    for (name, what, n) in [
+        ("PointsThatOpen", "points-that-open", open),
+        ("PointsThatDoNotOpen", "points-that-do-not-open", shut),
+        ("PointsNotProven", "points-not-proven", unproven),
+    ] {
+        out.metric(name, Unit::Count, n as f64, &[]);
+        out.add(what, n);
+    }
+    let at_least = |level: Level| status.databases.iter().filter(|database| database.level >= level).count();
+    let breached = at_least(Level::Breached);
+    out.metric("DatabasesBreached", Unit::Count, breached as f64, &[]);
+    out.metric("DatabasesPredicted", Unit::Count, (at_least(Level::Predicted) - breached) as f64, &[]);
+    out.metric("Unasked", Unit::Count, out.unasked.len() as f64, &[]);
+    out.add("databases", status.databases.len() as u64);
+    if let Some(age) = status.fleet_age {
+        out.metric("RecoveryPointAge", Unit::Seconds, age as f64, &[]);
+    }
+    for database in &status.databases {
+        // A database without any point has no age; DatabasesBreached counts it.
+        let Some(age) = database.age else { continue };
+        let name = format!("{}/{}", database.instance, database.sid);
+        out.metric("RecoveryPointAge", Unit::Seconds, age as f64, &[("database", &name)]);
+    }
+}
+
+async fn tell(asker: &mut Asker<'_>, status: &rpo::Status) {
+    let Some(found) = asker.object::<Alarms>(store::ALARMS).await else { return };
+    let (mut alarms, etag) = match found {
+        Some(read) => (read.value, Some(read.etag)),
+        None => (Alarms::default(), None),
+    };
+    let (new, state) = rpo::alarms(asker.now, status, &alarms.state);
+    let others_tell = alarms.telling.is_some_and(|since| asker.now.since(since) < DEAD);
+    if new.is_empty() && (alarms.untold.is_empty() || others_tell) {
+        if state != alarms.state {
+            alarms.state = state;
+            let wrote = store::write(asker.cloud, store::ALARMS, &alarms, etag.as_deref()).await;
+            asker.note_records(wrote);
+        }
+        return;
+    }
+    if others_tell {
+        // What is new is still new at the next run.
+        return;
+    }
+    for alarm in new {
+        // An older message of the same database that never got out says what is no longer so.
+        alarms.untold.retain(|old| (&old.instance, &old.sid) != (&alarm.instance, &alarm.sid));
+        alarms.untold.push(alarm);
+    }
+    alarms.state = state;
+    alarms.telling = Some(asker.now);
+    let wrote = store::write(asker.cloud, store::ALARMS, &alarms, etag.as_deref()).await;
+    let etag = match asker.note_records(wrote) {
+        Some(Wrote::Yes(etag)) => etag,
+        Some(Wrote::Lost) => return asker.outcome.add("raced", 1),
+        None => return,
+    };
+    let mut untold = Vec::new();
+    for alarm in std::mem::take(&mut alarms.untold) {
+        match asker.cloud.publish(&subject(&asker.config.fleet, &alarm), &alarm.text).await {
+            Ok(()) => asker.outcome.add("alarms-told", 1),
+            Err(error) => {
+                asker.outcome.say(Severity::Error, Code::ALARM_UNSENT, error.to_string());
+                untold.push(alarm);
+            }
+        }
+    }
+    alarms.untold = untold;
+    alarms.telling = None;
+    let wrote = store::write(asker.cloud, store::ALARMS, &alarms, Some(&etag)).await;
+    asker.note_records(wrote);
+}
+
+fn subject(fleet: &str, alarm: &Alarm) -> String {
+    let what = match alarm.level {
+        Level::Kept => "RPO kept again",
+        Level::Predicted => "RPO will be breached",
+        Level::Breached => "RPO breached",
+    };
+    format!("tde2hsm {fleet}: {what}: {} on {}", alarm.sid, alarm.instance)
+}

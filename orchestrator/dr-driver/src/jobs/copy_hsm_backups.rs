@@ -1,0 +1,164 @@
+//! Copies of the cluster's backups, and what must stay for them to be of use: the backup itself until its copy is READY (H45),
+//! and the version of the crypto user's secret that was current at its time (H42).
+//!
+//! A restored HSM knows the password of the backup's time. Which version that was can be seen only for a while, so it is
+//! written down with the intent; and a version without a stage is removed sooner or later, so it gets one of ours.
+
+use crate::calls::{Sent, begin_hsm_copy};
+use crate::store::{self, HsmCopyRecord, Read};
+use crate::world::{Asker, Records};
+use crate::{Unit, Wrote};
+use std::collections::{BTreeMap, BTreeSet};
+use tde2hsm_dr::copying;
+use tde2hsm_dr::facts::{BackupState, HsmBackup, Secret};
+use tde2hsm_dr::points::SecretRole;
+use tde2hsm_dr::records::HsmCopyIntent;
+use tde2hsm_dr::secrets;
+use tde2hsm_protocol::{BackupId, Code, SecretArn, SecretVersion, Severity};
+
+pub async fn run(asker: &mut Asker<'_>) {
+    let mut records = Records::default();
+    if asker.hsm_copy_records(&mut records).await.is_none() {
+        return;
+    }
+    let Some(sources) = asker.source_backups().await else { return };
+    let ids: BTreeSet<BackupId> = sources.iter().map(|backup| backup.id.clone()).collect();
+    let copies = asker.dr_backups(&ids).await;
+    let found = secrets_of_now(asker).await;
+    if let Some(copies) = copies {
+        begin(asker, &sources, &copies, &records, &found).await;
+    }
+    keep_versions(asker, &sources, &records, &found).await;
+}
+
+/// Each secret with what it is for.
+async fn secrets_of_now(asker: &mut Asker<'_>) -> Vec<(SecretRole, Secret)> {
+    let region = asker.config.source_region.clone();
+    let uses = asker.secret_uses().await;
+    let mut arns: BTreeMap<SecretArn, SecretRole> = BTreeMap::new();
+    for one in uses {
+        arns.entry(one.secret).or_insert(one.role);
+    }
+    let mut found = Vec::new();
+    for (arn, role) in arns {
+        match asker.secret(&region, &arn).await {
+            Some(Some(secret)) => found.push((role, secret)),
+            Some(None) => {
+                let text = format!("there is no secret `{arn}` in {region}");
+                asker.outcome.say(Severity::Error, Code::SECRET_UNKEPT, text);
+            }
+            None => {}
+        }
+    }
+    found
+}
+
+async fn begin(
+    asker: &mut Asker<'_>,
+    sources: &[HsmBackup],
+    copies: &[HsmBackup],
+    records: &Records,
+    found: &[(SecretRole, Secret)],
+) {
+    let intents: Vec<HsmCopyIntent> = records.hsm_copies.values().map(|read| read.value.intent.clone()).collect();
+    let expired: BTreeSet<&BackupId> =
+        records.hsm_copies.iter().filter(|(_, read)| read.value.expired()).map(|(id, _)| id).collect();
+    let mut plan = copying::hsm_plan(asker.now, sources, copies, &intents);
+    plan.copy.retain(|id| !expired.contains(id));
+    let region = asker.config.source_region.clone();
+    let by_id: BTreeMap<&BackupId, &HsmBackup> = sources.iter().map(|backup| (&backup.id, backup)).collect();
+    let intent = |id: &BackupId| -> Option<HsmCopyIntent> {
+        let backup = by_id.get(id)?;
+        let created = backup.created?;
+        let of_users = found.iter().filter(|(role, _)| *role == SecretRole::CryptoUser);
+        Some(HsmCopyIntent {
+            v: 1,
+            source: backup.id.clone(),
+            source_region: region.clone(),
+            cluster: asker.config.cluster.clone(),
+            created,
+            attempts: Vec::new(),
+            secrets: of_users.map(|(_, secret)| secrets::at(secret, created)).collect(),
+            held: false,
+        })
+    };
+    let to_copy: Vec<(BackupId, HsmCopyIntent)> = plan.copy.iter().filter_map(|id| Some((id.clone(), intent(id)?))).collect();
+    let to_hold: Vec<(BackupId, HsmCopyIntent)> = plan.keep.iter().filter_map(|id| Some((id.clone(), intent(id)?))).collect();
+    let mut known = records.hsm_copies.clone();
+    for (id, intent) in to_hold {
+        // What somebody else keeps from its purge stays theirs: we never take that mark away.
+        if by_id.get(&id).is_none_or(|backup| backup.never_expires == Some(true)) {
+            continue;
+        }
+        hold(asker, &id, intent, &mut known).await;
+    }
+    let mut waiting = 0;
+    let mut order = to_copy.into_iter();
+    for (id, intent) in order.by_ref() {
+        if begin_hsm_copy(asker, known.get(&id).cloned(), intent).await == Sent::Full {
+            waiting += 1;
+            break;
+        }
+    }
+    waiting += order.count() + plan.settling.len();
+    asker.outcome.metric("HsmCopiesWaiting", Unit::Count, waiting as f64, &[]);
+}
+
+/// Keeps a backup from its cluster's purge until its copy is READY (H45). That it was us is written down before, so that the
+/// mark can be taken away again.
+async fn hold(asker: &mut Asker<'_>, id: &BackupId, intent: HsmCopyIntent, known: &mut BTreeMap<BackupId, Read<HsmCopyRecord>>) {
+    let (mut record, etag) = match known.get(id) {
+        Some(read) => (read.value.clone(), Some(read.etag.clone())),
+        None => (HsmCopyRecord::new(intent), None),
+    };
+    if !record.intent.held {
+        record.intent.held = true;
+        let wrote = store::write(asker.cloud, &store::hsm_copy_key(id), &record, etag.as_deref()).await;
+        match asker.note_records(wrote) {
+            Some(Wrote::Yes(etag)) => drop(known.insert(id.clone(), Read { value: record, etag })),
+            Some(Wrote::Lost) => return asker.outcome.add("raced", 1),
+            None => return,
+        }
+    }
+    let region = asker.config.source_region.clone();
+    let answer = asker.cloud.keep_hsm_backup(&region, id, true).await;
+    if asker.note(&region, answer).is_some() {
+        asker.outcome.add("backups-held", 1);
+    }
+}
+
+/// Gives every version that is or was current for a backup that is still there a stage of ours. Taken away again by
+/// expire-copies, when nothing needs the version.
+async fn keep_versions(asker: &mut Asker<'_>, sources: &[HsmBackup], records: &Records, found: &[(SecretRole, Secret)]) {
+    let there: BTreeSet<&BackupId> = sources
+        .iter()
+        .filter(|backup| !matches!(backup.state, BackupState::Deleted | BackupState::PendingDeletion))
+        .map(|backup| &backup.id)
+        .collect();
+    let mut needed: BTreeSet<(SecretArn, SecretVersion)> = BTreeSet::new();
+    for read in records.hsm_copies.values().filter(|read| !read.value.expired() || there.contains(&read.value.intent.source)) {
+        for at in &read.value.intent.secrets {
+            needed.extend(at.versions.iter().map(|version| (at.secret.clone(), version.clone())));
+        }
+    }
+    for (_, secret) in found {
+        let current = secret.versions.iter().filter(|version| version.stages.contains(secrets::CURRENT));
+        needed.extend(current.map(|version| (secret.arn.clone(), version.version.clone())));
+    }
+    let region = asker.config.source_region.clone();
+    for (_, secret) in found {
+        for fact in &secret.versions {
+            let stage = secrets::stage_of(&fact.version);
+            if fact.stages.contains(&stage) || !needed.contains(&(secret.arn.clone(), fact.version.clone())) {
+                continue;
+            }
+            match asker.cloud.stage_secret(&region, &secret.arn, &stage, None, Some(&fact.version)).await {
+                Ok(()) => asker.outcome.add("versions-kept", 1),
+                Err(error) => {
+                    let text = format!("`{}` version `{}`: {error}", secret.arn, fact.version);
+                    asker.outcome.say(Severity::Error, Code::SECRET_UNKEPT, text);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Copies of the sets that should be in the DR region: begun, never waited for.
+//!
+//! What is wanted is every set of the fleet's snapshots that the source region holds; what is there is what the DR region says
+//! and what the records know. The difference, in the planner's order, is begun until the region takes no more.
+
+use crate::calls::{Sent, begin_copy};
+use crate::store::CopyRecord;
+use crate::world::{Asker, Records, believed, volumes};
+use crate::{Hint, Unit, survey};
+use std::collections::{BTreeMap, BTreeSet};
+use tde2hsm_dr::copying::{self, CopyStatus, Limits, Timed, WaitsFor, Wanted};
+use tde2hsm_dr::facts::{Consistency, FleetInstance, Secret, Snapshot, SnapshotState, tag};
+use tde2hsm_dr::points::{Common, Judge, Point, SecretRole, gather};
+use tde2hsm_dr::records::{CopyIntent, SecretAt};
+use tde2hsm_dr::secrets;
+use tde2hsm_protocol::{Code, InstanceId, Severity, SnapshotId, Timestamp};
+
+pub async fn run(asker: &mut Asker<'_>, hint: &Hint) {
+    let Some(instances) = asker.instances().await else { return };
+    if let Hint::Snapshots(ids) = hint
+        && !any_of_the_fleet(asker, ids, &instances).await
+    {
+        asker.outcome.add("hints-foreign", 1);
+        return;
+    }
+    let attached = volumes(&instances, &Records::default(), std::iter::empty());
+    let Some(sources) = asker.source_snapshots(&attached).await else { return };
+    // Copies whose record says how they went need not be known beyond the sources that still are there.
+    let ids: BTreeSet<SnapshotId> = sources.iter().map(|snapshot| snapshot.id.clone()).collect();
+    let Some(records) = asker.copy_records(Some(&ids)).await else { return };
+    let known = asker.dr_snapshots().await;
+    // Without the list of copies there is no telling what is lacking.
+    if let Some(copies) = known {
+        let copies = believed(copies, &records, &mut asker.outcome);
+        begin(asker, &instances, &sources, copies, &records).await;
+    }
+    if let Some(document) = asker.config.document.clone() {
+        survey::step(asker, &document, &instances, &newest_sets(&instances, &sources)).await;
+    }
+}
+
+/// H37: an event names ids; each is described again, and only one of a volume of the fleet counts. What could not be asked is
+/// looked into.
+async fn any_of_the_fleet(asker: &mut Asker<'_>, ids: &BTreeSet<SnapshotId>, instances: &[FleetInstance]) -> bool {
+    let attached = volumes(instances, &Records::default(), std::iter::empty());
+    let region = asker.config.source_region.clone();
+    for id in ids {
+        let answer = asker.cloud.snapshot(&region, id).await;
+        match asker.note(&region, answer) {
+            Some(Some(found)) if found.volume.as_ref().is_some_and(|volume| attached.contains(volume)) => return true,
+            Some(_) => {}
+            None => return true,
+        }
+    }
+    false
+}
+
+/// When the newest set of each instance was taken.
+fn newest_sets(instances: &[FleetInstance], sources: &[Snapshot]) -> BTreeMap<InstanceId, Timestamp> {
+    let newest = |instance: &FleetInstance| {
+        let of = sources.iter().filter(|s| s.volume.as_ref().is_some_and(|v| instance.volumes.values().any(|own| own == v)));
+        of.map(|snapshot| snapshot.started).max().map(|started| (instance.instance.clone(), started))
+    };
+    instances.iter().filter_map(newest).collect()
+}
+
+async fn begin(
+    asker: &mut Asker<'_>,
+    instances: &[FleetInstance],
+    sources: &[Snapshot],
+    copies: Vec<Snapshot>,
+    records: &Records,
+) {
+    let in_flight = copies.iter().filter(|copy| copy.state == SnapshotState::Pending).count();
+    asker.outcome.metric("CopiesInFlight", Unit::Count, in_flight as f64, &[]);
+    let intents = records.copies.values().map(|read| read.value.intent.clone()).collect();
+    let all = sources.iter().cloned().chain(copies).collect();
+    let (hosts, _) = gather(&asker.config.source_region, instances.to_vec(), all, Vec::new(), intents);
+    let common = common(asker);
+    let judge = Judge::new(&common);
+    let points: Vec<Point> = hosts.iter().flat_map(|host| judge.host(host)).collect();
+    let archived: BTreeSet<&SnapshotId> = sources.iter().filter(|source| source.archived).map(|source| &source.id).collect();
+    let wanted = wanted(&points, records, &archived);
+    let limits = Limits { in_flight: asker.config.copies_in_flight, rpo_minutes: asker.config.rpo_minutes, timed: Timed::Never };
+    let plan = copying::plan(asker.now, &limits, in_flight as u16, &wanted);
+    let secrets = secrets_of_now(asker, !plan.begin.is_empty()).await;
+    let by_id: BTreeMap<&SnapshotId, &Snapshot> = sources.iter().map(|source| (&source.id, source)).collect();
+    let mut waiting = plan.waiting.len();
+    let mut plan_begin = plan.begin.iter();
+    for one in plan_begin.by_ref() {
+        let Some((source, point)) =
+            by_id.get(&one.source).zip(points.iter().find(|p| p.parts.iter().any(|part| part.source == one.source)))
+        else {
+            continue;
+        };
+        let Some(intent) = intent(asker, source, point, &secrets) else { continue };
+        let known = records.copies.get(&one.source).cloned();
+        match begin_copy(asker, known, intent, one.minutes).await {
+            Sent::Full => {
+                waiting += 1;
+                break;
+            }
+            Sent::Begun | Sent::Refused | Sent::Unknown | Sent::Not => {}
+        }
+    }
+    waiting += plan_begin.count();
+    asker.outcome.metric("CopiesWaiting", Unit::Count, waiting as f64, &[]);
+    if waiting > 0 {
+        asker.outcome.add("copies-waiting", waiting as u64);
+    }
+    for one in &plan.waiting {
+        if one.why == WaitsFor::SourceUnusable {
+            let text = format!("`{}` of the set `{}` failed or is archived", one.source, one.set.0);
+            asker.outcome.say(Severity::Warning, Code::SNAPSHOT_UNUSABLE, text);
+        }
+    }
+}
+
+/// The planner's view of the facts. What our own expiry once deleted is not wanted again.
+fn wanted(points: &[Point], records: &Records, archived: &BTreeSet<&SnapshotId>) -> Vec<Wanted> {
+    let record = |source: &SnapshotId| records.copies.get(source).map(|read| &read.value);
+    let mut wanted = Vec::new();
+    for point in points {
+        if point.parts.iter().any(|part| record(&part.source).is_some_and(CopyRecord::expired)) {
+            continue;
+        }
+        for part in &point.parts {
+            let Some(source_state) = part.source_state else { continue };
+            wanted.push(Wanted {
+                source: part.source.clone(),
+                set: point.set.clone(),
+                instance: point.instance.clone(),
+                volume: part.volume.clone(),
+                size_gib: part.size_gib,
+                started: part.started,
+                source_state,
+                archived: archived.contains(&part.source),
+                copy: match part.copy.as_ref().map(|copy| copy.state) {
+                    None => CopyStatus::Missing,
+                    Some(SnapshotState::Completed) => CopyStatus::Completed,
+                    Some(SnapshotState::Pending | SnapshotState::Unknown) => CopyStatus::Pending,
+                    Some(SnapshotState::Error | SnapshotState::Recoverable | SnapshotState::Recovering) => CopyStatus::Failed,
+                },
+                attempts: record(&part.source).map(|record| record.intent.attempts.clone()).unwrap_or_default(),
+            });
+        }
+    }
+    wanted
+}
+
+/// Secrets of software keystores as they are now, to note which version a set was taken under (H42).
+async fn secrets_of_now(asker: &mut Asker<'_>, needed: bool) -> Vec<Secret> {
+    if !needed {
+        return Vec::new();
+    }
+    let region = asker.config.source_region.clone();
+    let uses = asker.secret_uses().await;
+    let arns: BTreeSet<_> = uses.into_iter().filter(|one| one.role == SecretRole::Keystore).map(|one| one.secret).collect();
+    let mut found = Vec::new();
+    for arn in arns {
+        found.extend(asker.secret(&region, &arn).await.flatten());
+    }
+    found
+}
+
+fn intent(asker: &Asker<'_>, source: &Snapshot, point: &Point, keystore_secrets: &[Secret]) -> Option<CopyIntent> {
+    let part = point.parts.iter().find(|part| part.source == source.id)?;
+    let consistency = source.tags.get(tag::CONSISTENCY).and_then(|word| consistency(word));
+    let secrets: Vec<SecretAt> = keystore_secrets.iter().map(|secret| secrets::at(secret, source.started)).collect();
+    Some(CopyIntent {
+        v: 1,
+        source: source.id.clone(),
+        source_region: asker.config.source_region.clone(),
+        set: point.set.clone(),
+        instance: point.instance.clone(),
+        volume: part.volume.clone(),
+        device: part.device.clone(),
+        root: part.root,
+        size_gib: source.size_gib,
+        started: source.started,
+        consistency,
+        kms_key: asker.config.kms_key.clone(),
+        attempts: Vec::new(),
+        secrets,
+        expired: None,
+    })
+}
+
+fn consistency(word: &str) -> Option<Consistency> {
+    serde_json::from_value(serde_json::Value::String(word.to_owned())).ok()
+}
+
+/// Sets and their copies need no more than this: keys and backups are none of this job's.
+fn common(asker: &Asker<'_>) -> Common {
+    Common {
+        now: asker.now,
+        source_region: asker.config.source_region.clone(),
+        dr_region: asker.config.dr_region.clone(),
+        cluster: asker.config.cluster.clone(),
+        cluster_addresses: None,
+        backups: Vec::new(),
+        secrets: Vec::new(),
+        uses: Vec::new(),
+        kms: Vec::new(),
+        hsm_copies: Vec::new(),
+        unasked: BTreeSet::new(),
+    }
+}

@@ -1,0 +1,202 @@
+//! Deletes what retention lets go, and sees to it that what must stay does.
+//!
+//! What may go is decided in `dr`. Here it is only asked whether it is ours: by its tag *and* by our record of its token, and
+//! that the record knows no other copy for that token (H37). Anything else is left alone and said.
+
+use crate::store::{self, Came, Read, Record};
+use crate::world::{Asker, World};
+use crate::{Expiry, Wrote};
+use std::collections::{BTreeMap, BTreeSet};
+use tde2hsm_dr::facts::{HsmBackup, Snapshot, tag};
+use tde2hsm_dr::points::{Judge, Point};
+use tde2hsm_dr::records::Attempt;
+use tde2hsm_dr::retention::{self, Deletion, Item};
+use tde2hsm_dr::secrets;
+use tde2hsm_protocol::{BackupId, Code, SecretArn, SecretVersion, Severity, SnapshotId};
+
+pub async fn run(asker: &mut Asker<'_>) {
+    let Some(mut world) = asker.world().await else { return };
+    let judge = Judge::new(&world.common);
+    let points: Vec<Point> = world.hosts.iter().flat_map(|host| judge.host(host)).collect();
+    let expiry =
+        retention::expire(&world.common, &world.hosts, &points, &asker.config.retention, asker.config.hsm_backup_retention_days);
+    // What must stay is seen to before anything goes.
+    for id in &expiry.never_expires {
+        mark(asker, id, true).await;
+    }
+    stage(asker, &world, &expiry.staged).await;
+    let dry = asker.config.expiry == Expiry::DryRun;
+    for deletion in &expiry.delete {
+        if dry {
+            asker.outcome.add("would-delete", 1);
+            let text = format!("would delete {}: {}", name(&deletion.item), deletion.why);
+            asker.outcome.say(Severity::Note, Code::DELETE_REFUSED, text);
+        } else {
+            delete(asker, &mut world, deletion).await;
+        }
+    }
+    if !dry {
+        for id in &expiry.may_expire {
+            mark(asker, id, false).await;
+        }
+    }
+    asker.outcome.add("kept", expiry.keep.len() as u64);
+}
+
+fn name(item: &Item) -> String {
+    match item {
+        Item::Snapshot { id, set, .. } => format!("`{id}` of the set `{}`", set.0),
+        Item::Backup { id, region } => format!("`{id}` in {region}"),
+        Item::Inventory { instance, taken_at } => format!("the inventory of {instance} of {}", taken_at.0),
+        Item::CopyRecord { source } => format!("the record of `{source}`"),
+        Item::HsmCopyRecord { source } => format!("the record of `{source}`"),
+    }
+}
+
+async fn mark(asker: &mut Asker<'_>, id: &BackupId, never_expires: bool) {
+    let region = asker.config.source_region.clone();
+    let answer = asker.cloud.keep_hsm_backup(&region, id, never_expires).await;
+    if asker.note(&region, answer).is_some() {
+        asker.outcome.add(if never_expires { "backups-held" } else { "backups-let-go" }, 1);
+    }
+}
+
+/// Puts our stage on each version that must stay, and takes it from those that need not (H42).
+async fn stage(asker: &mut Asker<'_>, world: &World, staged: &BTreeSet<(SecretArn, SecretVersion)>) {
+    let region = asker.config.source_region.clone();
+    for secret in &world.secrets {
+        for fact in &secret.versions {
+            let stage = secrets::stage_of(&fact.version);
+            let has = fact.stages.contains(&stage);
+            let current = fact.stages.contains(secrets::CURRENT);
+            let wanted = current || staged.contains(&(secret.arn.clone(), fact.version.clone()));
+            let (from, to) = match (has, wanted) {
+                (false, true) => (None, Some(&fact.version)),
+                // Only where all of what may need it was looked at.
+                (true, false) if world.common.unasked.is_empty() && asker.config.expiry == Expiry::Delete => {
+                    (Some(&fact.version), None)
+                }
+                _ => continue,
+            };
+            match asker.cloud.stage_secret(&region, &secret.arn, &stage, from, to).await {
+                Ok(()) => asker.outcome.add(if wanted { "versions-kept" } else { "versions-let-go" }, 1),
+                Err(error) => {
+                    let text = format!("`{}` version `{}`: {error}", secret.arn, fact.version);
+                    asker.outcome.say(Severity::Error, Code::SECRET_UNKEPT, text);
+                }
+            }
+        }
+    }
+}
+
+async fn delete(asker: &mut Asker<'_>, world: &mut World, deletion: &Deletion) {
+    let done = match &deletion.item {
+        Item::Snapshot { id, .. } => delete_snapshot(asker, world, id).await,
+        Item::Backup { id, region } if *region == asker.config.dr_region => delete_backup(asker, world, id).await,
+        Item::Backup { id, region } => refuse(asker, format!("`{id}` lies in {region}, where the product deletes nothing")),
+        Item::Inventory { instance, taken_at } => remove(asker, &store::inventory_key(instance, *taken_at)).await,
+        Item::CopyRecord { source } => remove(asker, &store::copy_key(source)).await,
+        Item::HsmCopyRecord { source } => remove(asker, &store::hsm_copy_key(source)).await,
+    };
+    if done {
+        asker.outcome.add("deleted", 1);
+        asker.outcome.say(Severity::Note, Code::DELETE_REFUSED, format!("deleted {}: {}", name(&deletion.item), deletion.why));
+    }
+}
+
+fn refuse(asker: &mut Asker<'_>, text: String) -> bool {
+    asker.outcome.add("deletions-refused", 1);
+    asker.outcome.say(Severity::Error, Code::DELETE_REFUSED, text);
+    false
+}
+
+async fn remove(asker: &mut Asker<'_>, key: &str) -> bool {
+    let gone = asker.cloud.delete(key).await;
+    asker.note_records(gone).is_some()
+}
+
+/// The token by which a copy is ours: it carries the fleet's tag and the token of an attempt that the record of its own source
+/// knows, and no other copy stands there for it.
+fn ours<I, Id: Ord + PartialEq>(
+    fleet: &str,
+    tags: &BTreeMap<String, String>,
+    id: &Id,
+    attempts: &[Attempt],
+    record: &Record<I, Id>,
+) -> Result<String, String> {
+    if tags.get(tag::FLEET).map(String::as_str) != Some(fleet) {
+        return Err("it does not carry the fleet's tag".to_owned());
+    }
+    let Some(token) = tags.get(tag::TOKEN) else { return Err("it carries no token".to_owned()) };
+    if !attempts.iter().any(|attempt| attempt.token == *token) {
+        return Err("the record of its source does not know its token".to_owned());
+    }
+    match record.results.get(token) {
+        Some(came) if came.copy() != id => Err("the record knows another copy for its token".to_owned()),
+        _ => Ok(token.clone()),
+    }
+}
+
+async fn delete_snapshot(asker: &mut Asker<'_>, world: &mut World, id: &SnapshotId) -> bool {
+    let found =
+        world.hosts.iter().flat_map(|host| &host.snapshots).find(|copy| copy.id == *id && copy.region == asker.config.dr_region);
+    let Some(copy) = found.cloned() else { return refuse(asker, format!("`{id}` is no copy in the DR region")) };
+    let Some((source, read)) = source_of(world, &copy) else {
+        return refuse(asker, format!("`{id}`: no record knows its source"));
+    };
+    let token = match ours(&asker.config.fleet, &copy.tags, id, &read.value.intent.attempts, &read.value) {
+        Ok(token) => token,
+        Err(why) => return refuse(asker, format!("`{id}`: {why}")),
+    };
+    // Written down before: what is missing afterwards was let go and did not vanish, and is not copied again.
+    let mut record = read.value.clone();
+    record.intent.expired = Some(asker.now);
+    record.results.insert(token, Came::Expired { copy: id.clone(), at: asker.now });
+    let Some(etag) = over(asker, &store::copy_key(&source), &record, &read.etag).await else { return false };
+    world.records.copies.insert(source, Read { value: record, etag });
+    let region = asker.config.dr_region.clone();
+    let answer = asker.cloud.delete_snapshot(&region, id).await;
+    asker.note(&region, answer).is_some()
+}
+
+fn source_of(world: &World, copy: &Snapshot) -> Option<(SnapshotId, Read<store::CopyRecord>)> {
+    let source = SnapshotId::new(copy.tags.get(tag::SOURCE_SNAPSHOT)?.clone()).ok()?;
+    let read = world.records.copies.get(&source)?.clone();
+    Some((source, read))
+}
+
+async fn delete_backup(asker: &mut Asker<'_>, world: &mut World, id: &BackupId) -> bool {
+    let found = world.common.backups.iter().find(|copy| copy.id == *id && copy.region == asker.config.dr_region);
+    let Some(copy) = found.cloned() else { return refuse(asker, format!("`{id}` is no backup in the DR region")) };
+    let Some((source, read)) = source_backup_of(world, &copy) else {
+        return refuse(asker, format!("`{id}`: no record knows its source"));
+    };
+    let token = match ours(&asker.config.fleet, &copy.tags, id, &read.value.intent.attempts, &read.value) {
+        Ok(token) => token,
+        Err(why) => return refuse(asker, format!("`{id}`: {why}")),
+    };
+    let mut record = read.value.clone();
+    record.results.insert(token, Came::Expired { copy: id.clone(), at: asker.now });
+    let Some(etag) = over(asker, &store::hsm_copy_key(&source), &record, &read.etag).await else { return false };
+    world.records.hsm_copies.insert(source, Read { value: record, etag });
+    let region = asker.config.dr_region.clone();
+    let answer = asker.cloud.delete_hsm_backup(&region, id).await;
+    asker.note(&region, answer).is_some()
+}
+
+fn source_backup_of(world: &World, copy: &HsmBackup) -> Option<(BackupId, Read<store::HsmCopyRecord>)> {
+    let source = copy.source_backup.clone()?;
+    let read = world.records.hsm_copies.get(&source)?.clone();
+    Some((source, read))
+}
+
+async fn over<T: serde::Serialize>(asker: &mut Asker<'_>, key: &str, record: &T, etag: &str) -> Option<String> {
+    let wrote = store::write(asker.cloud, key, record, Some(etag)).await;
+    match asker.note_records(wrote)? {
+        Wrote::Yes(etag) => Some(etag),
+        Wrote::Lost => {
+            asker.outcome.add("raced", 1);
+            None
+        }
+    }
+}
