@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use tde2hsm_conformance::programs;
 use tde2hsm_infra::{ACCOUNT, Server, Who, archive, root};
 
-const SECRET: &str = "SecretArns=arn:aws:secretsmanager:eu-central-1:123456789012:secret:hsm/crypto-user-AbCdEf";
+const SECRET: &str = "CryptoUserSecrets=arn:aws:secretsmanager:eu-central-1:123456789012:secret:hsm/crypto-user-AbCdEf";
 const FLEET: &str = "Fleet=bank\nFleetTagKey=tde2hsm\nFleetTagValue=bank\nCluster=cluster-abcdefghijk\n";
 const DR: &str = "# the second region\nSourceRegion=eu-central-1\nDrillZones=eu-west-1a,eu-west-1b\n\
 SecretsKeyArns=arn:aws:kms:eu-west-1:123456789012:key/5f1c2a52-7f1e-4c4e-9a37-1d1b4b4d5e12\n\
@@ -73,6 +73,7 @@ fn what_is_wrong_is_refused_before_any_call() -> Result<()> {
     let cut = file("cut", &format!("{FLEET}{DR}{SECRET}\nno value\n"))?;
     let twice = file("twice", &format!("{FLEET}{DR}{SECRET}\nFleet=other\n"))?;
     let unknown = file("unknown", &format!("{FLEET}{DR}{SECRET}\nRpoMinute=5\n"))?;
+    let secretless = file("secretless", &format!("{FLEET}{DR}"))?;
     let without = file("without", FLEET)?;
     let base = ["--region", "eu-west-1", "--code-bucket", "b", "--dist", &dist];
     let dr = |rest: &[&str]| -> Vec<String> { [&["dr"], &base[..], rest].concat().iter().map(|s| s.to_string()).collect() };
@@ -91,6 +92,7 @@ fn what_is_wrong_is_refused_before_any_call() -> Result<()> {
         (dr(&["--parameters", &unknown]), 65, "has no parameter RpoMinute"),
         (dr(&["--parameters", &without]), 65, "does not give SourceRegion"),
         (dr(&["--parameters", &right, "--region", "eu-central-1"]), 65, "are both eu-central-1"),
+        (dr(&["--parameters", &secretless]), 65, "names no secret"),
         (dr(&["--parameters", &right, "--dist", "/nonexistent"]), 66, "run `make dist` first"),
     ];
     for (args, code, says) in &cases {
@@ -182,7 +184,7 @@ fn both_stacks_are_looked_at_then_made_from_what_was_built() -> Result<()> {
     let arn = aws("eu-central-1", &create)?;
     let replica = ["--secret-id", &arn, "--add-replica-regions", "Region=eu-west-1"];
     aws("eu-central-1", &[&["secretsmanager", "replicate-secret-to-regions"][..], &replica].concat())?;
-    fs::write(&source_file, format!("{FLEET}{SOURCE}SecretArns={arn}\n"))?;
+    fs::write(&source_file, format!("{FLEET}{SOURCE}CryptoUserSecrets={arn}@i-0123456789abcdef0/ORCL\n"))?;
     let output = execute(&source)?;
     ensure!(output.status.success(), "{}", text(&output));
 
