@@ -267,9 +267,10 @@ fn acted(journal: &Journal, mine: &HostOrder) -> bool {
     journal.of_operation(&mine.operation).any(|entry| matches!(entry.event, Event::Intent { .. }))
 }
 
-/// What the next order should have seen. `stage` changes nothing of it, and is spared the sessions.
+/// What the next order should have seen. `stage` changes nothing of it, and is spared the sessions; nothing comes after `drill`.
 fn saw_now(host: &Host<'_>, mine: &HostOrder, segment: Segment) -> Option<ShortDigest> {
-    (segment != Segment::Stage && !mine.databases.is_empty()).then(|| host.table.survey(host).saw(&sids(mine)))
+    (!matches!(segment, Segment::Stage | Segment::Drill) && !mine.databases.is_empty())
+        .then(|| host.table.survey(host).saw(&sids(mine)))
 }
 
 /// An error with everything below it, for the journal.

@@ -80,6 +80,15 @@ impl Identity {
         })
     }
 
+    /// A tag of the instance, where its metadata service may show tags (`InstanceMetadataTags`).
+    pub fn tag(&self, key: &str) -> Result<Option<String>, IdentityError> {
+        match Imds::open(&self.endpoints)?.get(&format!("/latest/meta-data/tags/instance/{key}")) {
+            Ok(value) => Ok(Some(value.trim().to_owned())),
+            Err(IdentityError::Status { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Read anew each time: they are good for hours, an operation may last longer than what is left of them.
     pub fn credentials(&self) -> Result<Credentials, IdentityError> {
         let imds = Imds::open(&self.endpoints)?;

@@ -9,6 +9,7 @@ mod cli;
 pub mod clock;
 pub mod details;
 mod doctor;
+pub mod drill;
 pub mod endpoints;
 pub mod engine;
 pub mod files;

@@ -207,6 +207,24 @@ impl Packages {
         if let Some(ca) = self.manifest()?.ca {
             files::install(&self.verified(&ca.file, ca.sha256)?, &self.ca(), 0o644, None)?;
         }
+        self.point_to(target, owner)
+    }
+
+    /// The same for a client that is there with its CA, such as that of a copied host.
+    pub fn point_to(&self, target: &Target, owner: &Owner) -> Result<(), PackageError> {
+        self.run_configure(target)?;
+        self.open_to(owner)
+    }
+
+    /// A copy of the configuration as it is.
+    pub fn keep_configuration(&self, into: &Path) -> Result<(), PackageError> {
+        if files::stat(&self.cfg())?.is_some() {
+            files::copy_into(&self.cfg(), into)?;
+        }
+        Ok(())
+    }
+
+    fn run_configure(&self, target: &Target) -> Result<(), PackageError> {
         let first = target.hsms.first().ok_or(PackageError::NoHsm)?.to_string();
         let all: Vec<String> = target.hsms.iter().map(IpAddr::to_string).collect();
         let tool = self.paths.cloudhsm().join("bin/configure-pkcs11").to_string_lossy().into_owned();
@@ -226,7 +244,11 @@ impl Packages {
         if all.len() == 1 || self.run(&tool, &args(&all), QUERY_LIMIT).is_err() {
             self.run(&tool, &args(&[first]), QUERY_LIMIT)?;
         }
+        Ok(())
+    }
 
+    /// The owner can read `etc/` and write `run/`.
+    fn open_to(&self, owner: &Owner) -> Result<(), PackageError> {
         let cloudhsm = self.paths.cloudhsm();
         let set_mode = |path: &Path, mode: u32| -> Result<(), PackageError> {
             use std::os::unix::fs::PermissionsExt as _;

@@ -91,7 +91,7 @@ fn os(paths: &Paths, unreadable: &mut Unread) -> Os {
 
 /// What would start a database while it is to be down (H20): a unit that restarts its program, or cron. A unit that
 /// acts at boot alone does not.
-fn autostarts(paths: &Paths) -> Vec<String> {
+pub(crate) fn autostarts(paths: &Paths) -> Vec<String> {
     let starts = |text: &str| ["dbstart", "startup", "srvctl start"].iter().any(|word| text.to_ascii_lowercase().contains(word));
     let mut found = Vec::new();
     for (dir, units) in [
@@ -224,7 +224,7 @@ fn pmon(pmon: &procs::Pmon) -> Pmon {
 }
 
 /// How the database is told where its keystore is (`O§2.4`).
-fn keystore(db: &Db, session: Option<&mut Session>, all: &[Place]) -> KeystoreConfig {
+pub(crate) fn keystore(db: &Db, session: Option<&mut Session>, all: &[Place]) -> KeystoreConfig {
     let parameters = match session {
         Some(s) => match views::parameters(s, &["wallet_root", "tde_configuration"]) {
             Ok(parameters) => parameters,
@@ -264,6 +264,12 @@ fn keystore(db: &Db, session: Option<&mut Session>, all: &[Place]) -> KeystoreCo
     }
 }
 
+/// DB_UNIQUE_NAME of a database that is down, which a keystore's directory may be named after.
+pub(crate) fn unique_name(db: &Db) -> Option<String> {
+    let mut found = parameters_of_file(db).ok()?;
+    found.remove("db_unique_name").or_else(|| found.remove("db_name"))
+}
+
 /// Of a database that is down: the text that an spfile, binary as it is, holds its parameters in.
 fn parameters_of_file(db: &Db) -> Result<BTreeMap<String, String>, String> {
     let home = db.place.home.trim_end_matches('/');
@@ -282,7 +288,7 @@ fn parameters_in(bytes: &[u8]) -> BTreeMap<String, String> {
     for line in text.split(['\n', '\0']) {
         let Some((name, value)) = line.trim().split_once('=') else { continue };
         let name = name.rsplit('.').next().unwrap_or_default().trim().to_ascii_lowercase();
-        if name == "wallet_root" || name == "tde_configuration" {
+        if ["wallet_root", "tde_configuration", "db_unique_name", "db_name"].contains(&name.as_str()) {
             found.insert(name, value.trim().trim_matches(['\'', '"']).to_owned());
         }
     }
@@ -299,7 +305,7 @@ fn reaches_file(keystore: &KeystoreConfig) -> bool {
     }
 }
 
-fn keystore_dir(keystore: &KeystoreConfig, place: &Place, unique: Option<&str>, all: &[Place]) -> Option<String> {
+pub(crate) fn keystore_dir(keystore: &KeystoreConfig, place: &Place, unique: Option<&str>, all: &[Place]) -> Option<String> {
     match keystore {
         KeystoreConfig::WalletRoot { wallet_root, .. } if wallet_root.starts_with('/') => {
             Some(format!("{}/tde", wallet_root.trim_end_matches('/')))

@@ -15,6 +15,7 @@
 
 use crate::clock::Clock;
 use crate::details;
+use crate::drill;
 use crate::engine::{self, Host, Steps, Table, blank, in_window, sids};
 use crate::files::{self, FileError};
 use crate::identity::Identity;
@@ -126,6 +127,12 @@ impl From<FileError> for Failure {
         Failure::new(yes(error.code()), error.to_string())
     }
 }
+impl From<drill::Refusal> for Failure {
+    fn from(refusal: drill::Refusal) -> Failure {
+        let retriable = [Code::FILE_WORK, Code::BUSY].contains(&refusal.code);
+        Failure::new(if retriable { yes(refusal.code) } else { no(refusal.code) }, refusal.message)
+    }
+}
 impl From<crate::journal::JournalError> for Failure {
     fn from(error: crate::journal::JournalError) -> Failure {
         Failure::new(Outcome::Stuck { code: error.code() }, error.to_string())
@@ -231,6 +238,9 @@ impl Delivery<'_> {
     }
 
     fn run(&self) -> Result<Report, Failure> {
+        // Before a file of ours is written, for on a copy they are the source's.
+        drill::admit(self.order, self.host.identity)?;
+        drill::own_state(self.host.paths, self.order, self.host.identity)?;
         let operation = &self.mine.operation;
         let dir = self.host.paths.operations().join(operation.as_str());
         files::make_dir(&dir, 0o700)?;
@@ -554,6 +564,7 @@ fn attempt(host: &Host<'_>, order: &Order, mine: &HostOrder) -> Result<Report, F
     let Work::Run { segment, direction } = order.work else {
         return Err(Failure::new(no(Code::ORDER_UNREADABLE), "the order asks for nothing that a worker does"));
     };
+    drill::admit(order, host.identity)?;
     let mut journal = Journal::open(&paths.journal())?;
     fence(&journal, order)?;
     if !in_window(order, clock) {
@@ -717,6 +728,58 @@ mod tests {
             assert_eq!(report.outcome, no(Code::ORDER_UNREADABLE), "{text:?}");
         }
         assert!(world.journal().all().is_empty() && !world.paths.operations().exists());
+    }
+
+    #[test]
+    fn h44_a_drill_order_for_a_host_that_is_no_copy_moves_nothing() {
+        let world = world();
+        let never = table(|_| panic!("no step may run"));
+        // The runner's directory as the source has it.
+        let mut journal = Journal::open(&world.paths.journal()).unwrap();
+        journal.append(Timestamp(1), &CampaignId::new("change-1").unwrap(), None, Event::Released).unwrap();
+        let all = |world: &World| -> Vec<(PathBuf, Vec<u8>)> {
+            let mut found = Vec::new();
+            let mut todo = vec![world.paths.root().to_owned()];
+            while let Some(dir) = todo.pop() {
+                for entry in std::fs::read_dir(dir).unwrap().flatten() {
+                    match entry.file_type().unwrap().is_dir() {
+                        true => todo.push(entry.path()),
+                        false => found.push((entry.path(), std::fs::read(entry.path()).unwrap())),
+                    }
+                }
+            }
+            found.sort();
+            found
+        };
+        let before = all(&world);
+        let mut order = order("op-1");
+        order.work = Work::Run { segment: Segment::Drill, direction: Direction::Do };
+        let drill = |source: &str, region: &str| tde2hsm_protocol::Drill {
+            id: tde2hsm_protocol::DrillId::new("d-1").unwrap(),
+            source: InstanceId::new(source).unwrap(),
+            source_region: tde2hsm_protocol::Region::new(region).unwrap(),
+            unreachable: Vec::new(),
+        };
+        order.target = Some(tde2hsm_protocol::Target {
+            cluster: tde2hsm_protocol::ClusterId::new("cluster-abcdefghijk").unwrap(),
+            hsms: vec!["10.9.0.5".parse().unwrap()],
+            key_availability_check: tde2hsm_protocol::KeyAvailabilityCheck::Off,
+        });
+        let cases = [
+            ("the source itself", Some(drill("i-0123456789abcdef0", "eu-central-1"))),
+            ("the source's region", Some(drill("i-0fedcba9876543210", "us-east-1"))),
+            ("an instance without the tag", Some(drill("i-0fedcba9876543210", "eu-central-1"))),
+            ("no facts", None),
+        ];
+        for (what, facts) in cases {
+            order.drill = facts;
+            assert_eq!(world.deliver(&never, &order).outcome, no(Code::DRILL_REFUSED), "{what}");
+            assert_eq!(all(&world), before, "{what}");
+        }
+        order.drill = Some(drill("i-0fedcba9876543210", "eu-central-1"));
+        order.work = Work::Run { segment: Segment::Drill, direction: Direction::Undo };
+        assert_eq!(world.deliver(&never, &order).outcome, no(Code::DRILL_NO_UNDO));
+        assert_eq!(all(&world), before);
     }
 
     #[test]

@@ -249,7 +249,7 @@ impl Session {
     }
 
     /// A command of sqlplus itself: STARTUP, SHUTDOWN. No `;`.
-    pub fn command(&mut self, command: &'static str, limit: Duration) -> Result<Answer, SessionError> {
+    pub fn command(&mut self, command: &str, limit: Duration) -> Result<Answer, SessionError> {
         self.converse(command, command, limit)
     }
 

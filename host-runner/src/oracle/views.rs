@@ -587,6 +587,24 @@ pub fn read_column(s: &mut Session, table: &str, column: &str) -> Result<(), Ses
     s.query(&sql, 1).map(|_| ())
 }
 
+/// Reads rows, at most so many; how many there were. The inner query is not merged away, for it counts its rows itself.
+pub fn read_rows(s: &mut Session, table: &str, limit: u32) -> Result<u32, SessionError> {
+    let inner = format!("SELECT /*+ FULL(t) */ 1 AS hit FROM {table} t WHERE ROWNUM <= {limit}");
+    count(s, &format!("FROM ({inner})"))
+}
+
+/// The same with the column's own key. Nothing of the values leaves the server.
+pub fn read_column_rows(s: &mut Session, table: &str, column: &str, limit: u32) -> Result<u32, SessionError> {
+    let inner = format!("SELECT /*+ FULL(t) */ LENGTH(t.{column}) AS hit FROM {table} t WHERE ROWNUM <= {limit}");
+    let (sql, row) = one(s, &["COUNT(*)", "COUNT(hit)"], &format!("FROM ({inner})"))?;
+    number(&sql, &row[0])
+}
+
+/// A data file is in backup mode, as a copy taken between BEGIN and END BACKUP has it. From MOUNT on.
+pub fn in_backup_mode(s: &mut Session) -> Result<bool, SessionError> {
+    Ok(count(s, "FROM v$backup WHERE status = 'ACTIVE'")? > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
