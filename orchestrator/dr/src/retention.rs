@@ -1,10 +1,17 @@
 //! What may go and what must stay (H45).
+//!
+//! Of each hour, day, week and month the point stands that opens, else one that is not proven, else one that opens where the
+//! old HSM is: a worse one keeps no better one from staying. While no point of a database opens, none of it goes that may
+//! open yet, and no HSM backup, since whatever heals it may need any of them. Nothing goes either while something that decides could not be asked. What a kept point opens with stays: copies,
+//! HSM backup, secret versions, inventories. What is not ours by record is never touched.
 
-use crate::facts::SetId;
+use crate::facts::{BackupState, HsmBackup, SetId, SnapshotState};
+use crate::points::{Ask, Cause, Common, Host, Maker, PartCopy, Point, Verdict};
+use crate::secrets;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::str::FromStr;
-use tde2hsm_protocol::{BackupId, InstanceId, Region, SecretArn, SecretVersion, SnapshotId, Timestamp};
+use tde2hsm_protocol::{BackupId, InstanceId, MasterKeyId, Region, SecretVersion, Sid, SnapshotId, Timestamp};
 
 /// How many points of each kind are kept. Zero of everything keeps nothing but what must not go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,16 +92,15 @@ pub struct PolicyError {
     pub entry: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expiry {
     pub delete: Vec<Deletion>,
     pub keep: Vec<Kept>,
-    /// Backups of the source region whose own purge must be held off, because a kept point needs them and no copy is READY.
-    pub never_expires: Vec<BackupId>,
-    /// Those that were held off and need not be any more.
+    /// Backups of the source region that we held off from the cluster's own purge and need not any more.
     pub may_expire: Vec<BackupId>,
-    /// Secret versions of the source region that must carry a stage of ours; those that do and are in no line here may lose it.
-    pub staged: BTreeSet<(SecretArn, SecretVersion)>,
+    /// Secret versions that must carry a stage of ours ([`secrets::stage_of`]), by their ARN without its region
+    /// ([`secrets::without_region`]). One that carries such a stage and is in no line here may lose it.
+    pub staged: BTreeSet<(String, SecretVersion)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -156,4 +162,376 @@ pub enum Why {
     NotOurs,
     /// Something of what decides could not be asked.
     NotAsked,
+}
+
+const DAY: i64 = 86_400;
+/// Inventories of this many seconds are kept whatever the points say: sets may lean on them that are not judged yet.
+const YOUNG: i64 = 7 * DAY;
+
+/// How good a point is for standing for its time: the least is the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rank {
+    Opens,
+    NotProven,
+    /// It opens where the old HSM is.
+    WithOldHsm,
+    /// Nothing that may still happen makes it open.
+    Hopeless,
+}
+
+/// Which of these moments a policy keeps, and why. Of each hour, day, week and month the best, and of equals the newest.
+pub(crate) fn buckets(points: impl Iterator<Item = (Timestamp, Rank)>, policy: &Policy) -> BTreeMap<Timestamp, BTreeSet<Why>> {
+    let points: BTreeSet<(Timestamp, Rank)> = points.collect();
+    let mut kept: BTreeMap<Timestamp, BTreeSet<Why>> = BTreeMap::new();
+    type Bucket = fn(Timestamp) -> i64;
+    let kinds: [(u16, Why, Bucket); 4] = [
+        (policy.hourly, Why::Hourly, |at| at.0.div_euclid(3_600)),
+        (policy.daily, Why::Daily, |at| at.0.div_euclid(DAY)),
+        // 1970-01-01 was a Thursday; weeks begin on Monday.
+        (policy.weekly, Why::Weekly, |at| (at.0.div_euclid(DAY) + 3).div_euclid(7)),
+        (policy.monthly, Why::Monthly, month),
+    ];
+    for (count, why, bucket) in kinds {
+        let mut best: BTreeMap<i64, (Rank, Timestamp)> = BTreeMap::new();
+        for (at, rank) in points.iter().rev() {
+            best.entry(bucket(*at))
+                .and_modify(|(r, t)| {
+                    if *rank < *r {
+                        (*r, *t) = (*rank, *at)
+                    }
+                })
+                .or_insert((*rank, *at));
+        }
+        for (_, at) in best.into_values().rev().take(usize::from(count)) {
+            kept.entry(at).or_default().insert(why);
+        }
+    }
+    for (at, _) in points.iter().rev().filter(|(_, rank)| *rank == Rank::Opens).take(usize::from(policy.count)) {
+        kept.entry(*at).or_default().insert(Why::Count);
+    }
+    kept
+}
+
+/// Months since year 0, UTC.
+fn month(at: Timestamp) -> i64 {
+    let text = crate::points::moment(at);
+    let mut parts = text.rsplitn(3, '-');
+    let (_, month, year) = (parts.next(), parts.next(), parts.next());
+    let number = |part: Option<&str>| part.and_then(|part| part.parse::<i64>().ok()).unwrap_or(0);
+    number(year) * 12 + number(month)
+}
+
+/// What of a fleet goes and what stays.
+pub fn expire(common: &Common, hosts: &[Host], points: &[Point], policy: &Policy, hsm_days: u16) -> Expiry {
+    let mut expiry = Expiry::default();
+    let frozen = common
+        .unasked
+        .iter()
+        .any(|ask| matches!(ask, Ask::Records | Ask::DrSnapshots | Ask::DrBackups | Ask::SourceSnapshots | Ask::DrSecret(_)));
+    let mut of: HashMap<&InstanceId, Vec<&Point>> = HashMap::new();
+    for point in points {
+        of.entry(&point.instance).or_default().push(point);
+    }
+    let mut backups: BTreeSet<&BackupId> = BTreeSet::new();
+    let mut nothing_opens = false;
+    for host in hosts {
+        let points = of.remove(&host.instance).unwrap_or_default();
+        let (kept, none) = kept(common.now, &points, policy);
+        nothing_opens |= none;
+        let mut standing = Vec::new();
+        for point in points {
+            let why = kept.get(&point.set);
+            match why {
+                Some(why) => {
+                    standing.push(point);
+                    keep_point(&mut expiry, &mut backups, point, why);
+                }
+                None if frozen => {
+                    standing.push(point);
+                    keep_point(&mut expiry, &mut backups, point, &BTreeSet::from([Why::NotAsked]));
+                }
+                None => let_go(&mut expiry, &mut standing, point),
+            }
+        }
+        secrets_of(&mut expiry, host, &standing);
+        records(common, &mut expiry, host, &standing, frozen);
+    }
+    hsm(common, &mut expiry, &backups, hsm_days, Frozen { asked: frozen, nothing_opens });
+    expiry
+}
+
+fn rank(verdict: &Verdict) -> Rank {
+    let (causes, unknowns) = match verdict {
+        Verdict::Opens(_) => return Rank::Opens,
+        Verdict::NotProven { .. } => return Rank::NotProven,
+        Verdict::DoesNotOpen { causes, unknowns } => (causes, unknowns),
+    };
+    if unknowns.is_empty() && causes.iter().all(|cause| matches!(cause, Cause::KeyInOldHsm { .. })) {
+        return Rank::WithOldHsm;
+    }
+    let lasting = |cause: &Cause| {
+        matches!(
+            cause,
+            Cause::VolumeMissing { .. }
+                | Cause::FileOutside { .. }
+                | Cause::FileOnNoVolume { .. }
+                | Cause::Inconsistent
+                | Cause::KeyInOldHsm { .. }
+        )
+    };
+    // A copy may be finished, a KMS key enabled, a secret found: what may heal is as good as what is not known.
+    if causes.iter().any(lasting) { Rank::Hopeless } else { Rank::NotProven }
+}
+
+/// The sets of one instance that stay, and whether some database has no point that opens.
+fn kept(now: Timestamp, points: &[&Point], policy: &Policy) -> (BTreeMap<SetId, BTreeSet<Why>>, bool) {
+    let mut kept: BTreeMap<SetId, BTreeSet<Why>> = BTreeMap::new();
+    let mut keep = |point: &Point, why: Why| {
+        kept.entry(point.set.clone()).or_default().insert(why);
+    };
+    for point in points.iter().filter(|point| point.held) {
+        keep(point, Why::Held);
+    }
+    let databases: BTreeSet<&Sid> = points.iter().flat_map(|point| &point.databases).map(|database| &database.sid).collect();
+    let mut nothing_opens = databases.is_empty() && !points.is_empty();
+    if nothing_opens {
+        points.iter().for_each(|point| keep(point, Why::NothingOpens));
+    }
+    for sid in databases {
+        let ranked: Vec<(&Point, Rank)> = points
+            .iter()
+            .filter_map(|point| point.databases.iter().find(|d| d.sid == *sid).map(|d| (*point, rank(&d.verdict))))
+            .collect();
+        let newest = ranked.iter().filter(|(_, rank)| *rank == Rank::Opens).max_by_key(|(point, _)| (point.taken, &point.set));
+        match newest {
+            Some((newest, _)) => {
+                keep(newest, Why::LastThatOpens);
+                for (point, _) in ranked.iter().filter(|(point, _)| point.taken > newest.taken) {
+                    keep(point, Why::Newer);
+                }
+            }
+            None => {
+                nothing_opens = true;
+                for (point, _) in ranked.iter().filter(|(_, rank)| *rank < Rank::WithOldHsm) {
+                    keep(point, Why::NothingOpens);
+                }
+            }
+        }
+        // What is hopeless stands for nothing, unless there is nothing else.
+        let stands = |rank: Rank| rank < Rank::Hopeless || newest.is_none();
+        let buckets = buckets(ranked.iter().filter(|(_, r)| stands(*r)).map(|(point, rank)| (point.taken, *rank)), policy);
+        let young = now.plus(-i64::from(policy.days) * DAY);
+        for (point, rank) in &ranked {
+            for why in buckets.get(&point.taken).filter(|_| stands(*rank)).into_iter().flatten() {
+                keep(point, *why);
+            }
+            if policy.days > 0 && point.taken >= young && *rank == Rank::Opens {
+                keep(point, Why::Age);
+            }
+        }
+    }
+    (kept, nothing_opens)
+}
+
+fn keep_point<'p>(expiry: &mut Expiry, backups: &mut BTreeSet<&'p BackupId>, point: &'p Point, why: &BTreeSet<Why>) {
+    for part in &point.parts {
+        if let Some(copy) = &part.copy {
+            let mut why: Vec<Why> = why.iter().copied().collect();
+            if copy.maker != Maker::Ours {
+                why.push(Why::NotOurs);
+            }
+            expiry.keep.push(Kept { item: snapshot(point, copy), why });
+        }
+        for other in &part.others {
+            let finished = part.copied() && part.copy.as_ref().is_some_and(|copy| !copy.archived);
+            match other.maker == Maker::Ours && finished && other.state != SnapshotState::Pending {
+                true => expiry.delete.push(Deletion {
+                    item: snapshot(point, other),
+                    why: match other.state {
+                        SnapshotState::Completed => String::from("a second copy of the same snapshot"),
+                        _ => String::from("it failed, and another copy of the same snapshot is finished"),
+                    },
+                }),
+                false => expiry.keep.push(Kept {
+                    item: snapshot(point, other),
+                    why: vec![if other.maker == Maker::Ours { Why::Needed } else { Why::NotOurs }],
+                }),
+            }
+        }
+    }
+    let openings = point.databases.iter().filter_map(|database| database.verdict.opens());
+    backups.extend(openings.filter_map(|opening| opening.backup.as_ref()).map(|backup| &backup.id));
+}
+
+fn let_go<'p>(expiry: &mut Expiry, standing: &mut Vec<&'p Point>, point: &'p Point) {
+    let mut left = false;
+    for copy in point.parts.iter().flat_map(|part| part.copy.iter().chain(&part.others)) {
+        // A pending copy takes its place whatever is asked of it; it goes when it has settled.
+        match (copy.maker, copy.state) {
+            (Maker::Ours, state) if state != SnapshotState::Pending => expiry.delete.push(Deletion {
+                item: snapshot(point, copy),
+                why: String::from("retention keeps no point of that time, or a better one stands for it"),
+            }),
+            (maker, _) => {
+                left = true;
+                let why = vec![if maker == Maker::Ours { Why::Needed } else { Why::NotOurs }];
+                expiry.keep.push(Kept { item: snapshot(point, copy), why });
+            }
+        }
+    }
+    // Until its copies are gone, it may be judged again.
+    if left || point.parts.iter().any(|part| part.source_state.is_some()) {
+        standing.push(point);
+    }
+}
+
+fn snapshot(point: &Point, copy: &PartCopy) -> Item {
+    Item::Snapshot { id: copy.id.clone(), instance: point.instance.clone(), set: point.set.clone() }
+}
+
+/// Versions that points which stand may want: what they open with, and what was recorded of their time.
+fn secrets_of(expiry: &mut Expiry, host: &Host, standing: &[&Point]) {
+    let sources: BTreeSet<&SnapshotId> = standing.iter().flat_map(|point| &point.parts).map(|part| &part.source).collect();
+    for intent in host.copies.iter().filter(|intent| sources.contains(&intent.source)) {
+        for at in &intent.secrets {
+            expiry.staged.extend(at.versions.iter().map(|version| (secrets::without_region(&at.secret), version.clone())));
+        }
+    }
+    for opening in standing.iter().flat_map(|point| &point.databases).filter_map(|database| database.verdict.opens()) {
+        let versions = opening.secrets.iter().map(|(_, secret)| (secrets::without_region(&secret.arn), secret.version.clone()));
+        expiry.staged.extend(versions);
+    }
+}
+
+/// Inventories and copy records.
+fn records(common: &Common, expiry: &mut Expiry, host: &Host, standing: &[&Point], frozen: bool) {
+    let mut needed: BTreeSet<Timestamp> =
+        standing.iter().flat_map(|point| &point.databases).flat_map(|d| d.before.into_iter().chain(d.after)).collect();
+    needed.extend(host.inventories.iter().max_by_key(|inventory| inventory.received_at).map(|inventory| inventory.taken_at));
+    // Where a key lies, and since when, the earliest look that shows it tells best.
+    let keys: BTreeSet<(&Sid, MasterKeyId)> = host
+        .inventories
+        .iter()
+        .filter(|inventory| needed.contains(&inventory.taken_at))
+        .flat_map(|inventory| &inventory.databases)
+        .flat_map(|database| database.needs.iter().map(move |need| (&database.sid, need.key)))
+        .collect();
+    let mut earliest: BTreeMap<(&Sid, MasterKeyId), (Timestamp, Timestamp)> = BTreeMap::new();
+    for inventory in &host.inventories {
+        for database in &inventory.databases {
+            for known in database.known.iter().filter(|known| keys.contains(&(&database.sid, known.key))) {
+                let look = (inventory.received_at, inventory.taken_at);
+                earliest.entry((&database.sid, known.key)).and_modify(|first| *first = look.min(*first)).or_insert(look);
+            }
+        }
+    }
+    needed.extend(earliest.into_values().map(|(_, taken_at)| taken_at));
+    let oldest = standing.iter().map(|point| point.taken).min();
+    for inventory in &host.inventories {
+        let item = Item::Inventory { instance: host.instance.clone(), taken_at: inventory.taken_at };
+        let young = inventory.received_at >= common.now.plus(-YOUNG);
+        // Between two points that stand lie sets that may yet be judged only if their source is there; those stand, too.
+        match (needed.contains(&inventory.taken_at), young, frozen || oldest.is_none()) {
+            (true, ..) => expiry.keep.push(Kept { item, why: vec![Why::Needed] }),
+            (_, true, _) => expiry.keep.push(Kept { item, why: vec![Why::Age] }),
+            (_, _, true) => expiry.keep.push(Kept { item, why: vec![Why::NotAsked] }),
+            _ => expiry.delete.push(Deletion { item, why: String::from("no point leans on it") }),
+        }
+    }
+    let sources: BTreeSet<&SnapshotId> =
+        host.snapshots.iter().filter(|s| s.region == common.source_region).map(|snapshot| &snapshot.id).collect();
+    let copied: BTreeSet<&str> = host
+        .snapshots
+        .iter()
+        .filter(|snapshot| snapshot.region == common.dr_region)
+        .filter_map(|snapshot| snapshot.tags.get(crate::facts::tag::SOURCE_SNAPSHOT))
+        .map(String::as_str)
+        .collect();
+    for intent in &host.copies {
+        let settled = intent.attempts.last().is_none_or(|attempt| attempt.at <= common.now.plus(-DAY));
+        let used = sources.contains(&intent.source) || copied.contains(intent.source.as_str());
+        if !frozen && settled && !used {
+            let item = Item::CopyRecord { source: intent.source.clone() };
+            expiry.delete.push(Deletion { item, why: String::from("neither the snapshot nor a copy of it is there any more") });
+        }
+    }
+}
+
+/// Why no HSM backup goes at all: something could not be asked, or some database has no point that opens.
+#[derive(Clone, Copy)]
+struct Frozen {
+    asked: bool,
+    nothing_opens: bool,
+}
+
+/// HSM backups of the DR region, which have no purge of their own, and the marks on those of the source region.
+fn hsm(common: &Common, expiry: &mut Expiry, needed: &BTreeSet<&BackupId>, days: u16, frozen: Frozen) {
+    let tokens: HashMap<&BackupId, BTreeSet<&str>> = common
+        .hsm_copies
+        .iter()
+        .map(|record| (&record.source, record.attempts.iter().map(|attempt| attempt.token.as_str()).collect()))
+        .collect();
+    let ours = |backup: &HsmBackup| {
+        let token = backup.tags.get(crate::facts::tag::TOKEN).map(String::as_str);
+        let known = backup.source_backup.as_ref().and_then(|source| tokens.get(source));
+        token.zip(known).is_some_and(|(token, known)| known.contains(token))
+    };
+    let copies: Vec<&HsmBackup> = common
+        .backups
+        .iter()
+        .filter(|backup| backup.region == common.dr_region && backup.state == BackupState::Ready)
+        .filter(|backup| backup.cluster.as_ref().is_none_or(|cluster| *cluster == common.cluster))
+        .collect();
+    // The newest is what the next points open with; the one before it, should the newest prove to be none.
+    let mut by_time: Vec<&HsmBackup> = copies.clone();
+    by_time.sort_by_key(|backup| std::cmp::Reverse((backup.created, &backup.id)));
+    let newest: BTreeSet<&BackupId> = by_time.iter().take(2).map(|backup| &backup.id).collect();
+    let young = common.now.plus(-i64::from(days) * DAY);
+    let mut stay: BTreeSet<&BackupId> = BTreeSet::new();
+    for backup in copies {
+        let item = Item::Backup { id: backup.id.clone(), region: backup.region.clone() };
+        let mut why = Vec::new();
+        let rules = [
+            (needed.contains(&backup.id), Why::Needed),
+            (newest.contains(&backup.id), Why::Newer),
+            (backup.created.is_none_or(|created| created >= young), Why::Age),
+            (!ours(backup), Why::NotOurs),
+            (frozen.asked, Why::NotAsked),
+            (frozen.nothing_opens, Why::NothingOpens),
+        ];
+        why.extend(rules.into_iter().filter(|(holds, _)| *holds).map(|(_, why)| why));
+        if why.is_empty() {
+            let why = String::from("no kept point opens with it, and it is older than HSM backups are kept");
+            expiry.delete.push(Deletion { item, why });
+        } else {
+            stay.extend(&backup.source_backup);
+            expiry.keep.push(Kept { item, why });
+        }
+    }
+    let there: BTreeSet<&BackupId> = common
+        .backups
+        .iter()
+        .filter(|backup| {
+            backup.region == common.dr_region && !matches!(backup.state, BackupState::Deleted | BackupState::PendingDeletion)
+        })
+        .filter_map(|backup| backup.source_backup.as_ref())
+        .collect();
+    for record in &common.hsm_copies {
+        let source = common.backups.iter().find(|b| b.region == common.source_region && b.id == record.source);
+        let settled = record.attempts.last().is_none_or(|attempt| attempt.at <= common.now.plus(-DAY));
+        let copied = there.contains(&record.source);
+        // A password of a backup that may yet be copied must stay as well.
+        if copied || source.is_some() || !settled {
+            for at in &record.secrets {
+                expiry.staged.extend(at.versions.iter().map(|version| (secrets::without_region(&at.secret), version.clone())));
+            }
+        } else if !frozen.asked && !common.unasked.contains(&Ask::SourceBackups) {
+            let item = Item::HsmCopyRecord { source: record.source.clone() };
+            expiry.delete.push(Deletion { item, why: String::from("neither the backup nor a copy of it is there any more") });
+        }
+        // Once the copy is READY, the source may follow the cluster's own retention again (H45).
+        if record.held && stay.contains(&record.source) && source.is_some_and(|source| source.never_expires == Some(true)) {
+            expiry.may_expire.push(record.source.clone());
+        }
+    }
 }

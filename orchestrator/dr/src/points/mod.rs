@@ -17,6 +17,7 @@ mod words;
 pub use gather::{Stray, gather};
 pub use judge::Judge;
 pub use sets::set_id;
+pub(crate) use words::moment;
 pub use words::{Cause, Unknown};
 
 use crate::facts::{Consistency, FleetInstance, HsmBackup, KmsKey, Secret, SetId, Snapshot, SnapshotState};
