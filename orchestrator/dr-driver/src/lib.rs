@@ -5,8 +5,10 @@
 
 #![forbid(unsafe_code)]
 
+mod calls;
 mod config;
 pub mod drill;
+mod jobs;
 mod outcome;
 mod ports;
 pub mod store;
@@ -14,11 +16,6 @@ pub mod survey;
 pub mod world;
 
 pub use config::{DrConfig, Expiry};
+pub use jobs::{audit_recovery, copy_hsm_backups, copy_snapshots, expire_copies, run, settle_copies};
 pub use outcome::{Hint, Job, Message, Metric, Outcome, Unasked, Unit};
 pub use ports::*;
-
-/// Runs a job. Never fails as a whole: what could not be asked is in the answer.
-pub async fn run(job: Job, now: tde2hsm_protocol::Timestamp, config: &DrConfig, cloud: &dyn Cloud, hint: &Hint) -> Outcome {
-    let _ = (config, cloud, hint);
-    Outcome::new(job, now)
-}

@@ -11,7 +11,7 @@ use tde2hsm_dr::facts::{FleetInstance, HsmBackup, KmsKey, Secret, Snapshot, tag}
 use tde2hsm_dr::inventory::Inventory;
 use tde2hsm_dr::points::{Ask, Common, Host, SecretUse, Stray, gather};
 use tde2hsm_protocol::wire::printable;
-use tde2hsm_protocol::{BackupId, Code, KmsKeyArn, Region, SecretArn, Severity, SnapshotId, Timestamp, VolumeId};
+use tde2hsm_protocol::{BackupId, Code, InstanceId, KmsKeyArn, Region, SecretArn, Severity, SnapshotId, Timestamp, VolumeId};
 
 /// Records of the product's own calls.
 #[derive(Debug, Default)]
@@ -170,7 +170,23 @@ impl Asker<'_> {
     }
 
     pub async fn inventories(&mut self) -> Option<Vec<Inventory>> {
-        let read = store::read_all::<Inventory>(self.cloud, store::INVENTORIES).await;
+        let listed = self.cloud.list(store::INVENTORIES).await;
+        let keys = self.note_records(listed)?.into_iter().map(|info| info.key).collect();
+        self.inventories_of(keys).await
+    }
+
+    /// The newest of each instance.
+    pub async fn newest_inventories(&mut self) -> Option<Vec<Inventory>> {
+        let listed = self.cloud.list(store::INVENTORIES).await;
+        let listed = self.note_records(listed)?;
+        // In the order of time, so the last of each stays.
+        let of = listed.into_iter().filter_map(|info| Some((store::parse_inventory_key(&info.key)?.0, info.key)));
+        let newest: BTreeMap<InstanceId, String> = of.collect();
+        self.inventories_of(newest.into_values().collect()).await
+    }
+
+    async fn inventories_of(&mut self, keys: Vec<String>) -> Option<Vec<Inventory>> {
+        let read = store::read_keys::<Inventory>(self.cloud, keys).await;
         let (found, unreadable) = self.note_records(read)?;
         self.note_unreadable(&unreadable);
         let mut inventories = Vec::new();
@@ -297,6 +313,23 @@ struct ClusterAddresses {
     v: u8,
     cluster: String,
     addresses: BTreeSet<String>,
+}
+
+/// What the jobs that judge nothing need of it.
+pub fn bare(now: Timestamp, config: &DrConfig) -> Common {
+    Common {
+        now,
+        source_region: config.source_region.clone(),
+        dr_region: config.dr_region.clone(),
+        cluster: config.cluster.clone(),
+        cluster_addresses: None,
+        backups: Vec::new(),
+        secrets: Vec::new(),
+        uses: Vec::new(),
+        kms: Vec::new(),
+        hsm_copies: Vec::new(),
+        unasked: BTreeSet::new(),
+    }
 }
 
 /// Volumes that are or were the fleet's: attached, recorded, or named by an inventory.

@@ -33,7 +33,7 @@ pub async fn run(asker: &mut Asker<'_>) {
     let Some(world) = asker.world().await else { return };
     let judge = Judge::new(&world.common);
     let points: Vec<Point> = world.hosts.iter().flat_map(|host| judge.host(host)).collect();
-    let status = rpo::status(asker.now, &points, asker.config.rpo_minutes);
+    let status = rpo::status(&world.common, &world.hosts, &points, asker.config.rpo_minutes);
     measure(asker, &points, &status);
     tell(asker, &status).await;
 }
@@ -65,6 +65,11 @@ fn measure(asker: &mut Asker<'_>, points: &[Point], status: &rpo::Status) {
     if let Some(age) = status.fleet_age {
         out.metric("RecoveryPointAge", Unit::Seconds, age as f64, &[]);
     }
+    out.metric("HostsUnseen", Unit::Count, status.unseen.len() as f64, &[]);
+    for instance in &status.unseen {
+        let text = format!("{instance}: no inventory was ever taken; what databases it has is not known");
+        out.say(Severity::Warning, Code::HOST_UNSURVEYED, text);
+    }
     for database in &status.databases {
         // A database without any point has no age; DatabasesBreached counts it.
         let Some(age) = database.age else { continue };
@@ -79,7 +84,7 @@ async fn tell(asker: &mut Asker<'_>, status: &rpo::Status) {
         Some(read) => (read.value, Some(read.etag)),
         None => (Alarms::default(), None),
     };
-    let (new, state) = rpo::alarms(asker.now, status, &alarms.state);
+    let (state, new) = rpo::alarms(&alarms.state, status, asker.config.rpo_minutes, asker.now);
     let others_tell = alarms.telling.is_some_and(|since| asker.now.since(since) < DEAD);
     if new.is_empty() && (alarms.untold.is_empty() || others_tell) {
         if state != alarms.state {

@@ -6,12 +6,12 @@
 
 use crate::calls::{Sent, begin_hsm_copy};
 use crate::store::{self, HsmCopyRecord, Read};
-use crate::world::{Asker, Records};
+use crate::world::{Asker, Records, bare};
 use crate::{Unit, Wrote};
 use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_dr::copying;
 use tde2hsm_dr::facts::{BackupState, HsmBackup, Secret};
-use tde2hsm_dr::points::SecretRole;
+use tde2hsm_dr::points::{Common, SecretRole, gather};
 use tde2hsm_dr::records::HsmCopyIntent;
 use tde2hsm_dr::secrets;
 use tde2hsm_protocol::{BackupId, Code, SecretArn, SecretVersion, Severity};
@@ -60,11 +60,16 @@ async fn begin(
     records: &Records,
     found: &[(SecretRole, Secret)],
 ) {
-    let intents: Vec<HsmCopyIntent> = records.hsm_copies.values().map(|read| read.value.intent.clone()).collect();
-    let expired: BTreeSet<&BackupId> =
-        records.hsm_copies.iter().filter(|(_, read)| read.value.expired()).map(|(id, _)| id).collect();
-    let mut plan = copying::hsm_plan(asker.now, sources, copies, &intents);
-    plan.copy.retain(|id| !expired.contains(id));
+    // Which keys there are decides which backups are wanted beside the newest.
+    let Some(inventories) = asker.newest_inventories().await else { return };
+    let (hosts, _) = gather(&asker.config.source_region, Vec::new(), Vec::new(), inventories, Vec::new());
+    let common = Common {
+        backups: sources.iter().chain(copies).cloned().collect(),
+        hsm_copies: records.hsm_copies.values().map(|read| read.value.intent.clone()).collect(),
+        ..bare(asker.now, asker.config)
+    };
+    let mut plan = copying::plan_hsm(&common, &hosts);
+    plan.copy.retain(|id| !records.hsm_copies.get(id).is_some_and(|read| read.value.expired()));
     let region = asker.config.source_region.clone();
     let by_id: BTreeMap<&BackupId, &HsmBackup> = sources.iter().map(|backup| (&backup.id, backup)).collect();
     let intent = |id: &BackupId| -> Option<HsmCopyIntent> {

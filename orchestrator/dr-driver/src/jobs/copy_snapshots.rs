@@ -4,13 +4,12 @@
 //! and what the records know. The difference, in the planner's order, is begun until the region takes no more.
 
 use crate::calls::{Sent, begin_copy};
-use crate::store::CopyRecord;
-use crate::world::{Asker, Records, believed, volumes};
+use crate::world::{Asker, Records, bare, believed, volumes};
 use crate::{Hint, Unit, survey};
 use std::collections::{BTreeMap, BTreeSet};
-use tde2hsm_dr::copying::{self, CopyStatus, Limits, Timed, WaitsFor, Wanted};
+use tde2hsm_dr::copying::{self, Limits, Timed, WaitsFor};
 use tde2hsm_dr::facts::{Consistency, FleetInstance, Secret, Snapshot, SnapshotState, tag};
-use tde2hsm_dr::points::{Common, Judge, Point, SecretRole, gather};
+use tde2hsm_dr::points::{Judge, Point, SecretRole, gather};
 use tde2hsm_dr::records::{CopyIntent, SecretAt};
 use tde2hsm_dr::secrets;
 use tde2hsm_protocol::{Code, InstanceId, Severity, SnapshotId, Timestamp};
@@ -76,13 +75,16 @@ async fn begin(
     let intents = records.copies.values().map(|read| read.value.intent.clone()).collect();
     let all = sources.iter().cloned().chain(copies).collect();
     let (hosts, _) = gather(&asker.config.source_region, instances.to_vec(), all, Vec::new(), intents);
-    let common = common(asker);
+    let common = bare(asker.now, asker.config);
     let judge = Judge::new(&common);
-    let points: Vec<Point> = hosts.iter().flat_map(|host| judge.host(host)).collect();
-    let archived: BTreeSet<&SnapshotId> = sources.iter().filter(|source| source.archived).map(|source| &source.id).collect();
-    let wanted = wanted(&points, records, &archived);
+    let (mut points, mut wanted) = (Vec::new(), Vec::new());
+    for host in &hosts {
+        let of_host = judge.host(host);
+        wanted.extend(copying::wanted(host, &of_host, &asker.config.retention));
+        points.extend(of_host);
+    }
     let limits = Limits { in_flight: asker.config.copies_in_flight, rpo_minutes: asker.config.rpo_minutes, timed: Timed::Never };
-    let plan = copying::plan(asker.now, &limits, in_flight as u16, &wanted);
+    let plan = copying::plan(&wanted, u16::try_from(in_flight).unwrap_or(u16::MAX), asker.now, &limits);
     let secrets = secrets_of_now(asker, !plan.begin.is_empty()).await;
     let by_id: BTreeMap<&SnapshotId, &Snapshot> = sources.iter().map(|source| (&source.id, source)).collect();
     let mut waiting = plan.waiting.len();
@@ -114,38 +116,6 @@ async fn begin(
             asker.outcome.say(Severity::Warning, Code::SNAPSHOT_UNUSABLE, text);
         }
     }
-}
-
-/// The planner's view of the facts. What our own expiry once deleted is not wanted again.
-fn wanted(points: &[Point], records: &Records, archived: &BTreeSet<&SnapshotId>) -> Vec<Wanted> {
-    let record = |source: &SnapshotId| records.copies.get(source).map(|read| &read.value);
-    let mut wanted = Vec::new();
-    for point in points {
-        if point.parts.iter().any(|part| record(&part.source).is_some_and(CopyRecord::expired)) {
-            continue;
-        }
-        for part in &point.parts {
-            let Some(source_state) = part.source_state else { continue };
-            wanted.push(Wanted {
-                source: part.source.clone(),
-                set: point.set.clone(),
-                instance: point.instance.clone(),
-                volume: part.volume.clone(),
-                size_gib: part.size_gib,
-                started: part.started,
-                source_state,
-                archived: archived.contains(&part.source),
-                copy: match part.copy.as_ref().map(|copy| copy.state) {
-                    None => CopyStatus::Missing,
-                    Some(SnapshotState::Completed) => CopyStatus::Completed,
-                    Some(SnapshotState::Pending | SnapshotState::Unknown) => CopyStatus::Pending,
-                    Some(SnapshotState::Error | SnapshotState::Recoverable | SnapshotState::Recovering) => CopyStatus::Failed,
-                },
-                attempts: record(&part.source).map(|record| record.intent.attempts.clone()).unwrap_or_default(),
-            });
-        }
-    }
-    wanted
 }
 
 /// Secrets of software keystores as they are now, to note which version a set was taken under (H42).
@@ -188,21 +158,4 @@ fn intent(asker: &Asker<'_>, source: &Snapshot, point: &Point, keystore_secrets:
 
 fn consistency(word: &str) -> Option<Consistency> {
     serde_json::from_value(serde_json::Value::String(word.to_owned())).ok()
-}
-
-/// Sets and their copies need no more than this: keys and backups are none of this job's.
-fn common(asker: &Asker<'_>) -> Common {
-    Common {
-        now: asker.now,
-        source_region: asker.config.source_region.clone(),
-        dr_region: asker.config.dr_region.clone(),
-        cluster: asker.config.cluster.clone(),
-        cluster_addresses: None,
-        backups: Vec::new(),
-        secrets: Vec::new(),
-        uses: Vec::new(),
-        kms: Vec::new(),
-        hsm_copies: Vec::new(),
-        unasked: BTreeSet::new(),
-    }
 }

@@ -12,7 +12,7 @@ use tde2hsm_dr::points::{Judge, Point};
 use tde2hsm_dr::records::Attempt;
 use tde2hsm_dr::retention::{self, Deletion, Item};
 use tde2hsm_dr::secrets;
-use tde2hsm_protocol::{BackupId, Code, SecretArn, SecretVersion, Severity, SnapshotId};
+use tde2hsm_protocol::{BackupId, Code, SecretVersion, Severity, SnapshotId};
 
 pub async fn run(asker: &mut Asker<'_>) {
     let Some(mut world) = asker.world().await else { return };
@@ -21,9 +21,6 @@ pub async fn run(asker: &mut Asker<'_>) {
     let expiry =
         retention::expire(&world.common, &world.hosts, &points, &asker.config.retention, asker.config.hsm_backup_retention_days);
     // What must stay is seen to before anything goes.
-    for id in &expiry.never_expires {
-        mark(asker, id, true).await;
-    }
     stage(asker, &world, &expiry.staged).await;
     let dry = asker.config.expiry == Expiry::DryRun;
     for deletion in &expiry.delete {
@@ -37,7 +34,7 @@ pub async fn run(asker: &mut Asker<'_>) {
     }
     if !dry {
         for id in &expiry.may_expire {
-            mark(asker, id, false).await;
+            let_go(asker, &mut world, id).await;
         }
     }
     asker.outcome.add("kept", expiry.keep.len() as u64);
@@ -53,23 +50,31 @@ fn name(item: &Item) -> String {
     }
 }
 
-async fn mark(asker: &mut Asker<'_>, id: &BackupId, never_expires: bool) {
+/// Gives a backup back to its cluster's purge. Only one that our record says we held off; the record says so until it is done.
+async fn let_go(asker: &mut Asker<'_>, world: &mut World, id: &BackupId) {
+    let Some(read) = world.records.hsm_copies.get(id).filter(|read| read.value.intent.held).cloned() else { return };
     let region = asker.config.source_region.clone();
-    let answer = asker.cloud.keep_hsm_backup(&region, id, never_expires).await;
-    if asker.note(&region, answer).is_some() {
-        asker.outcome.add(if never_expires { "backups-held" } else { "backups-let-go" }, 1);
+    let answer = asker.cloud.keep_hsm_backup(&region, id, false).await;
+    if asker.note(&region, answer).is_none() {
+        return;
+    }
+    asker.outcome.add("backups-let-go", 1);
+    let mut record = read.value;
+    record.intent.held = false;
+    if let Some(etag) = over(asker, &store::hsm_copy_key(id), &record, &read.etag).await {
+        world.records.hsm_copies.insert(id.clone(), Read { value: record, etag });
     }
 }
 
 /// Puts our stage on each version that must stay, and takes it from those that need not (H42).
-async fn stage(asker: &mut Asker<'_>, world: &World, staged: &BTreeSet<(SecretArn, SecretVersion)>) {
+async fn stage(asker: &mut Asker<'_>, world: &World, staged: &BTreeSet<(String, SecretVersion)>) {
     let region = asker.config.source_region.clone();
     for secret in &world.secrets {
         for fact in &secret.versions {
             let stage = secrets::stage_of(&fact.version);
             let has = fact.stages.contains(&stage);
             let current = fact.stages.contains(secrets::CURRENT);
-            let wanted = current || staged.contains(&(secret.arn.clone(), fact.version.clone()));
+            let wanted = current || staged.contains(&(secrets::without_region(&secret.arn), fact.version.clone()));
             let (from, to) = match (has, wanted) {
                 (false, true) => (None, Some(&fact.version)),
                 // Only where all of what may need it was looked at.
