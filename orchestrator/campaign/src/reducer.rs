@@ -11,6 +11,7 @@
 
 mod apply;
 mod decide;
+mod inventories;
 mod protect;
 mod status;
 
@@ -25,6 +26,7 @@ use tde2hsm_protocol::{
     Order, OrderToken, Region, Report, SecretRef, SecretVersion, Segment, ShortDigest, Sid, Step, Timestamp, Work,
 };
 
+pub use inventories::{Inventories, InventoryTaken, MissingInventory};
 pub use protect::{HsmIntent, Protected, Protection, WaveProtection};
 pub use status::{HostStatus, Standing, Summary, Why};
 pub use tde2hsm_protocol::Fetch;
@@ -139,6 +141,10 @@ pub enum EventKind {
     HsmNotRemoved {
         hsm: HsmId,
         why: String,
+    },
+    /// Key inventories of hosts were written down in the second region, or were not (H41).
+    InventoriesTaken {
+        hosts: Vec<InventoryTaken>,
     },
     /// The operator approved an undo plan for these hosts (H30).
     UndoRequested {
@@ -303,6 +309,11 @@ pub enum Decision {
     RemoveHsm {
         hsm: HsmId,
     },
+    /// Survey these hosts and write their key inventories down in the second region; answer with `InventoriesTaken`, which
+    /// names each of them. A look changes nothing, and one more does no harm.
+    TakeInventories {
+        hosts: Vec<InstanceId>,
+    },
     /// ListCommands from `since`; answer with `CommandFound` or `CommandNotFound`.
     FindCommand {
         token: OrderToken,
@@ -393,6 +404,9 @@ struct Core {
     superseded: bool,
     #[serde(default)]
     guard: protect::Guard,
+    /// By place.
+    #[serde(default)]
+    inventories: BTreeMap<usize, inventories::Inventoried>,
     end: Option<End>,
 }
 

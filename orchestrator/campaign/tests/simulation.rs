@@ -391,6 +391,7 @@ proptest! {
         }
         prop_assert!(sim.all(|staged, cut_over, proven| !staged && !cut_over && !proven));
         prop_assert!(sim.keeping.hsms.iter().all(|h| h.whose != Whose::Ours), "H8: its HSM is left behind");
+        prop_assert!(sim.all_inventoried(), "H41: {:?}", sim.inventoried);
     }
 
     /// Total: any events in any order change a state or do not, and never more.
@@ -682,6 +683,41 @@ fn h08_a_crash_at_every_boundary_adds_no_second_hsm_and_removes_only_ours() {
 }
 
 #[test]
+fn h41_after_each_wave_the_keys_of_its_hosts_are_written_down_and_again_when_they_are_undone() {
+    let mut sim = Sim::new(guarded(5, 2, 2, "undo", "force"), 4, Faults::NONE);
+    canary_done(&mut sim);
+    while sim.looks == 0 {
+        sim.step();
+    }
+    let canary = sim.state.summary(sim.now).waves[0].clone();
+    assert_eq!(sim.inventoried.keys().cloned().collect::<Vec<_>>(), canary, "the canary's, before the next wave begins");
+    assert_eq!(sim.drive(), End::Done);
+    assert!(sim.all_inventoried());
+    assert_eq!(sim.looks, 3, "once a wave");
+    let written = sim.state.summary(sim.now).inventories.expect("a second region is named");
+    assert_eq!((written.written, written.missing.len()), (5, 0));
+    let hosts = vec![UndoHost { instance: instance(1), saw: None }];
+    sim.record(EventKind::UndoRequested { plan: Digest::of(b"undo"), hosts });
+    sim.drive();
+    assert!(sim.all_inventoried() && sim.looks == 4, "one host was undone: it needs other keys now");
+}
+
+#[test]
+fn h41_an_inventory_that_cannot_be_written_holds_nobody_up_and_is_tried_again() {
+    let mut sim = Sim::new(guarded(3, 1, 1, "undo", "off"), 4, Faults::NONE);
+    sim.faults.guard = 1; // With the gate off, only inventories are asked for.
+    assert_eq!(sim.drive(), End::Done);
+    // One more a wave for what failed before, and one more at the end.
+    assert_eq!(sim.looks, 4);
+    let missing = sim.state.summary(sim.now).inventories.expect("a second region is named").missing;
+    assert_eq!(missing.len(), 3);
+    assert!(missing.iter().all(|m| m.code == Some(Code::INVENTORY_UNWRITTEN) && m.why.contains("bucket")), "{missing:?}");
+    sim.resume_until(End::Done);
+    assert!(sim.all_inventoried());
+    assert_eq!(sim.state.summary(sim.now).inventories.expect("named").missing, vec![]);
+}
+
+#[test]
 fn a_journal_and_a_plan_of_before_the_gate_mean_what_they_meant() {
     let plan = guarded(2, 1, 1, "undo", "wait");
     let mut body = (*plan).clone();
@@ -734,5 +770,6 @@ proptest! {
         prop_assert_eq!(sim.keeping.hsms.iter().filter(|h| h.whose == Whose::Fleet).count(), 2);
         prop_assert!(sim.keeping.hsms.iter().all(|h| h.whose != Whose::Ours));
         prop_assert_eq!(gate_of(&sim).standing, Protected::Protected);
+        prop_assert!(sim.all_inventoried(), "H41: {:?}", sim.inventoried);
     }
 }

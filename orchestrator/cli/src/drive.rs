@@ -181,16 +181,36 @@ pub struct Progress {
     intents: Mutex<HashMap<OrderToken, Intent>>,
     /// When a line was printed last.
     said: Mutex<Instant>,
+    /// What the keys were last said to wait for.
+    keys: Mutex<String>,
 }
 
 impl Progress {
     pub fn new(out: Out) -> Progress {
-        Progress { out, intents: Mutex::new(HashMap::new()), said: Mutex::new(Instant::now()) }
+        Progress { out, intents: Mutex::new(HashMap::new()), said: Mutex::new(Instant::now()), keys: Mutex::default() }
     }
 
     fn say(&self, text: &str) {
         *self.said.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.out.say(text);
+    }
+
+    /// What the keys wait for, or lie in, where that is news.
+    fn keys(&self, state: &State, at: Timestamp) {
+        let Some(protection) = state.summary(at).protection else { return };
+        let text = match (&protection.why, protection.waves.last()) {
+            (Some(why), _) => format!("the next wave waits for {}", why.waits_for),
+            (None, Some(wave)) => {
+                let copy = wave.copy.as_ref().map(|copy| format!(" and in its copy {copy}")).unwrap_or_default();
+                format!("the keys of wave {} are in {}{copy}", wave.wave, wave.backup)
+            }
+            (None, None) => return,
+        };
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if *keys != text {
+            self.say(&text);
+            *keys = text;
+        }
     }
 
     fn work(&self, token: &OrderToken) -> String {
@@ -218,7 +238,7 @@ fn work(work: Work) -> String {
 }
 
 impl Observer for Progress {
-    fn event(&self, event: &Event, _state: &State) {
+    fn event(&self, event: &Event, state: &State) {
         match &event.kind {
             EventKind::CampaignStarted { campaign, generation, .. } => {
                 self.say(&format!("campaign {campaign}, generation {generation}"));
@@ -241,6 +261,26 @@ impl Observer for Progress {
                 self.say(&format!("{instance} gave no report; SSM says {status}"))
             }
             EventKind::ClusterUnknown { why } => self.say(&format!("the cluster cannot be seen: {why}")),
+            EventKind::ProtectionObserved { .. } | EventKind::ProtectionUnknown { .. } => self.keys(state, event.at),
+            EventKind::InventoriesTaken { hosts } => {
+                let written = hosts.iter().filter(|taken| taken.failed.is_none()).count();
+                self.say(&format!("key inventories of {written} hosts are written down in the second region"));
+                for (taken, why) in hosts.iter().filter_map(|taken| Some((taken, taken.failed.as_ref()?))) {
+                    self.out.warn(&format!("[{}] {}: {why}", Code::INVENTORY_UNWRITTEN, taken.instance));
+                }
+            }
+            EventKind::BackupsCopied { failed: None } => {}
+            EventKind::BackupsCopied { failed: Some(why) } => {
+                self.out.warn(&format!("[{}] {why}", Code::BACKUP_NOT_COPIED));
+            }
+            EventKind::HsmIntended(intent) => {
+                self.say(&format!("adding an HSM in {} for a backup of the keys of wave {}", intent.zone, intent.wave));
+            }
+            EventKind::HsmAdded { hsm } => self.say(&format!("{hsm} is added; it is removed when it is ACTIVE")),
+            EventKind::HsmNotAdded { why } => self.say(&format!("no HSM was added: {why}")),
+            EventKind::HsmAmbiguous { .. } => self.say("uncertain whether an HSM was added"),
+            EventKind::HsmRemovalIntended { hsm } => self.say(&format!("removing {hsm}")),
+            EventKind::HsmNotRemoved { hsm, why } => self.say(&format!("{hsm} is not removed: {why}")),
             EventKind::Released { instance } => self.say(&format!("{instance} is released")),
             EventKind::Ended { end } => self.say(&format!("campaign ended: {}", text::end(*end))),
             _ => {}

@@ -1,20 +1,25 @@
 //! AWS as a campaign sees it: the region of its plan, and the second one, where its keys are to lie too (H8).
 
+use crate::commands::survey;
 use crate::context::Context;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_campaign::facts::{BackupCopy, Cluster};
 use tde2hsm_campaign::plan::{DocumentPin, Plan, Second, SecretPurpose};
-use tde2hsm_campaign::reducer::CommandId;
+use tde2hsm_campaign::reducer::{CommandId, InventoryTaken};
 use tde2hsm_cloud::{Aws, DrAws};
 use tde2hsm_dr::facts::BackupState;
+use tde2hsm_dr::inventory::Inventory;
 use tde2hsm_dr::points::{SecretRole, SecretUse};
-use tde2hsm_dr_driver::{CallError, Cloud as _, DrConfig, Expiry, Hint, Job};
+use tde2hsm_dr_driver::store::inventory_key;
+use tde2hsm_dr_driver::{CallError, Cloud as _, DrConfig, Expiry, Hint, Job, Put};
 use tde2hsm_driver::{Backups, Cloud, Command, Fault, Invocation, SendError};
 use tde2hsm_protocol::{ClusterId, Code, HsmId, InstanceId, OrderToken, Region, Severity, Sid, Timestamp};
 
 pub struct Night {
     pub aws: Aws,
+    context: Context,
+    document: DocumentPin,
     second: Option<Beyond>,
 }
 
@@ -33,7 +38,33 @@ impl Night {
             }
             None => None,
         };
-        Night { aws: aws.clone(), second }
+        Night { aws: aws.clone(), context: context.clone(), document: plan.document.clone(), second }
+    }
+
+    /// Surveys the hosts and writes each one's inventory down; answers with those that have none, and why.
+    async fn inventories(&self, hosts: &[InstanceId]) -> Result<BTreeMap<InstanceId, String>, String> {
+        let there = self.second.as_ref().ok_or_else(|| unnamed().message)?;
+        let (account, region) = (&there.config.account, &there.config.source_region);
+        let ordered = self.aws_now();
+        let managed = self.aws.ssm.managed(hosts).await.map_err(|e| e.to_string())?;
+        let attached = self.aws.ec2.instances_attached(hosts, account).await.map_err(|e| e.to_string())?;
+        let asked = survey::of_hosts(&self.context, &self.aws, account, region, &self.document, hosts, &managed);
+        let surveys = asked.await.map_err(|failure| failure.message)?;
+        // AWS's clock, as of an answer that came after the last survey.
+        let received = self.aws_now().ok_or("AWS's answers bear no time")?;
+        let mut without: BTreeMap<InstanceId, String> =
+            surveys.silent.into_iter().map(|silent| (silent.instance, silent.why)).collect();
+        for seen in &surveys.surveys {
+            let instance = attached.iter().find(|attached| attached.instance == seen.instance);
+            let inventory = Inventory::from_survey(seen, received, ordered, instance);
+            let key = inventory_key(&seen.instance, seen.taken_at);
+            let body = serde_json::to_vec(&inventory).map_err(|e| e.to_string())?;
+            // One that is there already is of the same second: it says the same.
+            if let Err(error) = there.cloud.put(&key, &body, &Put::New).await {
+                without.insert(seen.instance.clone(), error.to_string());
+            }
+        }
+        Ok(without)
     }
 
     /// Requests so far, of both regions.
@@ -162,6 +193,15 @@ impl Cloud for Night {
 
     async fn remove_hsm(&self, cluster: &ClusterId, hsm: &HsmId) -> Result<(), SendError> {
         self.aws.remove_hsm(cluster, hsm).await
+    }
+
+    async fn take_inventories(&self, hosts: &[InstanceId]) -> Vec<InventoryTaken> {
+        let without = self.inventories(hosts).await;
+        let failed = |instance: &InstanceId| match &without {
+            Ok(without) => without.get(instance).cloned(),
+            Err(why) => Some(why.clone()),
+        };
+        hosts.iter().map(|instance| InventoryTaken { instance: instance.clone(), failed: failed(instance) }).collect()
     }
 
     fn aws_now(&self) -> Option<Timestamp> {

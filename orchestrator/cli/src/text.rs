@@ -1,7 +1,7 @@
 //! Answers as people read them. No colour: meaning is in the words.
 
 use std::fmt::Write as _;
-use tde2hsm_campaign::reducer::{End, HostStatus, Summary};
+use tde2hsm_campaign::reducer::{End, HostStatus, Protected, Protection, Summary};
 use tde2hsm_campaign::rules::Finding;
 use tde2hsm_protocol::wire::printable;
 use tde2hsm_protocol::{Severity, Timestamp};
@@ -48,12 +48,45 @@ pub fn summary(summary: &Summary, now: Timestamp) -> String {
     for secret in &summary.frozen {
         let _ = writeln!(text, "frozen: a login with `{}` version `{}` was refused", secret.arn, secret.version);
     }
+    if let Some(protection) = &summary.protection {
+        text.push_str(&keys(protection, now));
+    }
+    for missing in summary.inventories.iter().flat_map(|inventories| &inventories.missing) {
+        let code = missing.code.map(|code| format!("{code} ")).unwrap_or_default();
+        let _ = writeln!(text, "no key inventory of {}: {code}{}", missing.instance, printable(&missing.why, 240));
+    }
     if summary.disbelieved > 0 {
         let _ = writeln!(text, "{} reports were not believed", summary.disbelieved);
     }
     text.push('\n');
     for host in &summary.hosts {
         text.push_str(&host_line(host, now));
+    }
+    text
+}
+
+/// Where the new keys lie (H8).
+fn keys(protection: &Protection, now: Timestamp) -> String {
+    let mut text = String::new();
+    for wave in &protection.waves {
+        let copy = match (&wave.copy, &protection.second) {
+            (Some(copy), Some(region)) => format!(" and in its copy {copy} in {region}"),
+            _ => String::new(),
+        };
+        let _ = writeln!(text, "keys of wave {} are in {}{copy}", wave.wave, wave.backup);
+    }
+    match protection.standing {
+        Protected::Off => text.push_str("keys: not protected, the plan waits for no backup of them\n"),
+        Protected::NoKeys | Protected::Protected => {}
+        Protected::Waits | Protected::Stuck => {
+            if let Some(why) = &protection.why {
+                let code = why.code.map(|code| format!("{code} ")).unwrap_or_default();
+                let since = now.since(why.since).max(0);
+                let waits_for = printable(&why.waits_for, 400);
+                let _ = writeln!(text, "keys: not protected: {code}wait for {waits_for} since {since} s");
+                let _ = writeln!(text, "    unblocked by {}", printable(&why.unblocked_by, 200));
+            }
+        }
     }
     text
 }

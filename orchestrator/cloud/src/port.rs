@@ -6,9 +6,9 @@ use crate::{Aws, CloudError, Effect};
 use async_trait::async_trait;
 use tde2hsm_campaign::facts::{Backup, Cluster};
 use tde2hsm_campaign::plan::DocumentPin;
-use tde2hsm_campaign::reducer::CommandId;
+use tde2hsm_campaign::reducer::{CommandId, InventoryTaken};
 use tde2hsm_driver::{Backups, Cloud, Command, Fault, Invocation, SendError};
-use tde2hsm_protocol::{BackupId, ClusterId, Code, HsmId, OrderToken, Region, Timestamp};
+use tde2hsm_protocol::{BackupId, ClusterId, Code, HsmId, InstanceId, OrderToken, Region, Timestamp};
 
 fn fault(error: CloudError) -> Fault {
     Fault { code: error.code, message: error.to_string() }
@@ -72,6 +72,11 @@ impl Cloud for Aws {
 
     async fn remove_hsm(&self, cluster: &ClusterId, hsm: &HsmId) -> Result<(), SendError> {
         self.cloudhsm.delete_hsm(cluster, hsm.as_str()).await.map_err(not_sent)
+    }
+
+    async fn take_inventories(&self, hosts: &[InstanceId]) -> Vec<InventoryTaken> {
+        let failed = |instance: &InstanceId| InventoryTaken { instance: instance.clone(), failed: Some(one_region().message) };
+        hosts.iter().map(failed).collect()
     }
 
     fn aws_now(&self) -> Option<Timestamp> {

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use tde2hsm_campaign::facts::{Backup, BackupCopy, Cluster};
 use tde2hsm_campaign::plan::DocumentPin;
-use tde2hsm_campaign::reducer::{CommandId, Event, Fetch, Gate, State, Why};
+use tde2hsm_campaign::reducer::{CommandId, Event, Fetch, Gate, InventoryTaken, State, Why};
 use tde2hsm_protocol::{ClusterId, Code, HsmId, InstanceId, OrderToken, Region, Timestamp};
 
 /// A command to be sent, once.
@@ -46,6 +46,9 @@ pub trait Cloud: Send + Sync {
 
     /// Removes one HSM, sent once. That it is gone already is success.
     async fn remove_hsm(&self, cluster: &ClusterId, hsm: &HsmId) -> Result<(), SendError>;
+
+    /// Surveys hosts and writes down what keys they need, in the second region. Answers for each of them.
+    async fn take_inventories(&self, hosts: &[InstanceId]) -> Vec<InventoryTaken>;
 
     /// The time on AWS's clock, as far as its last answer told.
     fn aws_now(&self) -> Option<Timestamp>;

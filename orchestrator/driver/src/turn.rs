@@ -119,6 +119,10 @@ impl Driver<'_> {
                 Decision::ObserveCluster => self.observe_cluster(trouble).await?,
                 Decision::Send(order) => self.send(*order, trouble).await?,
                 Decision::ObserveProtection { second, after } => self.observe_protection(second, after, trouble).await?,
+                Decision::TakeInventories { hosts } => {
+                    let hosts = self.cloud.take_inventories(&hosts).await;
+                    self.record(vec![EventKind::InventoriesTaken { hosts }]).await?;
+                }
                 Decision::CopyBackups => self.copy_backups(trouble).await?,
                 Decision::AddHsm(intent) => self.add_hsm(intent, trouble).await?,
                 Decision::RemoveHsm { hsm } => self.remove_hsm(hsm, trouble).await?,

@@ -154,6 +154,7 @@ async fn h08_a_crash_between_any_two_effects_of_a_forced_backup_is_resumed() {
         let left = world.hsms.iter().filter(|hsm| hsm.gone.is_none()).count();
         assert_eq!((world.hsms.len(), left), (WAVES, usize::from(stuck)), "{what}");
         assert!(!world.copies.is_empty(), "{what}");
+        assert_eq!(world.inventoried.len(), HOSTS, "{what}");
     }
     // After the call, and before its answer is written down.
     assert_eq!(uncertain, 2 * WAVES);

@@ -73,6 +73,7 @@ impl State {
             | EventKind::HsmRemovalIntended { .. }
             | EventKind::HsmRemovalAccepted { .. }
             | EventKind::HsmNotRemoved { .. } => self.guard_apply(&event.kind, at),
+            EventKind::InventoriesTaken { hosts } => self.inventories_taken(hosts, at),
             EventKind::UndoRequested { hosts, .. } => self.undo_requested(hosts, at),
             EventKind::SecretNamed { secret, version } => self.secret_named(secret, version, at),
             EventKind::Adopted { generation, hosts } => self.adopted(*generation, hosts, at),
@@ -92,6 +93,7 @@ impl State {
             }
             EventKind::Resumed { hosts, window } => {
                 self.resumed(*hosts, *window, at);
+                self.inventories_again();
                 self.guard_apply(&event.kind, at);
             }
             EventKind::Ended { end } => self.core.end = Some(*end),
@@ -118,6 +120,7 @@ impl State {
                     self.core.hosts[place].since = at;
                 }
                 self.core.waves.push(members);
+                self.inventories_again();
                 self.core.approved.insert(gate);
             }
             Gate::Wave(_) => {}
@@ -225,6 +228,7 @@ impl State {
             host.failed |= counts(work);
             host.finish(HostEnd::Stuck, at);
             if work == (Work::Run { segment: Segment::Cutover, direction: Direction::Do }) {
+                self.keys_changed(place, at);
                 self.keys_made(place, at, None);
             }
         } else {
@@ -331,9 +335,13 @@ impl State {
             current.acknowledged = true;
         }
         self.logins(place, report, &proves, &secrets, at);
-        let cutover = work == Work::Run { segment: Segment::Cutover, direction: Direction::Do };
-        if cutover && !matches!(report.outcome, Outcome::Expired | Outcome::Stale { .. }) {
-            self.keys_made(place, at, aws_at);
+        if let Work::Run { segment: Segment::Cutover, direction } = work
+            && !matches!(report.outcome, Outcome::Expired | Outcome::Stale { .. })
+        {
+            self.keys_changed(place, at);
+            if direction == Direction::Do {
+                self.keys_made(place, at, aws_at);
+            }
         }
         if let Outcome::Waiting { code } = report.outcome {
             let due = at.plus(self.poll());
@@ -667,6 +675,12 @@ impl State {
             self.core.approved.insert(Gate::Wave(1));
         }
         self.guard_adopted(at);
+        self.core.inventories.clear();
+        for place in 0..self.core.hosts.len() {
+            if self.core.hosts[place].cutover != Phase::Untouched {
+                self.keys_changed(place, at);
+            }
+        }
         self.core.end = None;
     }
 

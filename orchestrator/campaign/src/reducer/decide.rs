@@ -135,6 +135,9 @@ impl State {
                 }
             }
         }
+        if idle {
+            decisions.extend(self.uninventoried(false));
+        }
         let how = self.how_it_ends(now);
         // Whoever undid everything waits for no key, and a refused password wants a person at once; but an HSM that was
         // added is taken away in any case.
@@ -164,7 +167,7 @@ impl State {
             at_latest(opens);
         }
         if !busy && until.is_none() && decisions.is_empty() {
-            return vec![Decision::Finish { end: how }];
+            return vec![self.uninventoried(true).unwrap_or(Decision::Finish { end: how })];
         }
         if let Some(until) = until {
             let mut turn = Turn::new(self, now);

@@ -96,6 +96,9 @@ pub struct Summary {
     /// How the new keys are kept (H8); `None` where the plan knows of no such gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protection: Option<Protection>,
+    /// What is written down of their keys in the second region (H41); `None` where the plan names none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inventories: Option<Inventories>,
     pub hosts: Vec<HostStatus>,
 }
 
@@ -122,6 +125,7 @@ impl State {
             frozen: (0..self.core.secrets.len() as u16).filter(|s| self.refused(*s)).filter_map(|s| self.secret(s)).collect(),
             disbelieved: self.core.disbelieved,
             protection: self.protection(now),
+            inventories: self.inventories(),
             hosts,
         }
     }

@@ -271,6 +271,9 @@ pub struct Sim {
     /// Leaves out what costs time with every event.
     pub quiet_checks: bool,
     pub keeping: Keeping,
+    /// What the newest inventory of each host says: cut over or not, after how many operations.
+    pub inventoried: BTreeMap<InstanceId, (bool, usize)>,
+    pub looks: u32,
 }
 
 /// The driver died here.
@@ -307,6 +310,8 @@ impl Sim {
             unsendable: None,
             quiet_checks: false,
             keeping: Keeping::new(seed),
+            inventoried: BTreeMap::new(),
+            looks: 0,
         };
         let plan = sim.plan.digest();
         sim.record(EventKind::CampaignStarted { plan, campaign: campaign(), generation: Generation(1) });
@@ -439,6 +444,22 @@ impl Sim {
                 Decision::Send(send) => self.send(*send)?,
                 Decision::ObserveProtection { second, after } => self.observe_protection(second.is_some(), after)?,
                 Decision::CopyBackups => self.copy_backups()?,
+                Decision::TakeInventories { hosts } => {
+                    self.boundary()?;
+                    let mut taken = Vec::new();
+                    for instance in hosts {
+                        let host = &self.hosts[&instance];
+                        assert!(host.known.values().all(|w| w.finish_at <= self.now), "{instance} is looked at while it works");
+                        let failed = self.rng.one_in(self.faults.guard).then(|| "the bucket is not there".to_owned());
+                        if failed.is_none() {
+                            self.inventoried.insert(instance.clone(), (host.cut_over, host.begun.len()));
+                        }
+                        taken.push(InventoryTaken { instance, failed });
+                    }
+                    self.looks += 1;
+                    self.boundary()?;
+                    self.record(EventKind::InventoriesTaken { hosts: taken });
+                }
                 Decision::AddHsm(intent) => self.add_hsm(intent)?,
                 Decision::RemoveHsm { hsm } => self.remove_hsm(hsm)?,
                 Decision::FindCommand { token, .. } => {
@@ -966,6 +987,14 @@ impl Sim {
 
     pub fn all(&self, test: fn(bool, bool, bool) -> bool) -> bool {
         self.hosts.values().all(|h| test(h.staged, h.cut_over, h.proven))
+    }
+
+    /// Every host that was ever cut over has an inventory that says how it is now.
+    pub fn all_inventoried(&self) -> bool {
+        self.hosts.iter().all(|(instance, host)| {
+            let touched = host.known.values().any(|w| matches!(w.work, Work::Run { segment: Segment::Cutover, .. }));
+            !touched || self.inventoried.get(instance).is_some_and(|(cut_over, _)| *cut_over == host.cut_over)
+        })
     }
 
     /// Resumes after every end, as an operator would once the fault is gone.

@@ -20,7 +20,20 @@ const NO_VOLUME: &str = "vol-ffffffff";
 impl Ec2 {
     /// Instances with a tag that are not terminated and belong to this account, with what is attached to them.
     pub async fn fleet_instances(&self, key: &str, value: &str, account: &AccountId) -> Result<Vec<FleetInstance>, CloudError> {
-        let filters = vec![filter(&format!("tag:{key}"), [value.to_owned()])];
+        self.attached(filter(&format!("tag:{key}"), [value.to_owned()]), account).await
+    }
+
+    /// The same of instances by their ids; what is gone is left out.
+    pub async fn instances_attached(&self, ids: &[InstanceId], account: &AccountId) -> Result<Vec<FleetInstance>, CloudError> {
+        let mut found = Vec::new();
+        for ids in ids.chunks(VALUES_A_FILTER) {
+            found.extend(self.attached(filter("instance-id", ids.iter().map(ToString::to_string)), account).await?);
+        }
+        Ok(found)
+    }
+
+    async fn attached(&self, by: ec2::Filter, account: &AccountId) -> Result<Vec<FleetInstance>, CloudError> {
+        let filters = vec![by];
         let mut found = Vec::new();
         let mut pages = self.client.describe_instances().set_filters(Some(filters)).into_paginator().send();
         while let Some(page) = pages.next().await {

@@ -9,7 +9,7 @@ use tde2hsm_campaign::plan::{
     ConfigurationStyle, DatabasePlan, DocumentPin, HostPlan, Plan, PlanBody, PlannedSecret, Policy, Protect, Restarts, Second,
     SecretPurpose, SegmentPlan, Waves, Window,
 };
-use tde2hsm_campaign::reducer::{CommandId, Gate, State};
+use tde2hsm_campaign::reducer::{CommandId, Gate, InventoryTaken, State};
 use tde2hsm_driver::{Answer, Backups, Clock, Cloud, Command, Fault, Invocation, Operator, SendError, Stage};
 use tde2hsm_journal::{Body, Entry, Head, Journal, JournalError, Listed, MemoryJournal, Seq};
 use tde2hsm_protocol::*;
@@ -239,6 +239,7 @@ pub struct World {
     pub hsm_loss: Option<Loss>,
     pub backups: Vec<(BackupId, Timestamp)>,
     pub copies: BTreeMap<BackupId, Timestamp>,
+    pub inventoried: BTreeSet<InstanceId>,
 }
 
 #[derive(Debug)]
@@ -281,6 +282,7 @@ impl FakeCloud {
             hsm_loss: None,
             backups: vec![],
             copies: BTreeMap::new(),
+            inventoried: BTreeSet::new(),
         };
         FakeCloud { world: Mutex::new(world), clock, fuse }
     }
@@ -480,6 +482,13 @@ impl Cloud for FakeCloud {
         }
         self.fuse.point().await;
         Ok(())
+    }
+
+    async fn take_inventories(&self, hosts: &[InstanceId]) -> Vec<InventoryTaken> {
+        self.fuse.point().await;
+        self.world.lock().unwrap().inventoried.extend(hosts.iter().cloned());
+        self.fuse.point().await;
+        hosts.iter().map(|instance| InventoryTaken { instance: instance.clone(), failed: None }).collect()
     }
 
     fn aws_now(&self) -> Option<Timestamp> {
