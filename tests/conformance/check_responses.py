@@ -25,6 +25,8 @@ SERVICES = {
     "secretsmanager": "secretsmanager",
     "sts": "sts",
     "s3": "s3",
+    "kms": "kms",
+    "sns": "sns",
 }
 
 # Errors every service may give, though no operation models them.
@@ -35,7 +37,7 @@ COMMON_ERRORS = {
     "RequestExpired", "RequestLimitExceeded", "RequestTimeTooSkewed", "SerializationException", "SignatureDoesNotMatch", "SlowDown",
     "Throttling", "ThrottlingException", "UnauthorizedOperation", "UnknownOperationException", "UnrecognizedClientException",
     "ValidationException", "NotImplemented", "MethodNotAllowed", "InvalidToken", "NoSuchVersion", "IllegalLocationConstraintException",
-    "BucketAlreadyOwnedByYou", "NoSuchBucket", "NoSuchKey",
+    "BucketAlreadyOwnedByYou", "NoSuchBucket", "NoSuchKey", "PreconditionFailed",
 }
 
 # Members whose pattern contradicts their own documentation: an elapsed time is a duration (PT0.5S), the pattern wants a date.

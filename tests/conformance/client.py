@@ -166,7 +166,7 @@ def inventory(ids):
     assert ec2.describe_route_tables(Filters=by_vpc)["RouteTables"][0]["Routes"]
     assert len(ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": ids[:1]}])["Volumes"]) == 2
     refused("InvalidInstanceID.NotFound", ec2.describe_instances, InstanceIds=["i-0123456789abcdef0"])
-    refused("InvalidAction", ec2.run_instances, MinCount=1, MaxCount=1)
+    refused("InvalidAction", ec2.start_instances, InstanceIds=ids[:1])
 
 
 def cluster():
@@ -211,6 +211,10 @@ def secrets():
     assert east.get_secret_value(SecretId=made["ARN"], VersionId=made["VersionId"])["SecretBinary"] == b"\x00\x01keystore"
     assert west.get_secret_value(SecretId="conformance/escrow")["VersionId"] == second["VersionId"]
     assert len(east.list_secret_version_ids(SecretId=made["ARN"])["Versions"]) == 2
+    # A version that carries a stage of its own stays when it is neither current nor the one before.
+    east.update_secret_version_stage(SecretId=made["ARN"], VersionStage="kept", MoveToVersionId=made["VersionId"])
+    assert "kept" in west.describe_secret(SecretId="conformance/escrow")["VersionIdsToStages"][made["VersionId"]]
+    east.update_secret_version_stage(SecretId=made["ARN"], VersionStage="kept", RemoveFromVersionId=made["VersionId"])
     refused("ResourceNotFoundException", east.get_secret_value, SecretId="absent")
     refused("ResourceExistsException", east.create_secret, Name="conformance/escrow", SecretString="x")
 
@@ -229,10 +233,129 @@ def identity():
     refused("SignatureDoesNotMatch", client("s3", **forged).list_buckets)
 
 
+def recovery(ids):
+    """What a second region is for: sets and their copies, backups and theirs, and a host and a cluster made from them."""
+    east, west = client("ec2"), client("ec2", region_name="us-west-2")
+    fleet = [{"Key": "tde2hsm:fleet", "Value": "demo"}]
+    kms = client("kms", region_name="us-west-2")
+    key = kms.describe_key(KeyId="alias/tde2hsm-copies")["KeyMetadata"]
+    assert key["KeyState"] == "Enabled"
+    refused("NotFoundException", kms.describe_key, KeyId="alias/absent")
+
+    about = east.describe_instances(InstanceIds=ids[:1])["Reservations"][0]["Instances"][0]
+    tags = [{"ResourceType": "snapshot", "Tags": [{"Key": "dlm:managed", "Value": "true"}]}]
+    made = east.create_snapshots(
+        InstanceSpecification={"InstanceId": ids[0]}, Description="a set", CopyTagsFromSource="volume", TagSpecifications=tags,
+    )["Snapshots"]
+    assert len(made) == len(about["BlockDeviceMappings"]) and len({s["StartTime"] for s in made}) == 1
+    sources = {s["VolumeId"]: s["SnapshotId"] for s in made}
+    single = east.create_snapshot(VolumeId=about["BlockDeviceMappings"][0]["Ebs"]["VolumeId"], Description="alone")
+
+    def done(ec2, snapshots):
+        def look():
+            found = ec2.describe_snapshots(OwnerIds=["self"], Filters=[{"Name": "snapshot-id", "Values": list(snapshots)}])["Snapshots"]
+            return len(found) == len(snapshots) and all(s["State"] == "completed" for s in found), found
+
+        return until(look, 60)
+
+    done(east, sources.values())
+    assert east.describe_snapshots(OwnerIds=["self"], Filters=[{"Name": "tag:dlm:managed", "Values": ["true"]}])["Snapshots"]
+    pages = east.get_paginator("describe_snapshots").paginate(OwnerIds=["self"], PaginationConfig={"PageSize": 5})
+    assert sum(len(page["Snapshots"]) for page in pages) >= 3
+    copies = {}
+    for volume, source in sources.items():
+        copies[volume] = west.copy_snapshot(
+            SourceRegion="us-east-1", SourceSnapshotId=source, Encrypted=True, KmsKeyId=key["Arn"], Description="a copy",
+            TagSpecifications=[{"ResourceType": "snapshot", "Tags": fleet}],
+        )["SnapshotId"]
+    for copy in done(west, copies.values()):
+        assert copy["VolumeId"] == "vol-ffffffff" and copy["KmsKeyId"] == key["Arn"] and copy["Tags"] == fleet, copy
+    wrong = west.copy_snapshot(SourceRegion="us-east-1", SourceSnapshotId=single["SnapshotId"], Encrypted=True, KmsKeyId="alias/absent")
+    until(lambda: (lambda s: (bool(s) and s[0]["State"] == "error", s))(
+        west.describe_snapshots(Filters=[{"Name": "snapshot-id", "Values": [wrong["SnapshotId"]]}])["Snapshots"]))
+    west.delete_snapshot(SnapshotId=wrong["SnapshotId"])
+    refused("InvalidSnapshot.NotFound", west.delete_snapshot, SnapshotId="snap-0123456789abcdef0")
+    refused("InvalidSnapshot.NotFound", west.describe_snapshots, SnapshotIds=["snap-0123456789abcdef0"])
+    west.create_tags(Resources=[copies[next(iter(copies))]], Tags=[{"Key": "note", "Value": "<&>"}])
+    west.delete_tags(Resources=[copies[next(iter(copies))]], Tags=[{"Key": "note"}])
+
+    hsm, far = client("cloudhsmv2"), client("cloudhsmv2", region_name="us-west-2")
+    home = hsm.describe_clusters()["Clusters"][0]
+    newest = hsm.describe_backups(Filters={"clusterIds": [home["ClusterId"]], "states": ["READY"]}, SortAscending=False)["Backups"][0]
+    assert hsm.modify_backup_attributes(BackupId=newest["BackupId"], NeverExpires=True)["Backup"]["NeverExpires"]
+    hsm.copy_backup_to_region(DestinationRegion="us-west-2", BackupId=newest["BackupId"], TagList=fleet)
+    by_source = {"sourceBackupIds": [newest["BackupId"]], "states": ["READY"]}
+    backup = until(lambda: (lambda b: (bool(b), b))(far.describe_backups(Filters=by_source)["Backups"]))[0]
+    assert backup["SourceRegion"] == "us-east-1" and backup["ClusterId"] == home["ClusterId"]
+
+    subnets = sorted(west.describe_subnets()["Subnets"], key=lambda s: s["AvailabilityZone"])
+    restored = far.create_cluster(HsmType="hsm2m.medium", SubnetIds=[s["SubnetId"] for s in subnets], SourceBackupId=backup["BackupId"], TagList=fleet)["Cluster"]
+    mine = {"clusterIds": [restored["ClusterId"]]}
+    until(lambda: (lambda c: (c["State"] == "ACTIVE", c))(far.describe_clusters(Filters=mine)["Clusters"][0]))
+    one = far.create_hsm(ClusterId=restored["ClusterId"], AvailabilityZone=subnets[0]["AvailabilityZone"])["Hsm"]
+    until(lambda: (lambda c: (c["Hsms"][0]["State"] == "ACTIVE", c))(far.describe_clusters(Filters=mine)["Clusters"][0]))
+
+    groups = west.describe_security_groups(Filters=[{"Name": "vpc-id", "Values": [subnets[0]["VpcId"]]}])["SecurityGroups"]
+    mapping = [
+        {"DeviceName": d["DeviceName"], "Ebs": {"SnapshotId": copies[d["Ebs"]["VolumeId"]], "DeleteOnTermination": True}}
+        for d in about["BlockDeviceMappings"]
+    ]
+    image = west.register_image(Name="conformance", RootDeviceName=about["RootDeviceName"], BlockDeviceMappings=mapping, Architecture="x86_64", VirtualizationType="hvm", EnaSupport=True)["ImageId"]
+    assert west.describe_images(ImageIds=[image])["Images"][0]["State"] == "available"
+    launched = west.run_instances(
+        ImageId=image, MinCount=1, MaxCount=1, InstanceType="r6i.xlarge", SubnetId=subnets[0]["SubnetId"], ClientToken="conformance",
+        SecurityGroupIds=[g["GroupId"] for g in groups], IamInstanceProfile={"Name": "tde2hsm-drill"},
+        TagSpecifications=[{"ResourceType": kind, "Tags": fleet} for kind in ("instance", "volume")],
+    )["Instances"][0]["InstanceId"]
+    ssm = client("ssm", region_name="us-west-2")
+    until(lambda: (lambda n: (bool(n) and n[0]["PingStatus"] == "Online", n))(ssm.describe_instance_information()["InstanceInformationList"]))
+    # The host has the files of the other one, and is itself.
+    sent = ssm.send_command(InstanceIds=[launched], DocumentName="AWS-RunShellScript", Parameters={"commands": ["cat /etc/oratab; hostname"]})["Command"]
+    said = finished(ssm, sent["CommandId"])[0]["CommandPlugins"][0]["Output"]
+    assert ":/u01/app/oracle/product/19.0.0/dbhome_1:Y" in said and said.splitlines()[-1].startswith("ip-10-9-"), said
+    refused("InvalidSnapshot.InUse", west.delete_snapshot, SnapshotId=mapping[0]["Ebs"]["SnapshotId"])
+
+    assert west.terminate_instances(InstanceIds=[launched])["TerminatingInstances"][0]["InstanceId"] == launched
+    until(lambda: (lambda i: (i["State"]["Name"] == "terminated", i))(west.describe_instances(InstanceIds=[launched])["Reservations"][0]["Instances"][0]))
+    west.deregister_image(ImageId=image)
+    volume = west.create_volume(AvailabilityZone=subnets[0]["AvailabilityZone"], SnapshotId=mapping[0]["Ebs"]["SnapshotId"])
+    west.delete_volume(VolumeId=volume["VolumeId"])
+    for copy in copies.values():
+        west.delete_snapshot(SnapshotId=copy)
+    far.delete_hsm(ClusterId=restored["ClusterId"], HsmId=one["HsmId"])
+    until(lambda: (lambda c: (not c["Hsms"], c))(far.describe_clusters(Filters=mine)["Clusters"][0]))
+    far.delete_cluster(ClusterId=restored["ClusterId"])
+    assert far.delete_backup(BackupId=backup["BackupId"])["Backup"]["BackupState"] == "PENDING_DELETION"
+    assert far.restore_backup(BackupId=backup["BackupId"])["Backup"]["BackupState"] in ("READY", "CREATE_IN_PROGRESS")
+
+    sns = client("sns", region_name="us-west-2")
+    topic = "arn:aws:sns:us-west-2:123456789012:tde2hsm-alarms"
+    assert sns.publish(TopicArn=topic, Subject="a breach", Message="the newest point is old")["MessageId"]
+    refused("NotFound", sns.publish, TopicArn=topic + "-absent", Message="x")
+
+
+def records():
+    """One object, many writers: whoever read what is no longer there loses."""
+    s3, bucket = client("s3", region_name="us-west-2"), "tde2hsm-records-123456789012-us-west-2"
+    assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
+    first = s3.put_object(Bucket=bucket, Key="copies/a.json", Body=b"1", IfNoneMatch="*")["ETag"]
+    refused("PreconditionFailed", s3.put_object, Bucket=bucket, Key="copies/a.json", Body=b"2", IfNoneMatch="*")
+    second = s3.put_object(Bucket=bucket, Key="copies/a.json", Body=b"2", IfMatch=first)["ETag"]
+    assert second != first
+    refused("PreconditionFailed", s3.put_object, Bucket=bucket, Key="copies/a.json", Body=b"3", IfMatch=first)
+    refused("NoSuchKey", s3.put_object, Bucket=bucket, Key="copies/absent.json", Body=b"3", IfMatch=first)
+    assert s3.get_object(Bucket=bucket, Key="copies/a.json")["Body"].read() == b"2"
+    s3.delete_object(Bucket=bucket, Key="copies/a.json")
+    s3.put_object(Bucket=bucket, Key="copies/a.json", Body=b"4", IfNoneMatch="*")
+    assert len(s3.list_object_versions(Bucket=bucket, Prefix="copies/")["Versions"]) == 3
+
+
 ids = run_command()
 documents(ids)
 inventory(ids)
 cluster()
 secrets()
+records()
+recovery(ids)
 identity()
 print("ok")

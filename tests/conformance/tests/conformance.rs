@@ -35,6 +35,8 @@ fn h50_boto3_is_served_and_every_response_fits_the_models() {
         ("a name", r#"\"ClusterId\":"#, r#"\"ClusterID\":"#, "is not a member of"),
         ("a required member", r#"\"HsmId\":"#, r#"\"HsmName\":"#, "is missing"),
         ("an enum in XML", "<name>running</name>", "<name>sprinting</name>", "is not one of"),
+        ("a snapshot's state", "<status>completed</status>", "<status>complete</status>", "is not one of"),
+        ("a key's state", r#"\"KeyState\":\"Enabled\""#, r#"\"KeyState\":\"On\""#, "is not one of"),
         ("an element", "<instanceType>", "<instanceKind>", "no XML"),
         ("an error code", "InvalidInstanceId", "InvalidInstanceIdentity", "is not an error of this operation"),
     ];

@@ -117,6 +117,11 @@ impl Imds {
             "meta-data/instance-type" => who.kind.clone(),
             "meta-data/services/domain" => "amazonaws.com".to_owned(),
             "meta-data/iam/security-credentials" => who.role.clone(),
+            tag if tag.starts_with("meta-data/tags/instance/") => {
+                let key = tag.strip_prefix("meta-data/tags/instance/")?;
+                let world = self.cloud.world();
+                world.region(&who.region)?.ec2.tag_in_metadata(&who.instance, key)?.to_owned()
+            }
             other => {
                 let role = other.strip_prefix("meta-data/iam/security-credentials/")?;
                 if role != who.role {

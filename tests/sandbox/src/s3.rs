@@ -117,12 +117,15 @@ impl Store {
         bytes: &[u8],
         kind: Option<String>,
         metadata: Option<Metadata>,
+        when: &Precondition,
         now: SystemTime,
     ) -> S3Result<Stored> {
         let sha256: [u8; 32] = Sha256::digest(bytes).into();
         let mut inner = self.lock();
         let Inner { ids, buckets } = &mut *inner;
         let bucket = buckets.get_mut(bucket).ok_or_else(|| s3_error!(NoSuchBucket, "The specified bucket does not exist"))?;
+        let current = bucket.objects.get(key).and_then(|versions| versions.last()).and_then(|v| v.blob.as_ref());
+        when.check(current)?;
         let file = self.dir.join(hex::encode(sha256));
         std::fs::create_dir_all(&self.dir)
             .and_then(|()| std::fs::write(&file, bytes))
@@ -141,6 +144,33 @@ impl Store {
         }
         versions.push(stored.clone());
         Ok(stored)
+    }
+}
+
+/// What must be so for an object to be written, looked at and written in one step.
+#[derive(Debug, Default)]
+struct Precondition {
+    matches: Option<ETagCondition>,
+    none_matches: Option<ETagCondition>,
+}
+
+impl Precondition {
+    fn check(&self, current: Option<&Blob>) -> S3Result<()> {
+        let fits = |condition: &ETagCondition, blob: &Blob| match condition {
+            ETagCondition::Any => true,
+            ETagCondition::ETag(tag) => *tag == blob.etag(),
+        };
+        let failed = || s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold");
+        match (&self.matches, &self.none_matches, current) {
+            (_, Some(ETagCondition::ETag(_)), _) => {
+                Err(s3_error!(NotImplemented, "A header you provided implies functionality that is not implemented"))
+            }
+            // There is nothing that could match.
+            (Some(_), _, None) => Err(s3_error!(NoSuchKey, "The specified key does not exist.")),
+            (Some(wanted), _, Some(blob)) if !fits(wanted, blob) => Err(failed()),
+            (_, Some(ETagCondition::Any), Some(_)) => Err(failed()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -324,7 +354,9 @@ impl S3 for Service3 {
             }
         }
         let kind = input.content_type.map(|kind| kind.to_string());
-        let stored = self.store().put(&input.bucket, &input.key, &bytes, kind, input.metadata, self.0.clock.system())?;
+        let when = Precondition { matches: input.if_match, none_matches: input.if_none_match };
+        let now = self.0.clock.system();
+        let stored = self.store().put(&input.bucket, &input.key, &bytes, kind, input.metadata, &when, now)?;
         Ok(S3Response::new(PutObjectOutput {
             e_tag: stored.blob.as_ref().map(Blob::etag),
             version_id: stored.version,

@@ -21,7 +21,7 @@ pub fn respond(service: Service, operation: &str, result: &Result<Value, ApiErro
         Service::Sns => ("text/xml", "x-amzn-requestid", query(SNS_NS, operation, result, request_id)),
         Service::S3 => ("application/xml", "x-amz-request-id", s3_error(result, request_id)),
         Service::Ssm | Service::CloudHsm | Service::Secrets | Service::Kms => {
-            ("application/x-amz-json-1.1", "x-amzn-requestid", json(result))
+            ("application/x-amz-json-1.1", "x-amzn-requestid", json(service, result))
         }
     };
     let mut response = Response::new(Body::from(body));
@@ -34,24 +34,25 @@ pub fn respond(service: Service, operation: &str, result: &Result<Value, ApiErro
     response
 }
 
-fn json(result: &Result<Value, ApiError>) -> String {
+fn json(service: Service, result: &Result<Value, ApiError>) -> String {
     match result {
         Ok(value) => value.to_string(),
         Err(error) => {
-            // Errors a service models write `Message`, the common ones `message`.
-            let common = matches!(
-                error.code.as_str(),
-                "ThrottlingException"
-                    | "AccessDeniedException"
-                    | "UnrecognizedClientException"
-                    | "UnknownOperationException"
-                    | "ValidationException"
-                    | "SerializationException"
-                    | "ExpiredTokenException"
-                    | "InvalidSignatureException"
-                    | "IncompleteSignatureException"
-                    | "MissingAuthenticationTokenException"
-            );
+            // Errors a service models write `Message`, the common ones `message`, as all of KMS do.
+            let common = service == Service::Kms
+                || matches!(
+                    error.code.as_str(),
+                    "ThrottlingException"
+                        | "AccessDeniedException"
+                        | "UnrecognizedClientException"
+                        | "UnknownOperationException"
+                        | "ValidationException"
+                        | "SerializationException"
+                        | "ExpiredTokenException"
+                        | "InvalidSignatureException"
+                        | "IncompleteSignatureException"
+                        | "MissingAuthenticationTokenException"
+                );
             let member = if common { "message" } else { "Message" };
             let mut body = serde_json::json!({"__type": error.code});
             // Some errors are modelled without a text.
