@@ -71,7 +71,18 @@ impl World {
         World::start(dir, fleet, seed, &strace(trace), record)
     }
 
+    /// With the functions of the templates behind events and [`World::tick`].
+    pub fn up_with_functions(dir: &Path, fleet: &str, seed: u64) -> Result<World> {
+        let record = records()?.join(format!("{}-{seed}-{}.jsonl", std::process::id(), unique()));
+        let functions = programs()?.join("bootstrap");
+        World::start_with(dir, fleet, seed, &[], &record, &["--functions".into(), functions.into()])
+    }
+
     fn start(dir: &Path, fleet: &str, seed: u64, wrapper: &[OsString], record: &Path) -> Result<World> {
+        World::start_with(dir, fleet, seed, wrapper, record, &[])
+    }
+
+    fn start_with(dir: &Path, fleet: &str, seed: u64, wrapper: &[OsString], record: &Path, more: &[OsString]) -> Result<World> {
         let programs = programs()?;
         if dir.exists() {
             std::fs::remove_dir_all(dir).with_context(|| format!("emptying {}", dir.display()))?;
@@ -83,7 +94,7 @@ impl World {
         words.push(programs.join("sandbox").into());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).args(["up", "--dir"]).arg(&dir).args(["--fleet", fleet, "--seed", &seed.to_string()]);
-        command.arg("--record").arg(record).stderr(log);
+        command.arg("--record").arg(record).args(more).stderr(log);
         let served = Served::start(&mut command).with_context(|| {
             let log = std::fs::read_to_string(dir.join("sandbox.log")).unwrap_or_default();
             format!("the sandbox did not get ready: {}", log.trim())
@@ -200,6 +211,23 @@ impl World {
 
     pub fn advance(&self, by: &str) -> Result<()> {
         self.sandbox("clock", &["--advance", by])?.ok().map(drop)
+    }
+
+    /// A snapshot set of each host, or of one, as the customer's own tool takes it.
+    pub fn snapshot(&self, args: &[&str]) -> Result<Value> {
+        self.sandbox("snapshot", args)?.ok()?.json()
+    }
+
+    /// Every schedule of the functions once.
+    pub fn tick(&self) -> Result<Value> {
+        self.sandbox("tick", &[])?.ok()?.json()
+    }
+
+    /// Reads the rows that a host's own files hold, over its own network; also of a host that a drill made.
+    pub fn verify_host(&self, host: &str, cut_off: &str) -> Result<Verification> {
+        let cut: &[&str] = if cut_off.is_empty() { &[] } else { &["--cut-off", cut_off] };
+        let value = self.sandbox("verify", &[&["--host", host], cut].concat())?.ok()?.json()?;
+        Ok(Verification(value))
     }
 
     pub fn inspect(&self) -> Result<Inspection> {
