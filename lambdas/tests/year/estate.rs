@@ -233,7 +233,10 @@ impl Host {
             files.insert(sqlnet, File::Sqlnet { keystore: has_keystore.then(|| keystore.clone()) });
             let logs = vec![format!("{data}/redo01.log")];
             let archive = self.archive(sid);
-            files.insert(format!("{data}/control01.ctl"), File::Controlfile { datafiles, redo: logs.clone(), archive: archive.clone() });
+            files.insert(
+                format!("{data}/control01.ctl"),
+                File::Controlfile { datafiles, redo: logs.clone(), archive: archive.clone() },
+            );
             files.insert(logs[0].clone(), File::Redo { keys: redo });
             files.insert(archive, File::Archive);
             if let Some((password, keys)) = &database.p12 {
@@ -254,7 +257,9 @@ impl Host {
             ephemeral: false,
         };
         let mut mounts = vec![mount("/", disk("nvme0n1", &self.root))];
-        mounts.extend(self.mounts.iter().enumerate().map(|(n, (point, volume))| mount(point, disk(&format!("nvme{}n1", n + 1), volume))));
+        mounts.extend(
+            self.mounts.iter().enumerate().map(|(n, (point, volume))| mount(point, disk(&format!("nvme{}n1", n + 1), volume))),
+        );
         let vendor = match self.library {
             Library::Old => survey::Vendor::Other,
             Library::CloudHsm => survey::Vendor::CloudHsm,
@@ -270,7 +275,13 @@ impl Host {
             account: account.clone(),
             region: region.clone(),
             runner_version: "0.1.0".into(),
-            os: survey::Os { id: "ol".into(), version: "8.9".into(), arch: "x86_64".into(), kernel: "5.15".into(), systemd: true },
+            os: survey::Os {
+                id: "ol".into(),
+                version: "8.9".into(),
+                arch: "x86_64".into(),
+                kernel: "5.15".into(),
+                systemd: true,
+            },
             clusterware: false,
             autostarts: Vec::new(),
             provider: survey::Provider {

@@ -294,6 +294,12 @@ impl Ec2 {
         tags.iter().find(|tag| tag["key"] == key)?["value"].as_str()
     }
 
+    /// A tag as the instance's own metadata service shows it: where RunInstances let it (`InstanceMetadataTags`).
+    pub fn tag_in_metadata(&self, id: &InstanceId, key: &str) -> Option<&str> {
+        let shown = self.instance(id)?["metadataOptions"]["instanceMetadataTags"] == "enabled";
+        self.tag(id, key).filter(|_| shown)
+    }
+
     pub fn instance(&self, id: &InstanceId) -> Option<&Value> {
         self.instances.iter().find(|i| i["instanceId"] == id.as_str())
     }

@@ -8,7 +8,7 @@
 
 use crate::Millis;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// A master key, by its identifier.
@@ -103,7 +103,7 @@ impl Machine {
 /// One volume of a machine at one moment.
 #[derive(Debug, Clone)]
 pub struct Frozen {
-    pub machine: Rc<Machine>,
+    pub machine: Arc<Machine>,
     pub volume: String,
     pub at: Millis,
 }
@@ -266,7 +266,7 @@ mod tests {
     }
 
     fn volumes(machine: &Machine) -> Vec<Frozen> {
-        let machine = Rc::new(machine.clone());
+        let machine = Arc::new(machine.clone());
         let volume = |name: &str| Frozen { machine: machine.clone(), volume: name.to_owned(), at: Millis(0) };
         vec![volume("vol-root"), volume("vol-data")]
     }

@@ -363,6 +363,8 @@ impl Ec2 {
         if let (None, Some(row)) = (profile, row.as_object_mut()) {
             row.remove("iamInstanceProfile");
         }
+        let shows_tags = query.text("MetadataOptions.InstanceMetadataTags").unwrap_or("disabled");
+        row["metadataOptions"]["instanceMetadataTags"] = shows_tags.into();
         row["instanceState"] = json!({"code": 0, "name": "pending"});
         row["clientToken"] = token.into();
         for (device, shown) in devices.iter().zip(row["blockDeviceMapping"].as_array_mut().into_iter().flatten()) {

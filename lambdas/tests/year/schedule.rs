@@ -1,0 +1,804 @@
+//! What happens when: the customer's backups, the DBAs, the functions, the faults.
+
+use crate::cloud::{Inner, YearCloud, copies_of};
+use crate::estate::{HOSTS, Host, Hsms, PER_HOST, Place};
+use crate::judge::Judging;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use tde2hsm_dr::inventory::Inventory;
+use tde2hsm_dr::points::{SecretRole, SecretUse};
+use tde2hsm_dr_driver::{Cloud as _, DocumentPin, DrConfig, Expiry, Job, store};
+use tde2hsm_lambdas::handle;
+use tde2hsm_model::cloudhsm::ClusterSpec;
+use tde2hsm_model::ec2::InstanceSpec;
+use tde2hsm_model::kms::KeyState;
+use tde2hsm_model::truth::Library;
+use tde2hsm_model::{CallFault, Ids, Millis, Service, World, WorldOptions};
+use tde2hsm_protocol::survey::Access;
+use tde2hsm_protocol::{AccountId, ClusterId, Digest, KmsKeyArn, Region, SecretArn, Timestamp};
+
+pub const MINUTE: i64 = 60_000;
+pub const HOUR: i64 = 60 * MINUTE;
+pub const DAY: i64 = 24 * HOUR;
+/// 2027-01-01.
+const START: Millis = Millis(1_798_761_600_000);
+const CLUSTER: &str = "cluster-abcdefghijk";
+const FLEET_TAG: (&str, &str) = ("tde2hsm:fleet", "year");
+/// How long the customer's own tool keeps what it made.
+const SOURCE_DAYS: i64 = 7;
+pub const RPO_HOURS: i64 = 36;
+
+#[derive(Debug, Clone)]
+enum Act {
+    Set {
+        host: usize,
+    },
+    /// The next set is not what it should be.
+    Careless(Careless),
+    /// Somebody deletes a copy of ours by hand.
+    LoseCopy,
+    /// Somebody else copies with our tags.
+    Claim,
+    /// The source region answers nobody, or does again.
+    Away(bool),
+    /// The customer's tool removes its old sets.
+    Purge,
+    Run(Job),
+    /// SET KEY in one container. `Ours`: a campaign does it and writes inventories.
+    Rotate {
+        host: usize,
+        database: usize,
+        ours: bool,
+    },
+    Access {
+        host: usize,
+        database: usize,
+    },
+    RotatePin,
+    RotatePassword,
+    Close {
+        host: usize,
+        database: usize,
+    },
+    Migrate {
+        host: usize,
+        step: Step,
+    },
+    Clock {
+        host: usize,
+        seconds: i64,
+    },
+    Reach {
+        host: usize,
+        reachable: bool,
+    },
+    Key(KeyState),
+    Limited(bool),
+    Fault(Fault),
+    /// Copies of others that fill the destination's places.
+    Strangers,
+}
+
+/// What is wrong with a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Careless {
+    /// The data volume is left out.
+    Excludes,
+    /// One volume after the other.
+    Torn,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Reverse,
+    Swap,
+    Forward,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    CopiesFail(u32),
+    BackupCopiesFail(u32),
+    CopiesLate(u32, i64),
+    SnapshotsFail,
+    Lost(Service, &'static str),
+    Throttle(Service, &'static str, u32),
+    EventsLost(u32),
+    EventsTwice(u32),
+    EventsLate(u32, i64),
+}
+
+/// A set as it was really taken.
+#[derive(Debug, Clone)]
+pub struct TrueSet {
+    pub host: usize,
+    pub at: Millis,
+    /// Snapshot and volume.
+    pub parts: Vec<(String, String)>,
+}
+
+pub struct Year {
+    seed: u64,
+    days: i64,
+    pub cloud: YearCloud,
+    pub config: DrConfig,
+    pub sets: Vec<TrueSet>,
+    pub judging: Judging,
+    pub runs: BTreeMap<&'static str, u32>,
+    ids: Ids,
+    acts: BTreeMap<(Millis, u32), Act>,
+    runtime: tokio::runtime::Runtime,
+    took: BTreeMap<&'static str, std::time::Duration>,
+    secrets: [String; 2],
+    pin: String,
+    password: String,
+    stranger: String,
+    careless: Option<Careless>,
+}
+
+impl Year {
+    pub fn new(seed: u64, days: i64) -> Self {
+        let (source, dr) = (Region::new("us-east-1").expect("a region"), Region::new("us-west-2").expect("a region"));
+        let regions = [&source, &dr].map(|r| tde2hsm_model::Region::new(r.as_str()));
+        let account = tde2hsm_model::AccountId::new("123456789012");
+        let options = WorldOptions {
+            hsm_ms: 10 * MINUTE,
+            backup_ms: 5 * MINUTE,
+            snapshot_ms: 20 * MINUTE,
+            snapshot_lag_ms: 30_000,
+            snapshot_spacing_ms: 15_000,
+            copy_ms: 10 * MINUTE,
+            copy_ms_per_gib: 1_500,
+            key_check_ms: 3 * MINUTE,
+            wrong_source_ms: 30 * MINUTE,
+            duplicate_backup_copies: seed % 2 == 1,
+            failed_copy_vanishes_ms: (seed % 2 == 0).then_some(3 * HOUR),
+            ..WorldOptions::default()
+        };
+        let mut world = World::new(account.clone(), &regions, seed, options);
+        let mut ids = Ids::new(seed ^ 0x7965_6172);
+        for job in Job::ALL {
+            world.grant(job.name(), vec!["*".into()]);
+        }
+        let west = world.region_mut(&regions[1]).expect("a region");
+        let topic = west.sns.add_topic("alarms");
+        let kms_key = west.kms.add_key("alias/dr", Millis(0), &mut ids);
+        let mut inner = Inner::new(world, source.clone(), dr.clone(), topic.clone(), CLUSTER.to_owned());
+        inner.now = START.plus_ms(-10 * DAY);
+        let (pin, password) = ("tde:first-pin".to_owned(), "first-password".to_owned());
+        let secrets = [("tde/cu", &pin), ("tde/keystore", &password)].map(|(name, value)| {
+            let body = json!({"Name": name, "SecretString": value, "AddReplicaRegions": [{"Region": "us-west-2"}]});
+            inner.operator(&source, Service::Secrets, "CreateSecret", body)["ARN"].as_str().expect("an ARN").to_owned()
+        });
+        let mut hsms = Hsms::default();
+        hsms.cluster.users.insert("tde".into(), "first-pin".into());
+        for number in 0..HOSTS {
+            let place = match number {
+                0..=3 => Place::CloudHsm,
+                4..=6 => Place::OldHsm,
+                _ => Place::Software,
+            };
+            inner.hosts.push(Host::new(number, place, &password, START, &mut hsms, &mut ids));
+        }
+        inner.hsms = hsms;
+        let east = inner.world.region_mut(&regions[0]).expect("a region");
+        east.ec2.add_subnet("subnet-1", "vpc-1", "us-east-1a", "10.0.1.0/24");
+        let instance = |id: &str, volumes: Vec<String>, tags: Vec<(String, String)>| InstanceSpec {
+            id: tde2hsm_model::InstanceId::new(id),
+            image: "ami-1".into(),
+            kind: "r6i.large".into(),
+            subnet: "subnet-1".into(),
+            groups: vec![],
+            private_ip: "10.0.1.5".into(),
+            profile: "arn".into(),
+            launched: Millis(0),
+            tags,
+            volumes: volumes
+                .into_iter()
+                .zip(["/dev/xvda", "/dev/sdf", "/dev/sdg"])
+                .map(|(volume, device)| (device.to_owned(), volume, 100))
+                .collect(),
+        };
+        for host in &inner.hosts {
+            let tags = vec![(FLEET_TAG.0.to_owned(), FLEET_TAG.1.to_owned()), ("Name".to_owned(), host.id.clone())];
+            east.ec2.add_instance(&instance(&host.id, host.volumes(), tags));
+        }
+        let stranger = "vol-000000000000f0001".to_owned();
+        east.ec2.add_instance(&instance("i-000000000000f0001", vec![stranger.clone()], vec![]));
+        let created = START.plus_ms(-20 * DAY - 2 * HOUR);
+        let zones = [("us-east-1a".to_owned(), "subnet-1".to_owned()), ("us-east-1b".to_owned(), "subnet-2".to_owned())];
+        let first = east.hsm.add_cluster(
+            ClusterSpec {
+                id: CLUSTER.into(),
+                created,
+                group: "sg-1".into(),
+                vpc: "vpc-1".into(),
+                subnets: zones.to_vec(),
+                certificate: "PEM".into(),
+                addresses: vec!["10.0.9.10".into(), "10.0.9.11".into()],
+            },
+            &mut ids,
+        );
+        east.hsm.set_retention(CLUSTER, Some(7));
+        let token = inner.hsms.cluster.clone();
+        inner.tokens.insert(first, token.into());
+        inner.pass(START);
+        let arn = |at: usize| SecretArn::new(secrets[at].as_str()).expect("an ARN");
+        let config = DrConfig {
+            account: AccountId::new(account.as_str()).expect("an account"),
+            fleet: FLEET_TAG.1.to_owned(),
+            fleet_tag: (FLEET_TAG.0.to_owned(), FLEET_TAG.1.to_owned()),
+            source_region: source,
+            dr_region: dr,
+            cluster: ClusterId::new(CLUSTER).expect("a cluster"),
+            kms_key: KmsKeyArn::new(kms_key).expect("a key"),
+            records_bucket: "records".into(),
+            secrets: vec![
+                SecretUse { secret: arn(0), role: SecretRole::CryptoUser, of: None },
+                SecretUse { secret: arn(1), role: SecretRole::Keystore, of: None },
+            ],
+            rpo_minutes: (RPO_HOURS * 60) as u32,
+            copies_in_flight: 20,
+            retention: "hourly=0,daily=7,weekly=3,monthly=2".parse().expect("a policy"),
+            hsm_backup_retention_days: 10,
+            topic: Some(topic),
+            document: Some(DocumentPin { name: "tde2hsm-host-runner".into(), version: "1".into(), hash: Digest::ZERO }),
+            expiry: Expiry::Delete,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let mut year = Self {
+            seed,
+            days,
+            cloud: YearCloud::new(inner),
+            config,
+            sets: Vec::new(),
+            judging: Judging::default(),
+            runs: BTreeMap::new(),
+            ids,
+            acts: BTreeMap::new(),
+            runtime,
+            took: BTreeMap::new(),
+            secrets,
+            pin,
+            password,
+            stranger,
+            careless: None,
+        };
+        year.plan();
+        year
+    }
+
+    fn at(&mut self, day: i64, ms: i64, act: Act) {
+        let n = self.acts.len() as u32;
+        self.acts.insert((START.plus_ms(day * DAY + ms), n), act);
+    }
+
+    /// A day of one out of `n`.
+    fn one_in(&mut self, n: i64) -> bool {
+        self.ids.between(1, n) == 1
+    }
+
+    fn pick(&mut self) -> (usize, usize) {
+        (self.ids.between(0, HOSTS as i64 - 1) as usize, self.ids.between(0, PER_HOST as i64 - 1) as usize)
+    }
+
+    fn plan(&mut self) {
+        for day in 0..self.days {
+            for host in 0..HOSTS {
+                self.at(day, HOUR + host as i64 * 4 * MINUTE, Act::Set { host });
+            }
+            // The 6-hourly tick of copy-snapshots, and a few shortly after the sets: a survey takes three.
+            for ms in [0, 2 * HOUR, 2 * HOUR + 15 * MINUTE, 2 * HOUR + 30 * MINUTE, 6 * HOUR, 12 * HOUR, 18 * HOUR] {
+                self.at(day, ms, Act::Run(Job::CopySnapshots));
+            }
+            for ms in [45 * MINUTE, 3 * HOUR, 15 * HOUR] {
+                self.at(day, ms, Act::Run(Job::SettleCopies));
+            }
+            for ms in [30 * MINUTE, 12 * HOUR + 30 * MINUTE, 22 * HOUR + 30 * MINUTE] {
+                self.at(day, ms, Act::Run(Job::CopyHsmBackups));
+            }
+            self.at(day, 4 * HOUR, Act::Run(Job::AuditRecovery));
+            self.at(day, 5 * HOUR, Act::Run(Job::ExpireCopies));
+            self.at(day, 23 * HOUR, Act::Purge);
+            let any = |year: &mut Self| year.ids.between(5 * MINUTE, DAY - 5 * MINUTE);
+            if self.one_in(2) {
+                let ((host, database), ms, ours) = (self.pick(), any(self), self.ids.between(0, 1) == 0);
+                self.at(day, ms, Act::Rotate { host, database, ours });
+            }
+            if self.one_in(3) {
+                let ((host, database), ms) = (self.pick(), any(self));
+                self.at(day, ms, Act::Access { host, database });
+            }
+            if self.one_in(20) {
+                let ms = any(self);
+                self.at(day, ms, Act::RotatePin);
+            }
+            if self.one_in(25) {
+                let ms = any(self);
+                self.at(day, ms, Act::RotatePassword);
+            }
+            if self.one_in(15) {
+                let ((host, database), ms) = (self.pick(), any(self));
+                self.at(day, ms, Act::Close { host, database });
+            }
+            if self.one_in(4) {
+                let (fault, ms) = (self.fault(), any(self));
+                self.at(day, ms, Act::Fault(fault));
+            }
+            if self.one_in(12) {
+                let careless = if self.one_in(2) { Careless::Excludes } else { Careless::Torn };
+                let ms = HOUR + self.ids.between(0, 6) * 4 * MINUTE + MINUTE;
+                self.at(day, ms, Act::Careless(careless));
+            }
+            if self.one_in(25) {
+                let ms = any(self);
+                self.at(day, ms, Act::LoseCopy);
+            }
+            if self.one_in(25) {
+                let ms = any(self);
+                self.at(day, ms, Act::Claim);
+            }
+            // Three days of eight without any loss of events, the others without events.
+            if day % 8 < 3 && self.one_in(3) {
+                let fault = match self.ids.between(0, 2) {
+                    0 => Fault::EventsLost(2),
+                    1 => Fault::EventsTwice(4),
+                    _ => Fault::EventsLate(3, 7 * HOUR),
+                };
+                self.at(day, 30 * MINUTE, Act::Fault(fault));
+            }
+            if day % 30 == 11 {
+                self.at(day, HOUR + 30 * MINUTE, Act::Strangers);
+            }
+            if day % 45 == 20 {
+                let host = self.pick().0;
+                self.at(day, 0, Act::Clock { host, seconds: if day % 2 == 0 { 900 } else { -900 } });
+                self.at(day + 3, 0, Act::Clock { host, seconds: 0 });
+            }
+            if day % 40 == 25 {
+                let host = self.pick().0;
+                self.at(day, 0, Act::Reach { host, reachable: false });
+                self.at(day + 3, 0, Act::Reach { host, reachable: true });
+            }
+        }
+        // A host a day: old HSM to the interim keystore, the library, and the day after to CloudHSM.
+        for (n, host) in (4..HOSTS).enumerate() {
+            let day = self.days / 2 - 5 + 2 * n as i64;
+            let night = 21 * HOUR + self.ids.between(0, HOUR);
+            for (later, step) in
+                [(0, Step::Reverse), (50 * MINUTE, Step::Swap), (80 * MINUTE + (n as i64 % 2) * DAY, Step::Forward)]
+            {
+                self.at(day, night + later, Act::Migrate { host, step });
+            }
+        }
+        let day = self.days / 4;
+        self.at(day, 7 * HOUR, Act::Key(KeyState::Disabled));
+        self.at(day + 7, 7 * HOUR, Act::Key(KeyState::Enabled));
+        let day = self.days * 5 / 6;
+        self.at(day, 8 * HOUR, Act::Away(true));
+        self.at(day + 2, 8 * HOUR, Act::Away(false));
+        let day = self.days * 2 / 3;
+        self.at(day, 9 * HOUR, Act::Limited(true));
+        self.at(day + 2, 9 * HOUR, Act::Limited(false));
+    }
+
+    fn fault(&mut self) -> Fault {
+        match self.ids.between(0, 11) {
+            0 => Fault::CopiesFail(3),
+            1 => Fault::CopiesFail(12),
+            2 => Fault::BackupCopiesFail(1),
+            3 => Fault::CopiesLate(4, 20 * HOUR),
+            4 => Fault::SnapshotsFail,
+            5 => Fault::Lost(Service::Ec2, "CopySnapshot"),
+            6 => Fault::Lost(Service::CloudHsm, "CopyBackupToRegion"),
+            7 => Fault::Lost(Service::S3, "PutObject"),
+            8 => Fault::Lost(Service::Ssm, "SendCommand"),
+            9 => Fault::Throttle(Service::Ec2, "DescribeSnapshots", 2),
+            10 => Fault::Throttle(Service::CloudHsm, "*", 2),
+            _ => Fault::Throttle(Service::S3, "GetObject", 1),
+        }
+    }
+
+    pub fn times(&self) -> String {
+        format!("{:?}", self.took)
+    }
+
+    pub fn run(&mut self) {
+        let end = START.plus_ms(self.days * DAY);
+        while let Some(((at, _), act)) = self.acts.pop_first() {
+            if at >= end {
+                break;
+            }
+            self.pass(at);
+            self.act(act);
+        }
+    }
+
+    /// Lets time pass, and gives each event to its function when it comes.
+    fn pass(&mut self, to: Millis) {
+        loop {
+            let next = self.cloud.inner().world.next_due().filter(|at| *at <= to);
+            let Some(at) = next else { break };
+            self.cloud.inner().pass(at);
+            self.events();
+        }
+        self.cloud.inner().pass(to);
+        self.events();
+    }
+
+    fn events(&mut self) {
+        let events = std::mem::take(&mut self.cloud.inner().events);
+        for (region, event) in events {
+            let day = self.cloud.inner().now.since(START).div_euclid(DAY);
+            self.cloud.inner().ledger.events[usize::from(day % 8 >= 3)] += 1;
+            if day % 8 >= 3 {
+                continue;
+            }
+            let job = if region == self.config.dr_region.as_str() { Job::SettleCopies } else { Job::CopySnapshots };
+            self.invoke(job, &event);
+        }
+    }
+
+    fn invoke(&mut self, job: Job, event: &Value) {
+        let now = Timestamp(self.cloud.inner().now.0 / 1000);
+        self.cloud.inner().function = job.name().to_owned();
+        *self.runs.entry(job.name()).or_default() += 1;
+        // What a function cannot do now it does at its next run.
+        let begun = std::time::Instant::now();
+        let answer = self.runtime.block_on(handle(job, event, now, &self.cloud, &self.config));
+        *self.took.entry(job.name()).or_default() += begun.elapsed();
+        self.judging.said(job, answer.as_ref().map_or_else(|again| &again.outcome, |outcome| outcome));
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Set { host } => self.take_set(host),
+            Act::Purge => self.purge(),
+            Act::Careless(careless) => self.careless = Some(careless),
+            Act::LoseCopy => self.lose_copy(),
+            Act::Claim => self.claim(),
+            Act::Away(away) => self.cloud.inner().away = away,
+            Act::Run(Job::ExpireCopies) => {
+                let begun = std::time::Instant::now();
+                let before = self.newest_that_open();
+                *self.took.entry("newest").or_default() += begun.elapsed();
+                self.invoke(Job::ExpireCopies, &json!({}));
+                self.still_open(&before);
+            }
+            Act::Run(job) => {
+                self.invoke(job, &json!({}));
+                if job == Job::AuditRecovery {
+                    let begun = std::time::Instant::now();
+                    self.audit();
+                    *self.took.entry("truth").or_default() += begun.elapsed();
+                }
+            }
+            Act::Rotate { host, database, ours } => self.rotate(host, database, ours),
+            Act::Access { host, database } => {
+                let mut inner = self.cloud.inner();
+                let at = &mut inner.hosts[host];
+                // A migration wants everything read-write.
+                if at.databases[database].place == Place::CloudHsm {
+                    for container in &mut at.databases[database].containers {
+                        if let Some(tablespace) = container.tablespaces.last_mut() {
+                            let next = match tablespace.access {
+                                Access::ReadWrite => Access::ReadOnly,
+                                Access::ReadOnly => Access::Offline,
+                                Access::Offline => Access::ReadWrite,
+                            };
+                            tablespace.access = next;
+                        }
+                    }
+                    at.touch();
+                }
+            }
+            Act::RotatePin => {
+                let new = format!("pin-{}", self.ids.hex(8));
+                self.pin = format!("tde:{new}");
+                let body = json!({"SecretId": self.secrets[0], "SecretString": self.pin});
+                let mut inner = self.cloud.inner();
+                inner.hsms.cluster.users.insert("tde".into(), new);
+                let region = inner.source.clone();
+                inner.operator(&region, Service::Secrets, "PutSecretValue", body);
+            }
+            Act::RotatePassword => {
+                self.password = format!("password-{}", self.ids.hex(8));
+                let body = json!({"SecretId": self.secrets[1], "SecretString": self.password});
+                let mut inner = self.cloud.inner();
+                for host in &mut inner.hosts {
+                    for (password, _) in host.databases.iter_mut().filter_map(|d| d.p12.as_mut()) {
+                        password.clone_from(&self.password);
+                    }
+                    host.touch();
+                }
+                let region = inner.source.clone();
+                inner.operator(&region, Service::Secrets, "PutSecretValue", body);
+            }
+            Act::Close { host, database } => {
+                let mut inner = self.cloud.inner();
+                if let Some(container) = inner.hosts[host].databases[database].containers.get_mut(1) {
+                    container.open = !container.open;
+                }
+            }
+            Act::Migrate { host, step } => self.migrate(host, step),
+            Act::Clock { host, seconds } => self.cloud.inner().hosts[host].clock = seconds,
+            Act::Reach { host, reachable } => self.cloud.inner().hosts[host].reachable = reachable,
+            Act::Key(state) => {
+                let region = tde2hsm_model::Region::new(self.config.dr_region.as_str());
+                let mut inner = self.cloud.inner();
+                assert!(inner.world.region_mut(&region).expect("a region").kms.set_state(self.config.kms_key.as_str(), state));
+            }
+            Act::Limited(limited) => {
+                let region = tde2hsm_model::Region::new(self.config.source_region.as_str());
+                let mut inner = self.cloud.inner();
+                let state = if limited { "MODIFY_IN_PROGRESS" } else { "ACTIVE" };
+                inner.world.region_mut(&region).expect("a region").hsm.set_state(CLUSTER, state);
+            }
+            Act::Fault(fault) => {
+                let mut inner = self.cloud.inner();
+                let faults = &mut inner.world.faults;
+                match fault {
+                    Fault::CopiesFail(n) => faults.fail_copies(n),
+                    Fault::BackupCopiesFail(n) => faults.fail_backup_copies(n),
+                    Fault::CopiesLate(n, ms) => faults.delay_copies(n, ms),
+                    Fault::SnapshotsFail => faults.fail_snapshots(1),
+                    Fault::Lost(service, call) => faults.arm(CallFault::LoseReply, service, call, 1),
+                    Fault::Throttle(service, call, n) => faults.arm(CallFault::Throttle, service, call, n),
+                    Fault::EventsLost(n) => faults.lose_events(n),
+                    Fault::EventsTwice(n) => faults.repeat_events(n),
+                    Fault::EventsLate(n, ms) => faults.delay_events(n, ms),
+                }
+            }
+            Act::Strangers => self.strangers(),
+        }
+    }
+
+    /// The customer's own tool: one CreateSnapshots, tagged with a set id or not.
+    fn take_set(&mut self, host: usize) {
+        let mut inner = self.cloud.inner();
+        if inner.away {
+            return;
+        }
+        let region = inner.source.clone();
+        let id = inner.hosts[host].id.clone();
+        let at = inner.now;
+        let careless = self.careless.take();
+        let mut tag = json!({});
+        // A torn set is one by its tag alone.
+        if host % 2 == 1 || careless == Some(Careless::Torn) {
+            tag["TagSpecification.1.ResourceType"] = json!("snapshot");
+            tag["TagSpecification.1.Tag.1.Key"] = json!("tde2hsm:set");
+            tag["TagSpecification.1.Tag.1.Value"] = json!(format!("set-{id}-{}", at.0 / 1000));
+        }
+        let with = |name: &str, value: &str| {
+            let mut body = tag.clone();
+            body[name] = json!(value);
+            body
+        };
+        let mut rows = Vec::new();
+        if careless == Some(Careless::Torn) {
+            for volume in inner.hosts[host].volumes() {
+                rows.push(inner.operator(&region, Service::Ec2, "CreateSnapshot", with("VolumeId", &volume)));
+                let later = inner.now.plus_ms(20_000);
+                inner.pass(later);
+            }
+        } else {
+            let mut body = with("InstanceSpecification.InstanceId", &id);
+            if careless == Some(Careless::Excludes) {
+                body["InstanceSpecification.ExcludeDataVolumeId.1"] = json!(inner.hosts[host].mounts["/u02"]);
+            }
+            let reply = inner.operator(&region, Service::Ec2, "CreateSnapshots", body);
+            rows.extend(reply["snapshotSet"].as_array().cloned().unwrap_or_default());
+        }
+        let text = |row: &Value, member: &str| row[member].as_str().unwrap_or_default().to_owned();
+        let parts = rows.iter().map(|row| (text(row, "snapshotId"), text(row, "volumeId"))).collect();
+        drop(inner);
+        self.sets.push(TrueSet { host, at, parts });
+    }
+
+    /// A completed copy of a recent set whose source is still there.
+    fn lose_copy(&mut self) {
+        let mut inner = self.cloud.inner();
+        let (now, dr) = (inner.now, inner.dr.clone());
+        let recent = self.sets.iter().rev().filter(|set| now.since(set.at) < 4 * DAY).flat_map(|set| &set.parts);
+        let copies: Vec<(String, String)> = recent
+            .flat_map(|(source, _)| {
+                let copies: Vec<String> = copies_of(&inner.world, &dr, source).map(|s| s.id.clone()).collect();
+                copies.into_iter().map(|copy| (copy, source.clone()))
+            })
+            .filter(|(copy, _)| inner.ledger.ours.contains(copy))
+            .collect();
+        if !copies.is_empty() {
+            let (copy, source) = &copies[self.ids.between(0, copies.len() as i64 - 1) as usize];
+            inner.lose_copy(copy, source);
+        }
+    }
+
+    /// A copy that says it is one of ours and that nobody of ours made, of what it says or of something else (H37).
+    fn claim(&mut self) {
+        let mut inner = self.cloud.inner();
+        let (now, dr) = (inner.now, inner.dr.clone());
+        let Some(set) = self.sets.iter().rev().find(|set| now.since(set.at) > 2 * HOUR && now.since(set.at) < 3 * DAY) else {
+            return;
+        };
+        let (source, volume) = &set.parts[0];
+        let honest = self.ids.between(0, 1) == 0;
+        let really = if honest { source } else { &set.parts[set.parts.len() - 1].0 };
+        let east = tde2hsm_model::Region::new(inner.source.as_str());
+        let there = |id: &str| {
+            let snapshot = inner.world.region(&east).and_then(|r| r.ec2.snapshots.get(id));
+            snapshot.is_some_and(|s| s.state == tde2hsm_model::ec2::SnapshotState::Completed)
+        };
+        let free =
+            inner.world.region(&tde2hsm_model::Region::new(dr.as_str())).is_some_and(|r| r.ec2.snapshots.copies_in_flight() < 19);
+        if !there(really) || !free {
+            return;
+        }
+        let id = inner.hosts[set.host].id.clone();
+        let mut body =
+            json!({"SourceRegion": "us-east-1", "SourceSnapshotId": really, "TagSpecification.1.ResourceType": "snapshot"});
+        let tags = [
+            ("tde2hsm:fleet", FLEET_TAG.1.to_owned()),
+            ("tde2hsm:set", format!("{id}-{}", set.at.0 / 1000)),
+            ("tde2hsm:source-snapshot", source.clone()),
+            ("tde2hsm:source-region", "us-east-1".to_owned()),
+            ("tde2hsm:source-volume", volume.clone()),
+            ("tde2hsm:instance", id),
+            ("tde2hsm:source-started", (set.at.0 / 1000).to_string()),
+        ];
+        for (n, (key, value)) in tags.iter().enumerate() {
+            body[format!("TagSpecification.1.Tag.{}.Key", n + 1)] = json!(key);
+            body[format!("TagSpecification.1.Tag.{}.Value", n + 1)] = json!(value);
+        }
+        inner.operator(&dr, Service::Ec2, "CopySnapshot", body);
+    }
+
+    fn purge(&mut self) {
+        let mut inner = self.cloud.inner();
+        if inner.away {
+            return;
+        }
+        let (region, now) = (inner.source.clone(), inner.now);
+        let old = tde2hsm_model::Region::new(region.as_str());
+        let gone: Vec<String> = inner
+            .world
+            .region(&old)
+            .into_iter()
+            .flat_map(|r| r.ec2.snapshots.all())
+            .filter(|s| now.since(s.started) > SOURCE_DAYS * DAY)
+            .map(|s| s.id.clone())
+            .collect();
+        for id in gone {
+            inner.operator(&region, Service::Ec2, "DeleteSnapshot", json!({"SnapshotId": id}));
+        }
+    }
+
+    fn rotate(&mut self, host: usize, database: usize, ours: bool) {
+        let mut inner = self.cloud.inner();
+        let now = inner.now;
+        let region = tde2hsm_model::Region::new(self.config.source_region.as_str());
+        let limited = inner.world.region(&region).is_some_and(|r| r.hsm.limited_write(CLUSTER));
+        let Inner { hosts, hsms, .. } = &mut *inner;
+        let at = &mut hosts[host];
+        let target = &mut at.databases[database];
+        // No token key can be made there meanwhile (A§4.7).
+        if target.place == Place::CloudHsm && limited {
+            return;
+        }
+        let container = target.containers.len() - 1;
+        target.make_key(container, target.place, now, hsms, &mut self.ids);
+        at.touch();
+        drop(inner);
+        if ours {
+            self.campaign_looks(host);
+        }
+    }
+
+    /// A campaign writes an inventory after it changed something.
+    fn campaign_looks(&mut self, host: usize) {
+        let account = self.config.account.clone();
+        let mut inner = self.cloud.inner();
+        let (now, region) = (inner.now, inner.source.clone());
+        if !inner.hosts[host].reachable {
+            return;
+        }
+        let survey = inner.hosts[host].survey(&account, &region, now);
+        inner.function = "campaign".into();
+        inner.world.grant("campaign", vec!["*".into()]);
+        drop(inner);
+        let now = Timestamp(now.0 / 1000);
+        let instances = self.runtime.block_on(self.cloud.fleet_instances(&region, &self.config.fleet_tag)).unwrap_or_default();
+        let instance = instances.iter().find(|one| one.instance == survey.instance);
+        let inventory = Inventory::from_survey(&survey, now.plus(30), Some(now.plus(-5)), instance);
+        let _ = self.runtime.block_on(store::keep_inventory(&self.cloud, &inventory));
+    }
+
+    fn migrate(&mut self, host: usize, step: Step) {
+        let mut inner = self.cloud.inner();
+        let now = inner.now;
+        let password = self.password.clone();
+        let Inner { hosts, hsms, .. } = &mut *inner;
+        let at = &mut hosts[host];
+        match step {
+            Step::Reverse => {
+                for database in at.databases.iter_mut().filter(|d| d.place == Place::OldHsm) {
+                    database.p12.get_or_insert_with(|| (password.clone(), Default::default()));
+                    for container in 0..database.containers.len() {
+                        database.containers[container].open = true;
+                        database.make_key(container, Place::Software, now, hsms, &mut self.ids);
+                    }
+                    database.place = Place::Software;
+                    database.checkpoint();
+                }
+            }
+            Step::Swap => {
+                at.library = Library::CloudHsm;
+                at.client = true;
+                at.servers = vec!["10.0.9.10".into(), "10.0.9.11".into()];
+            }
+            Step::Forward => {
+                for (n, database) in at.databases.iter_mut().enumerate() {
+                    for container in 0..database.containers.len() {
+                        database.containers[container].open = true;
+                        database.make_key(container, Place::CloudHsm, now, hsms, &mut self.ids);
+                    }
+                    database.place = Place::CloudHsm;
+                    database.checkpoint();
+                    database.auto_open(n == 2);
+                }
+            }
+        }
+        at.touch();
+        drop(inner);
+        self.campaign_looks(host);
+    }
+
+    /// Somebody else's copies, which take most places of the destination for ten hours.
+    fn strangers(&mut self) {
+        let mut inner = self.cloud.inner();
+        let (source, dr) = (inner.source.clone(), inner.dr.clone());
+        let body = json!({"VolumeId": self.stranger});
+        let made = inner.operator(&source, Service::Ec2, "CreateSnapshot", body)["snapshotId"].clone();
+        let later = inner.now.plus_ms(20 * MINUTE);
+        inner.pass(later);
+        inner.world.faults.delay_copies(18, 10 * HOUR);
+        for _ in 0..18 {
+            let region = tde2hsm_model::Region::new(dr.as_str());
+            let full = inner.world.region(&region).is_some_and(|r| r.ec2.snapshots.copies_in_flight() >= 19);
+            if full {
+                break;
+            }
+            let body = json!({"SourceRegion": "us-east-1", "SourceSnapshotId": made});
+            inner.operator(&dr, Service::Ec2, "CopySnapshot", body);
+        }
+        inner.world.faults.delay_copies(0, 0);
+    }
+
+    pub fn wrong(&self) -> Vec<String> {
+        let inner = self.cloud.inner();
+        inner.violations.iter().chain(&self.judging.wrong).cloned().collect()
+    }
+
+    pub fn table(&self) -> String {
+        let inner = self.cloud.inner();
+        let ledger = &inner.ledger;
+        let mut rows = vec![
+            ("seed".to_owned(), self.seed.to_string()),
+            ("days".to_owned(), self.days.to_string()),
+            ("databases".to_owned(), (HOSTS * PER_HOST).to_string()),
+            ("sets".to_owned(), self.sets.len().to_string()),
+            ("copies begun".to_owned(), ledger.begun.to_string()),
+            ("copies completed".to_owned(), ledger.completed.keys().filter(|k| k.starts_with("snap-")).count().to_string()),
+            ("HSM backups copied".to_owned(), ledger.completed.keys().filter(|k| k.starts_with("backup-")).count().to_string()),
+            ("calls at the in-flight wall".to_owned(), ledger.walls.to_string()),
+            ("calls that failed".to_owned(), ledger.calls_failed.to_string()),
+            ("events delivered".to_owned(), ledger.events[0].to_string()),
+            ("events lost".to_owned(), ledger.events[1].to_string()),
+            ("surveys".to_owned(), ledger.surveys.to_string()),
+            ("deletions of ours".to_owned(), ledger.deleted.to_string()),
+        ];
+        rows.extend(self.runs.iter().map(|(job, n)| (format!("runs of {job}"), n.to_string())));
+        rows.extend(self.judging.rows());
+        rows.iter().map(|(name, value)| format!("{name:<44} {value:>8}\n")).collect()
+    }
+}
