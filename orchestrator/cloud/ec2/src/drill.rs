@@ -151,6 +151,8 @@ impl Ec2 {
         let metadata = ec2::InstanceMetadataOptionsRequest::builder()
             .http_tokens(ec2::HttpTokensState::Required)
             .http_endpoint(ec2::InstanceMetadataEndpointState::Enabled)
+            // The host asks for the drill's tag before it lets anything be done to it.
+            .instance_metadata_tags(ec2::InstanceMetadataTagsState::Enabled)
             .build();
         let tags = |kind| tags_of(kind, start.tags);
         let answer = self
