@@ -1,10 +1,11 @@
 """Holds the roles of the templates to the calls of the functions: neither more nor fewer.
 
-    roles.py INFRA-DIRECTORY LAMBDAS-README
+    roles.py INFRA-DIRECTORY LAMBDAS-README JOBS-DIRECTORY
 
 The calls are the table in the README; the code is held to the table by tests of its own.
 """
 
+import json
 import re
 import sys
 from collections import defaultdict
@@ -24,6 +25,9 @@ FUNCTIONS = {
 OTHER_ROLES = {"source.yaml": {"TicksRole"}, "dr.yaml": {"TicksRole", "DrillHostRole", "DrillOperatorRole"}}
 # What Lambda does in the function's name, whatever the function does.
 PLATFORM = {"logs:CreateLogStream", "logs:PutLogEvents", "sqs:SendMessage"}
+
+# All inline policies of one role together, white space left out.
+INLINE_LIMIT = 10_240
 
 
 def table(readme):
@@ -76,8 +80,15 @@ def permissions(statement, names):
     return found
 
 
-def check(infra, readme):
-    wrong = []
+def fleet_metrics(jobs):
+    """Names of the metrics that the jobs emit with no dimension beside the fleet."""
+    text = "".join(path.read_text() for path in sorted(jobs.glob("*.rs")))
+    return set(re.findall(r"""\.metric\(\s*"(\w+)",[^;]*?&\[\]\)""", text))
+
+
+def check(infra, readme, jobs):
+    wrong, watched, emitted = [], [], fleet_metrics(jobs)
+    largest = (0, "")
     calls, (source_keys, dr_keys, record_keys) = table(readme)
     dr_parameters, source_parameters = deploy.parameters_of_both()
     code = {"CodeBucket": "code"}
@@ -99,6 +110,20 @@ def check(infra, readme):
         roles = {name for name, (kind, _) in resources.items() if kind == "AWS::IAM::Role"}
         if roles != set(FUNCTIONS[file].values()) | OTHER_ROLES[file]:
             wrong.append(f"{file}: roles that nobody accounts for: {sorted(roles)}")
+        for name in sorted(roles):
+            policies = resources[name][1]["Policies"] + deploy.own_policies(stack, resources[name][1]["RoleName"])
+            size = sum(len(re.sub(r"\s", "", json.dumps(cfn.document(one["PolicyDocument"])))) for one in policies)
+            largest = max(largest, (size, name))
+            if size > INLINE_LIMIT:
+                wrong.append(f"{name}: policies of {size} characters, more than the {INLINE_LIMIT} that IAM takes")
+        for name, (kind, wanted) in resources.items():
+            # An alarm on a metric that nobody emits never fires.
+            if kind == "AWS::CloudWatch::Alarm" and wanted["Namespace"] == "tde2hsm":
+                watched.append(wanted["MetricName"])
+                if wanted["MetricName"] not in emitted:
+                    wrong.append(f"{name} watches {wanted['MetricName']}, which no function emits for the fleet: {sorted(emitted)}")
+                if wanted["Dimensions"] != [{"Name": "fleet", "Value": "bank"}]:
+                    wrong.append(f"{name}: {wanted['Dimensions']}")
         for function, role in FUNCTIONS[file].items():
             wanted = resources[role][1]
             trusted = cfn.document(wanted["AssumeRolePolicyDocument"])["Statement"]
@@ -135,6 +160,10 @@ def check(infra, readme):
                 wrong.append(f"{function}: keys {found}, the README says {expected}")
     for function in calls.keys() - {name for names in FUNCTIONS.values() for name in names}:
         wrong.append(f"{function} is in the table and in no template")
+    print(f"largest inline policies: {largest[1]}, {largest[0]} of {INLINE_LIMIT} characters")
+    print(f"alarms watch {', '.join(watched)}")
+    if "DatabasesBreached" not in watched:
+        wrong.append("nothing watches the recovery point objective")
     print(f"{count} permissions of {sum(map(len, FUNCTIONS.values()))} functions compared with the table")
     for one in wrong:
         print(f"WRONG {one}")
@@ -142,4 +171,4 @@ def check(infra, readme):
 
 
 if __name__ == "__main__":
-    sys.exit(1 if check(Path(sys.argv[1]), Path(sys.argv[2]).read_text()) else 0)
+    sys.exit(1 if check(Path(sys.argv[1]), Path(sys.argv[2]).read_text(), Path(sys.argv[3])) else 0)

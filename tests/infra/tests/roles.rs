@@ -5,7 +5,8 @@ use std::path::Path;
 use tde2hsm_infra::{Who, root, script};
 
 fn roles(infra: &Path, readme: &Path) -> Result<(bool, String)> {
-    script(Who::MiniStack, "roles.py", &[&infra.to_string_lossy(), &readme.to_string_lossy()], &[])
+    let jobs = root().join("orchestrator/dr-driver/src/jobs");
+    script(Who::MiniStack, "roles.py", &[&infra.to_string_lossy(), &readme.to_string_lossy(), &jobs.to_string_lossy()], &[])
 }
 
 #[test]
@@ -22,6 +23,7 @@ fn one_right_more_or_less_is_told() -> Result<()> {
     let readme = std::fs::read_to_string(root().join("lambdas/README.md"))?;
     let templates = [("source.yaml", root().join("infra/source.yaml")), ("dr.yaml", root().join("infra/dr.yaml"))];
     let cases = [
+        ("dr.yaml", "MetricName: DatabasesBreached", "MetricName: DatabasesBreach", "which no function emits"),
         (
             "dr.yaml",
             "Action: sns:Publish\n                Resource: !Ref Alarms\n        - PolicyName: keys",
