@@ -81,10 +81,12 @@ impl Asker<'_> {
     }
 
     pub async fn copy_records(&mut self, sources: Option<&BTreeSet<SnapshotId>>) -> Option<Records> {
-        let read = match sources {
-            None => store::read_all::<CopyRecord>(self.cloud, store::COPIES).await,
-            Some(sources) => store::read_keys(self.cloud, sources.iter().map(store::copy_key).collect()).await,
-        };
+        // Listed first: most sources have no record yet, and a question for each would be many.
+        let listed = self.cloud.list(store::COPIES).await;
+        let listed = self.note_records(listed)?;
+        let wanted: Option<BTreeSet<String>> = sources.map(|sources| sources.iter().map(store::copy_key).collect());
+        let keys = listed.into_iter().map(|info| info.key).filter(|key| wanted.as_ref().is_none_or(|keys| keys.contains(key)));
+        let read = store::read_keys::<CopyRecord>(self.cloud, keys.collect()).await;
         let (found, unreadable) = self.note_records(read)?;
         self.note_unreadable(&unreadable);
         let copies = found.into_values().map(|read| (read.value.intent.source.clone(), read)).collect();

@@ -125,6 +125,12 @@ impl Room {
         self.state.lock().unwrap()
     }
 
+    /// Logins spent and clusters made.
+    fn counts(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.logins, state.clusters_made)
+    }
+
     fn fate(&self, name: &'static str) -> Result<Fate> {
         let mut state = self.state();
         state.calls += 1;
@@ -730,7 +736,7 @@ async fn a_drill_reads_rows_with_one_login_and_leaves_nothing() {
     let room = Room::new();
     let (outcome, left) = program(&room, &Person { allows: all }, Goal::Begin).await.expect("no crash").expect("ends");
     assert_eq!((outcome, left), (Outcome::Read, Vec::new()));
-    assert_eq!((room.state().logins, room.state().clusters_made), (1, 1));
+    assert_eq!(room.counts(), (1, 1));
     gone(&room);
     let record = record(&room).expect("a record");
     assert!(record.torn_down.is_some() && record.ending.is_some_and(|e| e.seconds > 0));
@@ -783,7 +789,7 @@ async fn whatever_call_a_drill_is_broken_off_at_it_is_gone_on_with_and_logs_in_o
             let (outcome, left) = program(&room, &Person { allows: all }, goal).await.expect("no crash").expect("ends");
             let name = room.state().names[at - 1];
             assert_eq!((outcome, left), (Outcome::Read, Vec::new()), "{how:?} at call {at}: {name}");
-            assert_eq!((room.state().logins, room.state().clusters_made), (1, 1), "{how:?} at call {at}: {name}");
+            assert_eq!(room.counts(), (1, 1), "{how:?} at call {at}: {name}");
             gone(&room);
         }
     }
@@ -800,7 +806,8 @@ async fn an_answer_lost_at_any_call_makes_nothing_twice_and_leaves_nothing() {
             let (outcome, left) = program(&room, &Person { allows: all }, Goal::Begin).await.expect("no crash").expect("ends");
             let name = room.state().names[at - 1];
             assert_eq!(left, Vec::new(), "{how:?} at call {at}: {name}");
-            assert!(room.state().clusters_made <= 1 && room.state().logins <= 1, "{how:?} at call {at}: {name}");
+            let (logins, clusters) = room.counts();
+            assert!(clusters <= 1 && logins <= 1, "{how:?} at call {at}: {name}");
             read += usize::from(outcome == Outcome::Read);
             if how == Break::LoseAnswer {
                 assert_eq!(outcome, Outcome::Read, "{how:?} at call {at}: {name}");
@@ -858,7 +865,7 @@ async fn what_the_host_says_is_the_drills_cause_and_everything_is_taken_down() {
         let (outcome, left) = program(&room, &Person { allows: all }, Goal::Begin).await.expect("no crash").expect("ends");
         let Outcome::Failed { code: found, message } = outcome else { panic!("{host}: {outcome:?}") };
         assert!(found == code && message.contains(words), "{host}: {found} {message}");
-        assert_eq!((left.len(), room.state().logins), (0, 1));
+        assert_eq!((left.len(), room.counts().0), (0, 1));
         gone(&room);
     }
 }
@@ -892,7 +899,7 @@ async fn nothing_is_made_that_nobody_allowed() {
     let room = Room::new();
     let person = Person { allows: |action| !matches!(action, Action::CreateCluster { .. }) };
     let (outcome, _) = program(&room, &person, Goal::Begin).await.expect("no crash").expect("ends");
-    assert_eq!((outcome, room.state().clusters_made), (Outcome::Declined, 0));
+    assert_eq!((outcome, room.counts().1), (Outcome::Declined, 0));
     // Nothing is removed either, and it is said.
     let room = Room::new();
     let person = Person { allows: |action| !matches!(action, Action::DeleteHsms | Action::DeleteCluster) };

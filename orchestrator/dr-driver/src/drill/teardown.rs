@@ -15,6 +15,9 @@ use tde2hsm_dr::facts::BackupState;
 /// How long clusters and HSMs may take to go, in seconds.
 const PATIENCE: i64 = 60 * 60;
 
+/// How long something may be there without being listed, in seconds. AWS names no bound.
+const LATE: i64 = 5 * 60;
+
 pub struct Teardown<'a> {
     pub cloud: &'a dyn Cloud,
     pub room: &'a dyn DrillCloud,
@@ -41,12 +44,12 @@ impl Teardown<'_> {
         }
         kept.record.teardown_begun = Some(self.pace.now());
         kept.save(self.cloud, self.pace).await?;
-        // What was begun and never ended may come into sight late.
-        let uncertain = kept
-            .record
-            .steps
-            .iter()
-            .any(|step| step.done.is_none() && kept.record.plan.actions.get(step.action).is_some_and(words::effect));
+        // What was begun and never ended may come into sight late, and so may what was made a moment ago.
+        let now = self.pace.now();
+        let uncertain = kept.record.steps.iter().any(|step| {
+            step.done.is_none_or(|done| now.since(done) < LATE)
+                && kept.record.plan.actions.get(step.action).is_some_and(words::effect)
+        });
         let wanted = if uncertain { LOOKS } else { 1 };
         let mut waits = Waits::new(self.pace, PATIENCE);
         let mut nothing = 0;
