@@ -225,7 +225,8 @@ fn twenty() -> u16 {
     20
 }
 
-/// How many points of each kind are kept (grandfather, father, son), written `hourly=8,daily=14,weekly=5,monthly=12`.
+/// How many points of each kind are kept (grandfather, father, son), written `hourly=8,daily=14,weekly=5,monthly=12`; beside
+/// them `count=N`, the newest so many, and `days=N`, everything younger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Retention {
@@ -233,6 +234,8 @@ pub struct Retention {
     pub daily: u16,
     pub weekly: u16,
     pub monthly: u16,
+    pub count: u16,
+    pub days: u16,
 }
 
 /// Where a drill may make a cluster and a host: a subnet without any route to the source region (H44).
@@ -319,7 +322,7 @@ impl Default for Waves {
 
 impl Default for Retention {
     fn default() -> Retention {
-        Retention { hourly: 8, daily: 14, weekly: 5, monthly: 12 }
+        Retention { hourly: 8, daily: 14, weekly: 5, monthly: 12, count: 0, days: 0 }
     }
 }
 

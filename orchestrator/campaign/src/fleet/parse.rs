@@ -184,7 +184,7 @@ fn check_dr(dr: &Dr, fleet: &Identity) -> Result<(), (&'static [&'static str], S
     if dr.rpo_minutes == 0 {
         return Err((&["dr", "rpo_minutes"], "a point is at least one minute old when it is made".to_owned()));
     }
-    if dr.retention.points() == 0 {
+    if dr.retention.keeps_nothing() {
         return Err((&["dr", "retention"], "at least one point is kept".to_owned()));
     }
     if dr.hsm_backup_retention_days == 0 {
@@ -298,9 +298,8 @@ impl MatrixCell {
 }
 
 impl Retention {
-    /// The most points that it keeps.
-    pub fn points(&self) -> u32 {
-        [self.hourly, self.daily, self.weekly, self.monthly].into_iter().map(u32::from).sum()
+    pub fn keeps_nothing(&self) -> bool {
+        [self.hourly, self.daily, self.weekly, self.monthly, self.count, self.days].iter().all(|n| *n == 0)
     }
 }
 
@@ -309,7 +308,7 @@ impl FromStr for Retention {
     /// What is left out is not kept.
     fn from_str(text: &str) -> Result<Retention, String> {
         let wrong = || format!("`{text}` is not a retention, such as `hourly=8,daily=14,weekly=5,monthly=12`");
-        let mut retention = Retention { hourly: 0, daily: 0, weekly: 0, monthly: 0 };
+        let mut retention = Retention { hourly: 0, daily: 0, weekly: 0, monthly: 0, count: 0, days: 0 };
         let mut seen = Vec::new();
         for part in text.split(',') {
             let (name, count) = part.trim().split_once('=').ok_or_else(wrong)?;
@@ -322,6 +321,8 @@ impl FromStr for Retention {
                 "daily" => &mut retention.daily,
                 "weekly" => &mut retention.weekly,
                 "monthly" => &mut retention.monthly,
+                "count" => &mut retention.count,
+                "days" => &mut retention.days,
                 _ => return Err(wrong()),
             };
             *place = count.parse().map_err(|_| wrong())?;
@@ -381,7 +382,11 @@ macro_rules! as_text {
 as_text!(FleetName, FleetName::new, |n| n.0.clone());
 as_text!(MatrixCell, MatrixCell::new, |n| n.0.clone());
 as_text!(Retention, |t| t.parse(), |r| {
-    format!("hourly={},daily={},weekly={},monthly={}", r.hourly, r.daily, r.weekly, r.monthly)
+    let mut text = format!("hourly={},daily={},weekly={},monthly={}", r.hourly, r.daily, r.weekly, r.monthly);
+    for (name, number) in [("count", r.count), ("days", r.days)].into_iter().filter(|(_, number)| *number > 0) {
+        text.push_str(&format!(",{name}={number}"));
+    }
+    text
 });
 as_text!(Acceptance, |t| t.parse(), |a| {
     let mut text = a.code.to_string();

@@ -41,6 +41,7 @@ fn what_is_left_out_has_the_default_that_is_safe() {
     assert_eq!(fleet.options.on_failure, OnFailure::Undo);
     assert_eq!(fleet.options.auto_open, None, "H15: nobody chose");
     assert_eq!(fleet.cluster.key_availability_check, KeyAvailabilityCheck::On);
+    assert_eq!(fleet.protect.mode, ProtectMode::Wait, "H8: to leave it out is a choice that somebody writes down");
 }
 
 #[test]
@@ -87,6 +88,8 @@ fn a_value_is_refused_where_it_stands() {
         ("[options]\noracle_matrix = [\"12.2\"]", "a cell of the support matrix"),
         ("[options]\naccept = [\"TDE9999\"]", "a code of this program"),
         ("[options]\npoll_seconds = 0", "once a second"),
+        ("[protect]\nmode = \"wait\"\nwait_hours = 0", "say `mode = \"off\"`"),
+        ("[protect]\nmode = \"never\"", "unknown variant"),
         ("[[hosts]]\ninstance = \"i-0123456789abcdef0\"\n[[hosts]]\ninstance = \"i-0123456789abcdef0\"", "two entries"),
     ] {
         let error = refused(&format!("{MINIMAL}{lines}\n"));
@@ -110,12 +113,12 @@ fn a_fleet_without_a_second_region_has_none_and_one_with_it_has_the_limits_of_aw
     assert_eq!(Fleet::parse(MINIMAL).expect("reads").dr, None);
     let dr = Fleet::parse(&format!("{MINIMAL}{SECOND}")).expect("reads").dr.expect("named");
     assert_eq!((dr.copies_in_flight, dr.hsm_backup_retention_days, dr.rpo_minutes), (20, 90, 60));
-    assert_eq!(dr.retention, Retention { hourly: 8, daily: 14, weekly: 5, monthly: 12 });
+    assert_eq!(dr.retention, Retention::default());
     assert_eq!((dr.topic, dr.document, dr.drill), (None, None, None));
     let full = Fleet::parse(include_str!("../../tests/fleet.toml")).expect("reads").dr.expect("named");
     assert_eq!(full.drill.expect("named").subnet.as_str(), "subnet-0123456789abcdef0");
-    let some: Retention = "daily=3, monthly=1".parse().expect("reads");
-    assert_eq!(some, Retention { hourly: 0, daily: 3, weekly: 0, monthly: 1 });
+    let some: Retention = "daily=3, monthly=1,days=2".parse().expect("reads");
+    assert_eq!(some, Retention { hourly: 0, daily: 3, weekly: 0, monthly: 1, count: 0, days: 2 });
     assert_eq!(some.to_string().parse(), Ok(some));
 }
 
