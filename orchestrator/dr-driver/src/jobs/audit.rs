@@ -98,11 +98,10 @@ async fn tell(asker: &mut Asker<'_>, status: &rpo::Status) {
         // What is new is still new at the next run.
         return;
     }
-    for alarm in new {
-        // An older message of the same database that never got out says what is no longer so.
-        alarms.untold.retain(|old| (&old.instance, &old.sid) != (&alarm.instance, &alarm.sid));
-        alarms.untold.push(alarm);
-    }
+    // An older message of the same database that never got out says what is no longer so. Of this run a database may have
+    // two: its breach is over, and the next is near.
+    alarms.untold.retain(|old| !new.iter().any(|alarm| (&old.instance, &old.sid) == (&alarm.instance, &alarm.sid)));
+    alarms.untold.extend(new);
     alarms.state = state;
     alarms.telling = Some(asker.now);
     let wrote = store::write(asker.cloud, store::ALARMS, &alarms, etag.as_deref()).await;
