@@ -161,12 +161,12 @@ codes! {
     NOT_TO_UNDO = 183, "a host has nothing of the plan that could be undone", "leave it out";
 
     // 02xx: orders and the host's identity (host-runner)
-    ORDER_UNREADABLE = 201, "the host cannot read the order", "check that `tde2hsm setup` has installed the document of this version";
+    ORDER_UNREADABLE = 201, "the host cannot read the order", "a campaign goes on with the program version that made its plan (`tde2hsm plan show`); for a survey run `tde2hsm setup` with this one";
     ORDER_EXPIRED = 202, "the order came outside its validity window", "run `tde2hsm resume`; a new order is sent where one is needed";
     ORDER_NOT_MINE = 203, "the order is for another account, region or instance", "check which account and region the fleet file names";
     ORDER_SUPERSEDED = 204, "the order belongs to an older generation of the campaign", "use the controller that adopted the campaign";
     HOST_HELD = 205, "another campaign holds the host", "finish it, or end its hold with `tde2hsm release HOST`";
-    PROTOCOL_VERSION = 206, "order and host-runner speak different versions", "run `tde2hsm setup` with this version of the program";
+    PROTOCOL_VERSION = 206, "order and host-runner speak different versions", "go on with the program version that made the plan (`tde2hsm plan show`); a new campaign begins with `tde2hsm setup`";
     PLAN_STALE = 207, "the host is not what the plan saw", "survey again and make a new plan";
     BUSY = 208, "another operation is at work on the host", "wait for it with `tde2hsm status`";
     HOST_IDENTITY = 209, "the host cannot learn its own identity", "check that IMDSv2 answers on the host (`host-runner doctor`)";
@@ -252,8 +252,8 @@ codes! {
     AWS_INVALID = 605, "AWS calls a request invalid", "read AWS's words in the message; an id of the fleet file may be of another account or region";
     AWS_NOT_FOUND = 606, "something that AWS is asked about does not exist", "check the name or id in the fleet file, and account and region";
     AWS_FAILED = 607, "AWS failed inside", "run the command again; `tde2hsm resume` goes on where a campaign stood";
-    DOCUMENT_MISSING = 608, "the SSM document is not there", "run `tde2hsm setup` in this account and region";
-    DOCUMENT_CHANGED = 609, "the SSM document is not the one the plan names", "run `tde2hsm plan` again; find out who changed the document";
+    DOCUMENT_MISSING = 608, "the SSM document is not there", "run `tde2hsm setup` in this account and region; a campaign then goes on with `tde2hsm resume --document`";
+    DOCUMENT_CHANGED = 609, "the SSM document is not the one the plan names", "find out who changed the document; then plan again, or go on with `tde2hsm resume --document`";
     WRONG_ACCOUNT = 610, "the credentials belong to another account than the plan", "use a profile of the account that the plan names";
     WRONG_REGION = 611, "the region is another one than the plan's", "leave `--region` out, or name the plan's region";
     SEND_UNCERTAIN = 612, "whether a command was sent is not known yet", "run `tde2hsm resume`; the command is looked for by its token before anything is sent again";
@@ -270,7 +270,7 @@ codes! {
     CAMPAIGN_EXISTS = 708, "the plan is already being carried out", "go on with `tde2hsm resume`";
     ADOPT_IMPOSSIBLE = 709, "the hosts' journals do not give one campaign", "read which host disagrees, then finish it by hand or end its hold with `tde2hsm release HOST`";
     HOST_SILENT = 730, "a host does not answer", "see that the instance and its SSM agent run, then `tde2hsm resume`";
-    NOT_AS_ASKED = 731, "a host answered something else than it was asked", "see that `tde2hsm setup` has installed this version of host-runner, then resume";
+    NOT_AS_ASKED = 731, "a host answered something else than it was asked", "resume with the program version that made the plan (`tde2hsm plan show`); if it repeats, keep both journals and report it";
 
     // 08xx: recovery points: why one does not open, what is not proven (dr)
     POINT_VOLUME_MISSING = 801, "a snapshot set lacks a volume", "see why the volume was left out of that set; the next whole set heals it";

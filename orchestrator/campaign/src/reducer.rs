@@ -16,7 +16,7 @@ mod protect;
 mod status;
 
 use crate::facts::{Backup, BackupCopy, Cluster};
-use crate::plan::{Plan, Window};
+use crate::plan::{DocumentPin, Plan, Window};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -156,6 +156,11 @@ pub enum EventKind {
     SecretNamed {
         secret: SecretRef,
         version: SecretVersion,
+    },
+    /// The operator names the version of the SSM document to use from now on: the one that the plan pins is gone, or is no
+    /// longer what it was (H34).
+    DocumentNamed {
+        document: DocumentPin,
     },
     /// A controller that lost its journal rebuilt it from the hosts' journals (H32).
     Adopted {
@@ -402,6 +407,9 @@ struct Core {
     /// Reports that were not believed (H36).
     disbelieved: u32,
     superseded: bool,
+    /// In place of the plan's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    document: Option<DocumentPin>,
     #[serde(default)]
     guard: protect::Guard,
     /// By place.
@@ -601,6 +609,11 @@ impl State {
 
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// The version of the SSM document that orders go out by: the plan's, or the one that the operator has named since.
+    pub fn document(&self) -> &DocumentPin {
+        self.core.document.as_ref().unwrap_or(&self.plan.document)
     }
 
     pub fn snapshot(&self) -> Snapshot {

@@ -233,7 +233,7 @@ impl Driver<'_> {
         order.journal_head = self.head.link;
         let text = order.encode().map_err(DriverError::Order)?;
         let instances: Vec<InstanceId> = order.hosts.iter().map(|host| host.instance.clone()).collect();
-        let document = self.state.plan().document.clone();
+        let document = self.state.document().clone();
         let delivery_seconds = order.not_after.since(self.clock.now());
         let command =
             Command { document: &document, instances: &instances, order: &text, fetch, token: &token, delivery_seconds };
@@ -252,7 +252,7 @@ impl Driver<'_> {
     }
 
     async fn find(&mut self, token: &OrderToken, since: Timestamp, trouble: &mut Option<Fault>) -> Result<(), DriverError> {
-        let document = self.state.plan().document.clone();
+        let document = self.state.document().clone();
         let event = match self.cloud.find(&document, token, since).await {
             // The oldest of several is the one that the hosts' answers belong to; to a second they answer the same.
             Ok(mut found) => match found.pop() {

@@ -5,11 +5,11 @@ mod common;
 use common::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use tde2hsm_campaign::plan::Plan;
+use tde2hsm_campaign::plan::{DocumentPin, Plan};
 use tde2hsm_campaign::reducer::{End, EventKind, Gate, Retry};
 use tde2hsm_driver::{Driver, OpenError, Silent, Turn, plan_of};
 use tde2hsm_journal::{Head, Journal, JournalError, MemoryJournal};
-use tde2hsm_protocol::{Code, Direction, Generation, Segment, Work};
+use tde2hsm_protocol::{Code, Digest, Direction, Generation, Segment, Work};
 
 const HOSTS: usize = 3;
 
@@ -245,6 +245,25 @@ async fn a_denied_call_ends_the_loop_and_not_the_campaign() {
     assert_eq!(error.code(), Code::AWS_DENIED);
     assert_eq!(bench.resume(&Opens::default()).await, Turn::Ended(End::Done));
     bench.check("after a denied call");
+}
+
+/// H34: the version that the operator names in place of one that is gone is used from then on, and after a restart too.
+#[tokio::test]
+async fn h34_orders_go_out_by_the_document_that_the_operator_has_named_since() {
+    let bench = Bench::new();
+    let shut = Opens { shut: [Gate::Wave(1)].into(), ..Opens::default() };
+    assert_eq!(bench.apply(&shut).await, Turn::Stopped);
+    let pinned = bench.plan.document.clone();
+    let named = |name: &str| DocumentPin { name: name.to_owned(), version: "9".to_owned(), hash: Digest::of(b"anew") };
+    let mut driver = Driver::open(&bench.journal, &bench.cloud, &*bench.clock, &Silent, campaign()).await.unwrap();
+    driver.record(vec![EventKind::DocumentNamed { document: named("another-document") }]).await.unwrap();
+    assert_eq!(driver.state().document(), &pinned, "commands that are out are looked for by the name");
+    driver.record(vec![EventKind::DocumentNamed { document: named(&pinned.name) }]).await.unwrap();
+    let before = bench.cloud.world.lock().unwrap().documents.clone();
+    assert_eq!(before.iter().collect::<Vec<_>>(), [&pinned.version]);
+    bench.cloud.world.lock().unwrap().documents.clear();
+    assert_eq!(bench.resume(&Opens::default()).await, Turn::Ended(End::Done));
+    assert_eq!(bench.cloud.world.lock().unwrap().documents.iter().collect::<Vec<_>>(), ["9"]);
 }
 
 /// Whoever says no at a gate leaves a campaign that stands there, and can be asked again later.

@@ -76,6 +76,12 @@ impl State {
             EventKind::InventoriesTaken { hosts } => self.inventories_taken(hosts, at),
             EventKind::UndoRequested { hosts, .. } => self.undo_requested(hosts, at),
             EventKind::SecretNamed { secret, version } => self.secret_named(secret, version, at),
+            EventKind::DocumentNamed { document } => {
+                // Commands are looked for by the document's name: one that is still out must be found.
+                if document.name == self.plan.document.name {
+                    self.core.document = Some(document.clone());
+                }
+            }
             EventKind::Adopted { generation, hosts } => self.adopted(*generation, hosts, at),
             EventKind::ReleaseRequested { hosts } => {
                 for place in self.places(hosts.iter()) {

@@ -240,6 +240,8 @@ pub struct World {
     pub backups: Vec<(BackupId, Timestamp)>,
     pub copies: BTreeMap<BackupId, Timestamp>,
     pub inventoried: BTreeSet<InstanceId>,
+    /// Versions that commands were sent by.
+    pub documents: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -283,6 +285,7 @@ impl FakeCloud {
             backups: vec![],
             copies: BTreeMap::new(),
             inventoried: BTreeSet::new(),
+            documents: BTreeSet::new(),
         };
         FakeCloud { world: Mutex::new(world), clock, fuse }
     }
@@ -333,6 +336,7 @@ impl Cloud for FakeCloud {
             let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
             let number = world.sends;
             world.sends += 1;
+            world.documents.insert(command.document.version.clone());
             let loss = world.losses.get(&number).copied();
             let id = CommandId::new(format!("{number:08x}-0000-4000-8000-000000000000")).unwrap();
             if !matches!(loss, Some(Loss::Command | Loss::Throttled | Loss::Denied)) {
