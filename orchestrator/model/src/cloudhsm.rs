@@ -650,6 +650,7 @@ impl CloudHsm {
     }
 
     fn create_hsm(&mut self, body: &Value, ec2: &Ec2, turn: &mut Turn<'_>) -> Result<(Value, Option<String>), ApiError> {
+        let taken: Vec<String> = self.clusters.iter().flat_map(|c| &c.hsms).map(|h| h.ip.clone()).collect();
         let cluster = self.cluster_mut(body)?;
         if cluster.state != "ACTIVE" {
             return Err(invalid(format!("Cluster {} is in state {}", cluster.id, cluster.state)));
@@ -662,11 +663,15 @@ impl CloudHsm {
             return Err(invalid(format!("The cluster has no subnet in {zone}")));
         };
         let network = ec2.subnet(&subnet).map_or_else(|| "10.0.9".to_owned(), |(_, _, network)| network);
+        // An address of a subnet is one interface's, whichever cluster it is of.
+        let free = || (20..=250).map(|n| format!("{network}.{n}")).find(|ip| !taken.contains(ip));
+        let ip = body["IpAddress"].as_str().map(str::to_owned).or_else(free);
+        let ip = ip.ok_or_else(|| invalid("The subnet has no free address"))?;
         let hsm = Hsm {
             id: format!("hsm-{}", base32(turn.ids, 11)),
             zone,
             eni: format!("eni-{}", turn.ids.hex(17)),
-            ip: body["IpAddress"].as_str().map_or_else(|| format!("{network}.{}", cluster.hsms.len() + 20), str::to_owned),
+            ip,
             subnet,
             state: HsmState::Creating(turn.now.plus_ms(turn.options.hsm_ms)),
         };

@@ -362,7 +362,7 @@ fn by_hand(sandbox: &Sandbox, host: &SandboxHost, database: &Database, script: &
 
 /// What many hosts have: a unit that starts every database of oratab marked `Y`, and a job that talks to the world.
 pub fn plant_autostart(namespace: &Namespace) -> Result<()> {
-    const START: &str = "#!/bin/sh\n# Starts what oratab marks with Y.\nsed -n 's/^\\([^#:]*\\):\\([^:]*\\):Y.*/\\1 \\2/p' /etc/oratab | while read -r sid home; do\n  export ORACLE_SID=$sid ORACLE_HOME=$home\n  printf 'CONNECT / AS SYSDBA\\nSTARTUP\\nEXIT\\n' | runuser -u oracle -- env ORACLE_SID=$sid ORACLE_HOME=$home $home/bin/sqlplus -S -L /nolog\ndone\nexit 0\n";
+    const START: &str = "#!/bin/sh\n# Starts what oratab marks with Y.\nsed -n 's/^\\([^#:]*\\):\\([^:]*\\):Y.*/\\1 \\2/p' /etc/oratab | while read -r sid home; do\n  export ORACLE_SID=$sid ORACLE_HOME=$home\n  printf 'CONNECT / AS SYSDBA\\nSTARTUP\\nEXIT\\n' | setpriv --reuid oracle --regid oinstall --init-groups env ORACLE_SID=$sid ORACLE_HOME=$home $home/bin/sqlplus -S -L /nolog\ndone\nexit 0\n";
     const FEED: &str = "#!/bin/sh\n# Sends the night's figures to the data warehouse.\ndate >> /var/log/nightly-feed.ran\n";
     let units = [("dbora", "/opt/dba/bin/dbora", START), ("nightly-feed", "/opt/dba/bin/nightly-feed", FEED)];
     let wants = namespace.outside("/etc/systemd/system/multi-user.target.wants");

@@ -51,6 +51,7 @@ pub fn inspect(sandbox: &Sandbox) -> Result<Value> {
         "drills": drills,
         "functions": functions,
         "recovery": recovery(sandbox, &world),
+        "hsms": hsms(sandbox, &world),
         "crossings": sandbox.cloud.crossings(),
         "databases": all,
         "logins": logins,
@@ -85,6 +86,12 @@ fn drills(sandbox: &Sandbox) -> Map<String, Value> {
         all.insert(id.to_string(), row);
     }
     all
+}
+
+/// HSMs of the fleet's cluster that have come to life, and which of them are ACTIVE.
+fn hsms(sandbox: &Sandbox, world: &World) -> Map<String, Value> {
+    let hsms = world.region(&sandbox.region).map(|region| region.hsm.hsms(&sandbox.cluster)).unwrap_or_default();
+    hsms.into_iter().map(|(id, active)| (id, active.into())).collect()
 }
 
 /// What is really there in the second region: copies with content, and for each host the moment of the newest set that is whole.

@@ -291,7 +291,10 @@ pub fn boot(namespace: &Namespace) {
         let value = |name: &str| text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('=').map(str::trim));
         let Some(start) = value("ExecStart") else { continue };
         let words: Vec<String> = match value("User") {
-            Some(user) if user != "root" => ["runuser", "-u", user, "--", "sh", "-c", start].map(str::to_owned).into(),
+            Some(user) if user != "root" => {
+                let become_it = r#"exec setpriv --reuid "$0" --regid "$(id -g "$0")" --init-groups sh -c "$1""#;
+                ["sh", "-c", become_it, user, start].map(str::to_owned).into()
+            }
             _ => ["sh", "-c", start].map(str::to_owned).into(),
         };
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
