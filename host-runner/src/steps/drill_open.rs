@@ -87,11 +87,15 @@ enum Reach {
 fn drill(ctx: &mut Context<'_>, order: &DatabaseOrder) -> Result<(), StepError> {
     let sid = &order.sid;
     let pin = Pin { index: order.cloudhsm, value: ctx.secrets.get(order.cloudhsm)? };
-    let places = all_places(ctx)?;
-    let place = places.iter().find(|place| place.sid == *sid).cloned().ok_or_else(|| {
-        StepError::new(Kind::Final, Code::DATABASE_UNKNOWN, format!("the copy has no database `{sid}`")).of(sid)
-    })?;
-    neutralise::down(ctx, &place)?;
+    let named = |places: &[Place]| {
+        places.iter().find(|place| place.sid == *sid).cloned().ok_or_else(|| {
+            StepError::new(Kind::Final, Code::DATABASE_UNKNOWN, format!("the copy has no database `{sid}`")).of(sid)
+        })
+    };
+    let running = named(&all_places(ctx)?)?;
+    neutralise::down(ctx, &running)?;
+    let places = neutralise::at_rest(ctx)?;
+    let place = named(&places)?;
     neutralise::auto_login_aside(ctx, &place, &places)?;
     let copy = copy(ctx, &place, &places)?;
     let p12 = p12_aside(ctx, &copy)?;
@@ -121,7 +125,7 @@ fn drill(ctx: &mut Context<'_>, order: &DatabaseOrder) -> Result<(), StepError> 
 
 fn copy(ctx: &Context<'_>, place: &Place, places: &[Place]) -> Result<Copy, StepError> {
     let sid = &place.sid;
-    let db = find(ctx, sid)?;
+    let db = Db::new(ctx.paths, place.clone()).map_err(|error| StepError::from(error).of(sid))?;
     let unknown = |why: &str| StepError::new(Kind::Final, Code::KEYSTORE_MISSING, format!("{sid}: {why}")).of(sid);
     let group = Subject::HomeGroup(db.place.sqlnet_ora());
     let keystore = survey::keystore(&db, None, places);

@@ -32,6 +32,7 @@ impl StepBody for Neutralise {
         for place in &places {
             down(ctx, place)?;
         }
+        let places = at_rest(ctx)?;
         for place in &places {
             auto_login_aside(ctx, place, &places)?;
         }
@@ -310,10 +311,19 @@ pub fn down(ctx: &mut Context<'_>, place: &Place) -> Result<(), StepError> {
     end(ctx, &name, |ctx| Ok(pmon_of(ctx, &sid)?.map(|pmon| pmon.pid).into_iter().collect()))
 }
 
+/// Every database with the environment that its pmon had: where `sqlnet.ora` lies is known from nothing else.
+pub fn at_rest(ctx: &Context<'_>) -> Result<Vec<Place>, StepError> {
+    let mut places = all_places(ctx)?;
+    for place in places.iter_mut().filter(|place| place.pmon.is_none()) {
+        place.pmon = ctx.recall(&subject(&place.sid), "pmon").and_then(|value| serde_json::from_value(value).ok());
+    }
+    Ok(places)
+}
+
 /// Directories of a database that may hold keystores: what is configured, WALLET_ROOT with what is below it, and what the
 /// home and ORACLE_BASE have by default.
 pub fn keystore_dirs(ctx: &Context<'_>, place: &Place, places: &[Place]) -> Result<(Db, Vec<PathBuf>), StepError> {
-    let db = super::common::db(ctx, &place.sid)?;
+    let db = Db::new(ctx.paths, place.clone())?;
     let keystore = survey::keystore(&db, None, places);
     let mut dirs: Vec<PathBuf> = Vec::new();
     let unique = survey::unique_name(&db);

@@ -927,6 +927,13 @@ fn standby_service(i: &Instance) -> Option<String> {
     dest[at + 8..].split_whitespace().next().map(str::to_owned)
 }
 
+/// The recovery area goes by a name of its own.
+fn archive_destination(i: &Instance) -> String {
+    let area = i.memory.get("db_recovery_file_dest").is_some_and(|dir| !dir.is_empty());
+    let named = i.memory.get("log_archive_dest_1").is_some_and(|dest| dest.to_uppercase().contains("LOCATION=/"));
+    if area && !named { "USE_DB_RECOVERY_FILE_DEST".to_owned() } else { i.archive_dir() }
+}
+
 fn archive_dest_view(i: &mut Instance, _: &Sess, _: &str) -> Result<Data> {
     let stuck = i.archiver_stuck(&crate::sim::load());
     let archivelog = i.control.as_ref().is_some_and(|c| c.archivelog);
@@ -941,7 +948,7 @@ fn archive_dest_view(i: &mut Instance, _: &Sess, _: &str) -> Result<Data> {
         }),
         text("PRIMARY"),
         text("ARCH"),
-        text(i.archive_dir()),
+        text(archive_destination(i)),
         error,
         text("LOCAL"),
         int(0),
