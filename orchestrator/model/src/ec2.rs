@@ -112,6 +112,30 @@ impl Ec2 {
         Some((text("vpcId"), text("availabilityZone"), network))
     }
 
+    /// Attaches another volume to an instance, as its owner does long before anyone calls.
+    pub fn attach_volume(&mut self, instance: &InstanceId, device: &str, volume: &str, size: u32, key_arn: &str, now: Millis) {
+        let Some(row) = self.instances.iter_mut().find(|i| i["instanceId"] == instance.as_str()) else { return };
+        if let Some(devices) = row["blockDeviceMapping"].as_array_mut() {
+            devices.push(json!({"deviceName": device, "ebs": {"volumeId": volume, "status": "attached", "attachTime": now.iso(), "deleteOnTermination": false}}));
+        }
+        let zone = row["placement"]["availabilityZone"].clone();
+        self.volumes.push(json!({
+            "volumeId": volume,
+            "size": size,
+            "snapshotId": "",
+            "availabilityZone": zone,
+            "status": "in-use",
+            "createTime": now.iso(),
+            "attachmentSet": [{"volumeId": volume, "instanceId": instance.as_str(), "device": device, "status": "attached", "attachTime": now.iso(), "deleteOnTermination": false}],
+            "volumeType": "gp3",
+            "iops": 3000,
+            "encrypted": true,
+            "kmsKeyId": key_arn,
+            "multiAttachEnabled": false,
+            "tagSet": [],
+        }));
+    }
+
     /// The key that a volume is encrypted with.
     pub fn encrypt_volume(&mut self, id: &str, key_arn: &str) {
         if let Some(volume) = self.volumes.iter_mut().find(|v| v["volumeId"] == id) {

@@ -10,7 +10,13 @@ use tde2hsm_model::{Caller, Principal, Request, Service};
 const NAME: &str = "backup-tool";
 
 /// Takes a set of each host and returns, by instance, the ids of its snapshots.
-pub fn snapshot(sandbox: &Arc<Sandbox>, host: Option<&str>, exclude_data: bool, description: Option<&str>) -> Result<Value> {
+pub fn snapshot(
+    sandbox: &Arc<Sandbox>,
+    host: Option<&str>,
+    exclude_data: bool,
+    exclude: &[String],
+    description: Option<&str>,
+) -> Result<Value> {
     let hosts = match host {
         Some(name) => vec![sandbox.host(name)?],
         None => sandbox.hosts.clone(),
@@ -32,10 +38,12 @@ pub fn snapshot(sandbox: &Arc<Sandbox>, host: Option<&str>, exclude_data: bool, 
             "TagSpecification.1.Tag.2.Key": "Name",
             "TagSpecification.1.Tag.2.Value": host.plan.name,
         });
-        if exclude_data {
-            for (n, (_, volume)) in host.namespace.init().devices.iter().skip(1).enumerate() {
-                query[format!("InstanceSpecification.ExcludeDataVolumeId.{}", n + 1)] = volume.as_str().into();
-            }
+        let init = host.namespace.init();
+        // A device and its mount have the same place.
+        let volumes = init.devices.iter().zip(&init.mounts).skip(1);
+        let left_out = volumes.filter(|(_, mount)| exclude_data || exclude.contains(&mount.target));
+        for (n, ((_, volume), _)) in left_out.enumerate() {
+            query[format!("InstanceSpecification.ExcludeDataVolumeId.{}", n + 1)] = volume.as_str().into();
         }
         let reply = {
             let mut world = sandbox.cloud.world();

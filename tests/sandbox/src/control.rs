@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub enum Ask {
     Inspect,
     Verify { cut_off: Vec<String>, host: Option<String> },
-    Snapshot { host: Option<String>, exclude_data: bool, description: Option<String> },
+    Snapshot { host: Option<String>, exclude_data: bool, exclude: Vec<String>, description: Option<String> },
     Function { name: String, event: Option<Value>, setup: Option<Setup> },
     Tick { setup: Option<Setup> },
     Fault { name: String, args: Vec<String> },
@@ -70,8 +70,8 @@ fn answer(sandbox: &Arc<Sandbox>, mut stream: UnixStream) -> std::io::Result<()>
         Ok(Ask::Verify { cut_off, host }) => {
             crate::verify::verify(sandbox, &cut_off, host.as_deref()).map_err(|e| format!("{e:#}"))
         }
-        Ok(Ask::Snapshot { host, exclude_data, description }) => {
-            crate::backup_tool::snapshot(sandbox, host.as_deref(), exclude_data, description.as_deref())
+        Ok(Ask::Snapshot { host, exclude_data, exclude, description }) => {
+            crate::backup_tool::snapshot(sandbox, host.as_deref(), exclude_data, &exclude, description.as_deref())
                 .map_err(|e| format!("{e:#}"))
         }
         Ok(Ask::Function { name, event, setup }) => {

@@ -336,6 +336,51 @@ pub fn rotate_key(sandbox: &Sandbox, host: &SandboxHost, database: &Database) ->
     Ok(format!("{} has a new key in each container", database.sid))
 }
 
+/// Where a volume lies that the backup tool may be told to leave out.
+pub const OTHER_DIR: &str = "/u03";
+
+/// Moves the last control file of a database to a volume of its own, which is attached and mounted first. The host's databases go
+/// down and come back.
+pub fn move_controlfile(sandbox: &Sandbox, host: &SandboxHost, database: &Database) -> Result<String> {
+    for each in &host.plan.databases {
+        by_hand(sandbox, host, each, "CONNECT / AS SYSDBA\nSHUTDOWN IMMEDIATE\n").ok();
+    }
+    if !host.namespace.init().mounts.iter().any(|mount| mount.target == OTHER_DIR) {
+        sandbox.attach_volume(host, OTHER_DIR)?;
+    }
+    let ask = "CONNECT / AS SYSDBA\nSTARTUP NOMOUNT\nSELECT 'at '||value FROM v$parameter WHERE name = 'control_files';\n";
+    let said = by_hand(sandbox, host, database, ask)?;
+    let line =
+        said.lines().find_map(|line| line.trim().strip_prefix("at ")).context("the database does not name its control files")?;
+    let mut files: Vec<String> = line.split(',').map(|file| file.trim().to_owned()).collect();
+    let last = files.pop().context("the database has a control file")?;
+    let moved = format!("{OTHER_DIR}/{}/{}", database.sid, last.rsplit('/').next().unwrap_or_default());
+    files.push(moved.clone());
+    let list: Vec<String> = files.iter().map(|file| format!("'{file}'")).collect();
+    let set =
+        format!("CONNECT / AS SYSDBA\nALTER SYSTEM SET control_files={} SCOPE=SPFILE;\nSHUTDOWN IMMEDIATE\n", list.join(","));
+    // ORA-01507: what was never mounted is shut down all the same.
+    let said = hand(sandbox, host, database, &set)?;
+    if let Some(line) = said.lines().find(|line| line.contains("ORA-") && !line.contains("ORA-01507")) {
+        bail!("{}: {line}", database.sid);
+    }
+    let words = [
+        "sh",
+        "-c",
+        "mkdir -p \"${2%/*}\" && mv \"$1\" \"$2\" && chown -R --reference=\"$3\" \"${2%/*}\"",
+        "sh",
+        &last,
+        &moved,
+        OTHER_DIR,
+    ];
+    let output = host.namespace.command(&words)?.output()?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    start(sandbox.users, &sandbox.secrets_of(host), &host.plan, &host.namespace)?;
+    Ok(format!("{} has a control file at {moved}", database.sid))
+}
+
 /// Leaves a keystore that opens by itself on this host and nowhere else, and for which nobody has a password any more.
 pub fn local_auto_login_only(sandbox: &Sandbox, host: &SandboxHost, database: &Database) -> Result<String> {
     let seen = inspect(sandbox.users, &host.plan, &host.namespace)?;
@@ -350,14 +395,18 @@ pub fn local_auto_login_only(sandbox: &Sandbox, host: &SandboxHost, database: &D
 }
 
 /// Runs statements as the DBA; the first that fails is an error.
-fn by_hand(sandbox: &Sandbox, host: &SandboxHost, database: &Database, script: &str) -> Result<()> {
-    let sqlplus = format!("{}/bin/sqlplus", database.release.home());
-    let command = command(&host.namespace, sandbox.users, database, &[&sqlplus, "-S", "-L", "/nolog"])?;
-    let text = run(command, format!("{script}EXIT\n").as_bytes())?;
+fn by_hand(sandbox: &Sandbox, host: &SandboxHost, database: &Database, script: &str) -> Result<String> {
+    let text = hand(sandbox, host, database, script)?;
     match text.lines().find(|line| line.contains("ORA-") || line.contains("SP2-")) {
         Some(line) => bail!("{}: {line}", database.sid),
-        None => Ok(()),
+        None => Ok(text),
     }
+}
+
+fn hand(sandbox: &Sandbox, host: &SandboxHost, database: &Database, script: &str) -> Result<String> {
+    let sqlplus = format!("{}/bin/sqlplus", database.release.home());
+    let command = command(&host.namespace, sandbox.users, database, &[&sqlplus, "-S", "-L", "/nolog"])?;
+    run(command, format!("{script}EXIT\n").as_bytes())
 }
 
 /// What many hosts have: a unit that starts every database of oratab marked `Y`, and a job that talks to the world.

@@ -283,6 +283,12 @@ const FAULTS: &[Fault] = &[
         "the keystore opens by a LOCAL auto-login alone: its ewallet.p12 is gone (H40)",
         |s, a| on_database(s, a, databases::local_auto_login_only),
     ),
+    row(
+        "move-controlfile",
+        "HOST SID",
+        "a control file lies on another volume, /u03, which `snapshot --exclude` can leave out",
+        |s, a| on_database(s, a, databases::move_controlfile),
+    ),
     row("autostart", "HOST|all", "the host starts its databases and a nightly job by itself when it boots (H44)", |s, a| {
         let [name] = args(a)?;
         for host in hosts(s, name)? {

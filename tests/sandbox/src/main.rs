@@ -96,6 +96,9 @@ enum Cmd {
         /// Leave the data volumes out.
         #[arg(long)]
         exclude_data: bool,
+        /// Leave out the volume that is mounted here, such as /u03.
+        #[arg(long)]
+        exclude: Vec<String>,
         #[arg(long)]
         description: Option<String>,
     },
@@ -240,8 +243,8 @@ fn main() -> ExitCode {
         }
         Cmd::Inspect { dir } => print(control::ask(&Layout::new(&dir).control(), &Ask::Inspect)),
         Cmd::Verify { dir, cut_off, host } => print(control::ask(&Layout::new(&dir).control(), &Ask::Verify { cut_off, host })),
-        Cmd::Snapshot { dir, host, exclude_data, description } => {
-            print(control::ask(&Layout::new(&dir).control(), &Ask::Snapshot { host, exclude_data, description }))
+        Cmd::Snapshot { dir, host, exclude_data, exclude, description } => {
+            print(control::ask(&Layout::new(&dir).control(), &Ask::Snapshot { host, exclude_data, exclude, description }))
         }
         Cmd::Fault { dir, name, args } => print(control::ask(&Layout::new(&dir).control(), &Ask::Fault { name, args })),
         Cmd::Clock { dir, advance } => {

@@ -118,6 +118,38 @@ impl Sandbox {
         launches.get(instance).and_then(|launch| launch.source.clone()).unwrap_or_else(|| instance.clone())
     }
 
+    /// Attaches another volume to a host and mounts it, with a reboot. It is Oracle's.
+    pub fn attach_volume(&self, host: &SandboxHost, target: &str) -> Result<()> {
+        let number = host.namespace.init().devices.len();
+        let (device, name) = (format!("nvme{number}n1"), format!("/dev/xvd{}", char::from(b'e' + u8::try_from(number)?)));
+        let home = host.namespace.root().parent().context("a host has a directory")?.to_owned();
+        let upper = home.join(&device);
+        fs::create_dir_all(&upper)?;
+        crate::host::rootfs::own(&upper, self.users.oracle, self.users.oinstall)?;
+        let id = {
+            let mut world = self.cloud.world();
+            let id = format!("vol-{}", world.ids.hex(17));
+            let now = self.cloud.clock.now();
+            if let Some(state) = world.region_mut(&host.region) {
+                state.ec2.attach_volume(&host.id, &name, &id, 20, &self.volumes_key, now);
+            }
+            id
+        };
+        let mount = Mount {
+            source: format!("/dev/{device}"),
+            target: target.to_owned(),
+            lower: Vec::new(),
+            upper: upper.clone(),
+            work: home.join("work").join(&device),
+        };
+        let record = Volume { instance: host.id.clone(), target: target.to_owned(), upper: upper.clone(), lower: Vec::new() };
+        self.ebs.add(&id, record);
+        host.namespace.kill();
+        host.namespace.add_volume(mount, &device, &id);
+        host.namespace.start()?;
+        Ok(())
+    }
+
     fn launched(self: &Arc<Self>, region: &Region, instance: &InstanceId, image: &str, volumes: &[LaunchedVolume]) {
         let result = self.launch(region, instance, image, volumes);
         let mut launch = Launch { region: region.clone(), source: None, failed: None, terminated: false };

@@ -37,7 +37,7 @@ fn verify_host(sandbox: &Sandbox, host: &SandboxHost, cut_off: &[String]) -> Res
     let scratch = tempfile::Builder::new().prefix("verify-").tempdir_in(sandbox.layout.scratch())?;
     let root = scratch.path().join("root");
     fs::create_dir_all(&root).map_err(crate::host::io("making a root"))?;
-    let args = throw_away(host.namespace.init(), root, scratch.path());
+    let args = throw_away(&host.namespace.init(), root, scratch.path());
     let copy = Namespace::new(&sandbox.program, &args);
     copy.start().map_err(|e: HostError| anyhow::anyhow!("{e}"))?;
     let truth = sandbox.layout.truth(&sandbox.source_of(&host.id));

@@ -298,3 +298,53 @@ fn h46_a_snapshot_holds_its_moment_and_a_failed_copy_holds_nothing() {
     let taken = world.ask("snapshot", &["--host", "ora-01", "--exclude-data"]);
     assert_eq!(taken.as_object().unwrap().values().next().unwrap().as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn what_people_do_to_keys_and_files_behind_the_products_back() {
+    let world = World::up(&["--fleet", "1"]);
+    world.migrate();
+    let active = || {
+        let inspected = world.ask("inspect", &[]);
+        let container = &inspected["databases"]["DB001"]["containers"]["DB001"];
+        (container["active"]["store"].as_str().unwrap().to_owned(), container["active"]["id"].as_str().unwrap().to_owned())
+    };
+    let (store, first) = active();
+    assert_eq!(store, "cloudhsm");
+    world.ask("fault", &["rotate-key", "ora-01", "DB001"]);
+    let (store, second) = active();
+    assert_eq!(store, "cloudhsm");
+    assert_ne!(first, second);
+    assert_eq!(world.rows("ora-01", "old-hsm,software"), (96, 96));
+
+    // Another password: the token takes it and no other, and the secret's replica has it too.
+    world.ask("fault", &["rotate-crypto-user", "Another-1234"]);
+    assert_eq!(world.rows("ora-01", "software"), (96, 96));
+    let value = "import boto3; print(boto3.client('secretsmanager', region_name='us-west-2').get_secret_value(SecretId='tde/cloudhsm-cu')['SecretString'])";
+    let output = Command::new(python().unwrap()).args(["-c", value]).envs(&world.env).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "tde_cu:Another-1234");
+
+    world.ask("fault", &["move-controlfile", "ora-01", "DB001"]);
+    assert_eq!(world.sh("ora-01", "ls /u03/DB001; stat -c %U /u03/DB001/*"), "control02.ctl\noracle");
+    assert_eq!(world.sh("ora-01", "pgrep -fc ^ora_pmon"), "1");
+    assert_eq!(world.rows("ora-01", "software"), (96, 96));
+    let volumes =
+        |args: &[&str]| world.ask("snapshot", args).as_object().unwrap().values().next().unwrap().as_array().unwrap().len();
+    assert_eq!((volumes(&[]), volumes(&["--exclude", "/u03"])), (3, 2));
+}
+
+#[test]
+fn h40_a_local_auto_login_opens_on_its_own_host_alone() {
+    let world = World::up(&["--fleet", "mixed"]);
+    let inspected = world.ask("inspect", &[]);
+    assert_eq!(inspected["databases"]["WEB"]["containers"]["WEB"]["active"]["store"], "software");
+    world.ask("fault", &["local-auto-login-only", "ora-05", "WEB"]);
+    let dir = world.ask("inspect", &[])["databases"]["WEB"]["keystore_dir"].as_str().unwrap().to_owned();
+    let held = world.sh("ora-05", &format!("ls {dir}"));
+    assert!(held.contains("cwallet.sso") && !held.lines().any(|file| file == "ewallet.p12"), "{held}");
+    assert_eq!(world.rows("ora-05", ""), (96, 96), "it still opens at home");
+    let taken = world.ask("snapshot", &["--host", "ora-05"]);
+    let ids = taken.as_object().unwrap().values().next().unwrap().as_array().unwrap();
+    let set = [0, 1].map(|n| ids[n].as_str().unwrap().to_owned());
+    let drill = world.launch(&world.copies(&set));
+    assert_eq!(world.rows(&drill, "").0, 0);
+}

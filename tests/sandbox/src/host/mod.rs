@@ -45,7 +45,8 @@ struct Running {
 
 #[derive(Debug)]
 pub struct Namespace {
-    init: InitArgs,
+    root: PathBuf,
+    init: Mutex<InitArgs>,
     program: PathBuf,
     running: Mutex<Option<Running>>,
 }
@@ -53,7 +54,7 @@ pub struct Namespace {
 impl Namespace {
     /// A host over `args.root`, not started yet. `program` is the sandbox itself.
     pub fn new(program: &Path, args: &InitArgs) -> Self {
-        Self { init: args.clone(), program: program.to_owned(), running: Mutex::new(None) }
+        Self { root: args.root.clone(), init: Mutex::new(args.clone()), program: program.to_owned(), running: Mutex::new(None) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Running>> {
@@ -67,24 +68,29 @@ impl Namespace {
         if let Some(running) = self.lock().as_ref() {
             return PathBuf::from(format!("/proc/{}/root", running.pid1)).join(path);
         }
-        let mounts = self
-            .init
-            .mounts
-            .iter()
-            .filter_map(|m| Some((Path::new(path).strip_prefix(m.target.trim_start_matches('/')).ok()?, m)));
+        let init = self.init();
+        let mounts =
+            init.mounts.iter().filter_map(|m| Some((Path::new(path).strip_prefix(m.target.trim_start_matches('/')).ok()?, m)));
         match mounts.min_by_key(|(rest, _)| rest.components().count()) {
             Some((rest, mount)) => mount.upper.join(rest),
-            None => self.init.root.join(path),
+            None => self.root.join(path),
         }
     }
 
     /// The upper layer of the root volume.
     pub fn root(&self) -> &Path {
-        &self.init.root
+        &self.root
     }
 
-    pub fn init(&self) -> &InitArgs {
-        &self.init
+    pub fn init(&self) -> InitArgs {
+        self.init.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// One more volume, there from the next start on.
+    pub fn add_volume(&self, mount: Mount, device: &str, volume: &str) {
+        let mut init = self.init.lock().unwrap_or_else(PoisonError::into_inner);
+        init.mounts.push(mount);
+        init.devices.push((device.to_owned(), volume.to_owned()));
     }
 
     /// Process 1 as seen from outside.
@@ -112,7 +118,7 @@ impl Namespace {
         }
         let mut child = Command::new(&self.program)
             .arg("host-init")
-            .args(self.init.to_argv()?)
+            .args(self.init().to_argv()?)
             .env_clear()
             .env("PATH", PATH)
             .stdin(Stdio::piped())
