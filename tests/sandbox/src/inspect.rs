@@ -53,6 +53,7 @@ pub fn inspect(sandbox: &Sandbox) -> Result<Value> {
         "recovery": recovery(sandbox, &world),
         "hsms": hsms(sandbox, &world),
         "crossings": sandbox.cloud.crossings(),
+        "api_calls_of_functions": sandbox.functions.names().into_iter().map(|n| (n.clone(), json!(world.function_calls(&n)))).collect::<Map<_, _>>(),
         "databases": all,
         "logins": logins,
         "statements": statements,
