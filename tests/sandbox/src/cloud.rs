@@ -6,7 +6,7 @@
 use crate::auth::{AuthError, Key, KeyRing, Scope, http_date};
 use crate::clock::Clock;
 use crate::layout::Layout;
-use crate::template::Statement;
+use crate::template::{self, Statement};
 use crate::{s3, wire};
 use futures::StreamExt as _;
 use http::{Request, Response};
@@ -43,7 +43,7 @@ pub struct Cloud {
     /// Carries out what a call did to real things before the call is answered: a snapshot is of the moment of its call.
     carrier: OnceLock<Carrier>,
     reach: Mutex<Reach>,
-    /// What the role of each function allows.
+    /// What the role of each function, and of each host of a drill, allows.
     policies: Mutex<BTreeMap<String, Vec<Statement>>>,
 }
 
@@ -107,25 +107,38 @@ impl Cloud {
         self.policies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Region and tags decide too, where a function's policy says so; the model knows of actions alone.
+    /// Region and tags decide too, where a policy of a template says so; the model knows of actions alone.
     fn forbidden(&self, call: &tde2hsm_model::Request<'_>) -> Option<ApiError> {
-        let Principal::Function(name) = &call.caller.principal else { return None };
-        let policies = self.policies();
-        let statements = policies.get(name)?;
         let tags = request_tags(call.body);
-        let may = |action: &str| {
-            let action = format!("{}:{action}", call.service.prefix());
-            statements.iter().any(|statement| statement.allows(&action, call.region, &tags))
-        };
         // Tags in the call that makes a resource are a right of their own.
         let tagging = match call.service {
             Service::Ec2 if !tags.is_empty() => Some("CreateTags"),
             Service::CloudHsm if !tags.is_empty() => Some("TagResource"),
             _ => None,
         };
-        let missing = [Some(call.operation), tagging.filter(|action| *action != call.operation)];
-        let missing = missing.into_iter().flatten().find(|action| !may(action))?;
-        Some(tde2hsm_model::denied(call.service, &call.caller.arn, missing))
+        let actions = [Some(call.operation), tagging.filter(|action| *action != call.operation)];
+        let missing = actions.into_iter().flatten();
+        let mut missing =
+            missing.filter(|action| !self.permits(&call.caller.principal, call.service, action, call.region, &tags));
+        missing.next().map(|action| tde2hsm_model::denied(call.service, &call.caller.arn, action))
+    }
+
+    /// Whether the policy of a function or of a drill's host permits an action. Who has no policy of a template is not judged here.
+    pub fn permits(
+        &self,
+        principal: &Principal,
+        service: Service,
+        action: &str,
+        region: &Region,
+        tags: &BTreeMap<String, String>,
+    ) -> bool {
+        let who = match principal {
+            Principal::Function(name) => name.as_str(),
+            Principal::Host(instance) => instance.as_str(),
+            Principal::Operator => return true,
+        };
+        let action = format!("{}:{action}", service.prefix());
+        self.policies().get(who).is_none_or(|statements| template::permits(statements, &action, region, tags))
     }
 
     fn reach(&self) -> MutexGuard<'_, Reach> {
@@ -154,6 +167,10 @@ impl Cloud {
     /// Whether an agent gets at a bucket: its region answers, and lies on this side for a host without a route out of it.
     pub fn agent_reaches(&self, instance: &InstanceId, bucket: &str) -> bool {
         let Some(place) = self.s3.region_of(bucket).map(Region::new) else { return true };
+        let host = Principal::Host(instance.clone());
+        if !self.permits(&host, Service::S3, "GetObject", &place, &BTreeMap::new()) {
+            return false;
+        }
         let reach = self.reach();
         !reach.lost.contains(&place) && reach.confined.get(instance).is_none_or(|home| *home == place)
     }

@@ -315,6 +315,26 @@ impl Functions {
 
 /// The functions that the templates declare, deployed into this world.
 fn declared(sandbox: &Sandbox, setup: &Setup) -> Result<Vec<Function>> {
+    let mut found = Vec::new();
+    for (file, region) in [("source.yaml", &sandbox.region), ("dr.yaml", &sandbox.dr.region)] {
+        let template = template::read(&setup.templates.join(file))?;
+        let deployment = deployment(sandbox, &setup.parameters, region);
+        found.extend(template::functions(&template, &deployment).with_context(|| file.to_owned())?);
+    }
+    if found.is_empty() {
+        bail!("{} declares no function", setup.templates.display());
+    }
+    Ok(found)
+}
+
+/// What the DR region's template says that the role of an instance profile may do.
+pub fn profile(sandbox: &Sandbox, templates: &Path, name: &str) -> Result<Option<Vec<template::Statement>>> {
+    let template = template::read(&templates.join("dr.yaml"))?;
+    template::profile(&template, &deployment(sandbox, &BTreeMap::new(), &sandbox.dr.region), name)
+}
+
+/// The templates' parameters as they are in this world.
+fn deployment(sandbox: &Sandbox, more: &BTreeMap<String, String>, region: &Region) -> Deployment {
     let document = {
         let world = sandbox.cloud.world();
         let document = world.region(&sandbox.region).and_then(|r| r.ssm.document(DOCUMENT).ok());
@@ -346,10 +366,11 @@ fn declared(sandbox: &Sandbox, setup: &Setup) -> Result<Vec<Function>> {
         ("DocumentVersion", version),
         ("DocumentHash", hash),
         ("ExpireDryRun", "false".to_owned()),
+        ("ArtifactBucket", "artifacts".to_owned()),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), Value::from(value)))
-    .chain(setup.parameters.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))))
+    .chain(more.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))))
     .collect();
     let same = |id: &str| (id.to_owned(), id.to_owned());
     let resources: BTreeMap<String, (String, String)> =
@@ -357,18 +378,8 @@ fn declared(sandbox: &Sandbox, setup: &Setup) -> Result<Vec<Function>> {
             .into_iter()
             .map(|(id, value)| (id.to_owned(), value))
             .collect();
-    let mut found = Vec::new();
-    for (file, region) in [("source.yaml", &sandbox.region), ("dr.yaml", &dr.region)] {
-        let template = template::read(&setup.templates.join(file))?;
-        let resources = if *region == dr.region { resources.clone() } else { BTreeMap::new() };
-        let deployment =
-            Deployment { account: ACCOUNT.to_owned(), region: region.clone(), parameters: parameters.clone(), resources };
-        found.extend(template::functions(&template, &deployment).with_context(|| file.to_owned())?);
-    }
-    if found.is_empty() {
-        bail!("{} declares no function", setup.templates.display());
-    }
-    Ok(found)
+    let resources = if *region == dr.region { resources } else { BTreeMap::new() };
+    Deployment { account: ACCOUNT.to_owned(), region: region.clone(), parameters, resources }
 }
 
 /// Starts the function's program with a role of its own.

@@ -224,6 +224,7 @@ fn main() -> ExitCode {
             print(setup.and_then(|setup| control::ask(&Layout::new(&dir).control(), &Ask::Tick { setup })))
         }
         Cmd::Up { dir, fleet, seed, record, port, functions, how } => {
+            let templates = how.templates.clone();
             let functions = match functions.map(|program| how.with(&program)).transpose() {
                 Ok(functions) => functions,
                 Err(e) => return fail(UNAVAILABLE, &format!("the functions cannot be run: {e}")),
@@ -233,7 +234,7 @@ fn main() -> ExitCode {
                 Err(why) => return fail(UNAVAILABLE, &why),
             };
             let borrowed = sandbox::userns::is_borrowed();
-            up(&UpOptions { dir, fleet, seed, record, rights, borrowed, port, functions })
+            up(&UpOptions { dir, fleet, seed, record, rights, borrowed, port, functions, templates })
         }
         Cmd::Clean { dir } => {
             if let Err(why) = become_root() {

@@ -219,8 +219,12 @@ impl Sandbox {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("opening a metadata port")?;
         listener.set_nonblocking(true)?;
         let endpoints = self.endpoints(&listener.local_addr()?.to_string());
+        // A drill's subnet leads nowhere: to its metadata, and to the services as the region's endpoints.
+        let services = self.endpoint.rsplit(':').next().and_then(|port| port.trim_end_matches('/').parse().ok());
+        let closed = Some(services.into_iter().chain([listener.local_addr()?.port()]).collect());
         first_boot(&dir.join("root"), &name, &ip, &endpoints)?;
-        let init = InitArgs { root: dir.join("root"), hostname: name.clone(), binds: self.binds(region), mounts, devices };
+        let init =
+            InitArgs { root: dir.join("root"), hostname: name.clone(), binds: self.binds(region), mounts, devices, closed };
         let namespace = Arc::new(Namespace::new(&self.program, &init));
         let role = text(&about["iamInstanceProfile"]["arn"]).rsplit('/').next().unwrap_or_default().to_owned();
         let now = self.cloud.clock.now();
@@ -236,6 +240,11 @@ impl Sandbox {
         };
         tokio::spawn(Imds::new(self.cloud.clone(), identity).serve(tokio::net::TcpListener::from_std(listener)?));
         self.cloud.confine(instance, region);
+        match crate::functions::profile(self, &self.templates, &role) {
+            Ok(Some(statements)) => drop(self.cloud.policies().insert(instance.to_string(), statements)),
+            Ok(None) => {}
+            Err(why) => tracing::warn!("the role of {instance} is not the template's: {why:#}"),
+        }
         namespace.start()?;
         let agent = Agent::new(self.cloud.clone(), namespace.clone(), region.clone(), instance.clone());
         let host = Arc::new(SandboxHost { id: instance.clone(), region: region.clone(), plan, namespace, agent });

@@ -226,6 +226,13 @@ impl S3Access for Service3 {
             let _ = SEEN.try_with(|seen| *seen.borrow_mut() = Seen { operation: operation.clone(), fate });
         };
         saw(None);
+        let region = cx.region().map(|region| tde2hsm_model::Region::new(region.as_str()));
+        let action = iam_action(&operation, cx.uri().query().unwrap_or_default());
+        if let Some(region) = region
+            && !self.0.permits(&caller.principal, Service::S3, action, &region, &BTreeMap::new())
+        {
+            return Err(api_error(&tde2hsm_model::denied(Service::S3, &caller.arn, action)));
+        }
         match self.0.world().admit(&caller, Service::S3, &operation) {
             Ok(fate) => {
                 saw(Some(fate));
@@ -237,6 +244,18 @@ impl S3Access for Service3 {
             }
             Err(Some(error)) => Err(api_error(&error)),
         }
+    }
+}
+
+/// The IAM action of an operation.
+fn iam_action<'a>(operation: &'a str, query: &str) -> &'a str {
+    match operation {
+        "ListObjectsV2" | "ListObjects" | "HeadBucket" => "ListBucket",
+        "ListObjectVersions" => "ListBucketVersions",
+        "GetObject" | "HeadObject" if query.contains("versionId=") => "GetObjectVersion",
+        "HeadObject" => "GetObject",
+        "DeleteObject" if query.contains("versionId=") => "DeleteObjectVersion",
+        other => other,
     }
 }
 

@@ -57,6 +57,8 @@ pub struct UpOptions {
     pub borrowed: bool,
     pub port: u16,
     pub functions: Option<Setup>,
+    /// Directory of the templates: what the roles of functions and of a drill's hosts may do.
+    pub templates: PathBuf,
 }
 
 #[derive(Debug)]
@@ -100,6 +102,7 @@ pub struct Sandbox {
     pub ebs: Ebs,
     pub tokens: Tokens,
     pub functions: Functions,
+    pub templates: PathBuf,
     /// Held while effects are carried out.
     pub(crate) carrying: Mutex<()>,
     pub region: Region,
@@ -185,6 +188,7 @@ impl Sandbox {
                 work: home.join("work").join(work),
             };
             let init = InitArgs {
+                closed: None,
                 root: root.clone(),
                 hostname: plan.name.clone(),
                 binds: binds(&layout, &region),
@@ -212,6 +216,7 @@ impl Sandbox {
             ebs,
             tokens,
             functions: Functions::default(),
+            templates: options.templates.clone(),
             carrying: Mutex::new(()),
             region,
             dr,
@@ -303,7 +308,7 @@ canary = 1
 concurrency = 8
 budget = 4
 
-# Its clock is the machine's: whoever waits for a backup says so and moves it on.
+# A backup a day: whoever waits for one says so and moves the clock on.
 [protect]
 mode = "off"
 

@@ -26,9 +26,10 @@ pub struct Function {
     pub schedules: Vec<Value>,
 }
 
-/// What a role's policy allows.
+/// What a role's policy allows, or denies.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statement {
+    pub deny: bool,
     pub actions: Vec<String>,
     pub resources: Vec<String>,
     pub condition: Value,
@@ -320,10 +321,16 @@ fn statements(resolver: &Resolver<'_>, document: &Value) -> Result<Vec<Statement
     };
     let mut out = Vec::new();
     for statement in list {
-        if statement["Effect"] != "Allow" || statement["Action"].is_null() {
-            bail!("only what is allowed by `Action` is understood: {statement}");
+        if statement["Action"].is_null() {
+            bail!("only `Action` is understood: {statement}");
+        }
+        let deny = statement["Effect"] == "Deny";
+        let known = |operator: &String| operator == "StringEquals" || operator == "StringNotEquals";
+        if deny && !statement["Condition"].as_object().into_iter().flatten().all(|(operator, _)| known(operator)) {
+            bail!("a denial under a condition that is not understood would not be seen: {statement}");
         }
         out.push(Statement {
+            deny,
             actions: texts(&statement["Action"]),
             resources: texts(&statement["Resource"]),
             condition: statement["Condition"].clone(),
@@ -361,24 +368,54 @@ fn admits(allowed: &Value, value: &Value) -> bool {
     }
 }
 
+/// Whether a role may do something in a region. `tags`: those the request gives to what it makes.
+pub fn permits(statements: &[Statement], action: &str, region: &Region, tags: &BTreeMap<String, String>) -> bool {
+    let applies = |statement: &&Statement| statement.applies(action, region, tags);
+    !statements.iter().filter(|s| s.deny).any(|s| applies(&s)) && statements.iter().filter(|s| !s.deny).any(|s| applies(&s))
+}
+
 impl Statement {
-    /// Whether this allows an action in a region, as far as region and request tags decide. `tags`: those the request gives to
-    /// what it makes.
-    pub fn allows(&self, action: &str, region: &Region, tags: &BTreeMap<String, String>) -> bool {
+    /// Whether this is about an action in a region, as far as region and request tags decide.
+    fn applies(&self, action: &str, region: &Region, tags: &BTreeMap<String, String>) -> bool {
+        let holds = |key: &str, wanted: &Value| {
+            let wanted = texts(wanted);
+            match key.strip_prefix("aws:RequestTag/") {
+                Some(tag) => Some(tags.get(tag).is_some_and(|value| wanted.contains(value))),
+                None if key == "aws:RequestedRegion" => Some(wanted.iter().any(|w| w == region.as_str())),
+                None => None,
+            }
+        };
+        let all = |operator: &str, wish: bool| {
+            let keys = self.condition[operator].as_object().into_iter().flatten();
+            // What is not judged does not stand in the way of an allowance.
+            keys.into_iter().all(|(key, wanted)| holds(key, wanted).is_none_or(|is| is == wish))
+        };
         self.actions.iter().any(|pattern| wildcard(pattern, action))
             && self.resources.iter().any(|arn| {
                 let place = arn.split(':').nth(3).unwrap_or_default();
                 arn == "*" || place.is_empty() || place == "*" || place == region.as_str()
             })
-            && self.condition["StringEquals"].as_object().into_iter().flatten().all(|(key, wanted)| {
-                let wanted = texts(wanted);
-                match key.strip_prefix("aws:RequestTag/") {
-                    Some(tag) => tags.get(tag).is_some_and(|value| wanted.contains(value)),
-                    None if key == "aws:RequestedRegion" => wanted.iter().any(|w| w == region.as_str()),
-                    None => true,
-                }
-            })
+            && all("StringEquals", true)
+            && all("StringNotEquals", false)
     }
+}
+
+/// What the role of an instance profile may do; `None` where the template has no such profile.
+pub fn profile(template: &Value, deployment: &Deployment, name: &str) -> Result<Option<Vec<Statement>>> {
+    let resolver = Resolver { template, deployment };
+    for (_, resource) in template["Resources"].as_object().into_iter().flatten() {
+        let properties = &resource["Properties"];
+        if resource["Type"] != "AWS::IAM::InstanceProfile" || text(&resolver.value(&properties["InstanceProfileName"])?) != name {
+            continue;
+        }
+        let role = properties["Roles"][0]["Ref"].as_str().context("a profile has a role")?;
+        let mut out = Vec::new();
+        for policy in template["Resources"][role]["Properties"]["Policies"].as_array().into_iter().flatten() {
+            out.extend(statements(&resolver, &policy["PolicyDocument"])?);
+        }
+        return Ok(Some(out));
+    }
+    Ok(None)
 }
 
 fn wildcard(pattern: &str, text: &str) -> bool {
@@ -465,12 +502,16 @@ Resources:
         let (east, west) = (Region::new("us-east-1"), Region::new("us-west-2"));
         let none = BTreeMap::new();
         let tagged = BTreeMap::from([("f".to_owned(), "demo".to_owned())]);
-        let may = |action: &str, region: &Region, tags: &BTreeMap<String, String>| {
-            function.statements.iter().any(|s| s.allows(action, region, tags))
-        };
+        let may =
+            |action: &str, region: &Region, tags: &BTreeMap<String, String>| permits(&function.statements, action, region, tags);
         assert!(may("ec2:DescribeSnapshots", &west, &none) && !may("ec2:DescribeSnapshots", &east, &none));
         assert!(may("ec2:CopySnapshot", &west, &tagged));
         assert!(!may("ec2:CopySnapshot", &west, &none) && !may("ec2:CopySnapshot", &east, &tagged));
         assert!(may("ssm:SendCommand", &east, &none) && !may("ec2:DeleteSnapshot", &west, &tagged));
+        let elsewhere = json!({"StringNotEquals": {"aws:RequestedRegion": "us-west-2"}});
+        let everything = vec!["*".to_owned()];
+        let rule = |deny, condition| Statement { deny, actions: everything.clone(), resources: everything.clone(), condition };
+        let confined = [rule(false, Value::Null), rule(true, elsewhere)];
+        assert!(permits(&confined, "ec2:RunInstances", &west, &none) && !permits(&confined, "ec2:RunInstances", &east, &none));
     }
 }

@@ -2,12 +2,13 @@
 
 use super::{HostError, io};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, chdir, fork, pivot_root, sethostname};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,9 @@ pub struct InitArgs {
     pub mounts: Vec<Mount>,
     /// NVMe devices with their volume ids, as udev links them: `nvme1n1`, `vol-0123…`.
     pub devices: Vec<(String, String)>,
+    /// A network of its own, which leads nowhere but to these ports of the machine's loopback (H44). `None`: the machine's.
+    #[serde(default)]
+    pub closed: Option<Vec<u16>>,
 }
 
 impl InitArgs {
@@ -56,6 +60,13 @@ impl InitArgs {
 
 /// Becomes a host. Returns the exit status of the process that waits outside.
 pub fn run(args: &InitArgs) -> i32 {
+    let doors = match args.closed.as_deref().map(Doors::make).transpose() {
+        Ok(doors) => doors,
+        Err(e) => {
+            println!("error {e}");
+            return 1;
+        }
+    };
     let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
     if let Err(e) = unshare(flags) {
         println!("error a namespace could not be made: {e}");
@@ -68,6 +79,7 @@ pub fn run(args: &InitArgs) -> i32 {
             1
         }
         Ok(ForkResult::Child) => {
+            drop(doors);
             if let Err(e) = build(args) {
                 println!("error {e}");
                 return 1;
@@ -84,6 +96,9 @@ pub fn run(args: &InitArgs) -> i32 {
             unsafe {
                 libc::close(0);
                 libc::close(1);
+            }
+            if let Some(doors) = doors {
+                doors.open();
             }
             let _ = nix::sys::wait::waitpid(child, None);
             0
@@ -106,6 +121,62 @@ fn wait_for_the_end() {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(_) => return,
         }
+    }
+}
+
+/// Listeners in a network of its own, and the way back to the machine's, where what comes to them is carried.
+struct Doors {
+    machine: fs::File,
+    listeners: Vec<TcpListener>,
+}
+
+impl Doors {
+    /// Leaves the machine's network; what is forked from here on is in the new one.
+    fn make(ports: &[u16]) -> Result<Doors, HostError> {
+        let machine = fs::File::open("/proc/self/ns/net").map_err(io("looking at the network"))?;
+        unshare(CloneFlags::CLONE_NEWNET).map_err(nix_io("making a network"))?;
+        loopback_up().map_err(io("bringing the loopback up"))?;
+        let bind = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).map_err(io(format!("opening port {port}")));
+        Ok(Doors { machine, listeners: ports.iter().map(bind).collect::<Result<_, _>>()? })
+    }
+
+    /// Goes back, and carries.
+    fn open(self) {
+        if setns(&self.machine, CloneFlags::CLONE_NEWNET).is_err() {
+            return;
+        }
+        for listener in self.listeners {
+            std::thread::spawn(move || {
+                let Ok(to) = listener.local_addr() else { return };
+                for inside in listener.incoming().flatten() {
+                    let Ok(outside) = TcpStream::connect(to) else { continue };
+                    for (mut from, mut to) in [(inside.try_clone(), outside.try_clone()), (Ok(outside), Ok(inside))]
+                        .into_iter()
+                        .filter_map(|(from, to)| Some((from.ok()?, to.ok()?)))
+                    {
+                        std::thread::spawn(move || {
+                            let _ = std::io::copy(&mut from, &mut to);
+                            let _ = to.shutdown(Shutdown::Write);
+                        });
+                    }
+                }
+            });
+        }
+    }
+}
+
+fn loopback_up() -> std::io::Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: all zeroes is a valid request.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the socket is open and the request outlives the call.
+    match unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), libc::SIOCSIFFLAGS, &request) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
     }
 }
 
