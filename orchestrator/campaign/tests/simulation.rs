@@ -682,6 +682,27 @@ fn h08_a_crash_at_every_boundary_adds_no_second_hsm_and_removes_only_ours() {
     println!("{whole} crash points with a forced backup");
 }
 
+/// It may have made a key that nobody reported, and may be at work yet: the gate waits for a backup, and no HSM comes or goes.
+#[test]
+fn h08_a_host_that_never_answers_counts_as_one_with_new_keys() {
+    let mut sim = Sim::new(guarded(3, 1, 3, "undo", "force"), 3, Faults::NONE);
+    while sim.state.standing(&sim.plan.hosts[0].instance.clone()) != Some(Standing::CuttingOver) {
+        sim.step();
+    }
+    sim.mute = Some(sim.plan.hosts[0].instance.clone());
+    while sim.state.standing(&sim.plan.hosts[0].instance.clone()) != Some(Standing::Stuck) {
+        sim.step();
+    }
+    let silent = sim.now;
+    assert_eq!(gate_of(&sim).standing, Protected::Waits);
+    while sim.state.summary(sim.now).waves.len() < 2 {
+        sim.step();
+        assert_eq!(sim.state.end(), None);
+    }
+    assert_eq!(sim.keeping.created, 0, "an HSM came while a host may have been at work");
+    assert!(sim.now.since(silent) > 600);
+}
+
 #[test]
 fn h41_after_each_wave_the_keys_of_its_hosts_are_written_down_and_again_when_they_are_undone() {
     let mut sim = Sim::new(guarded(5, 2, 2, "undo", "force"), 4, Faults::NONE);

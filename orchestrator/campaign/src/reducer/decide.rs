@@ -112,8 +112,10 @@ impl State {
 
         let mut turn = Turn::new(self, now);
         let mut observe = false;
-        // No host is at work, nor about to be by itself.
-        let mut idle = core.orders.is_empty() && core.hosts.iter().all(|host| host.operation.is_none());
+        // No host is at work, nor about to be by itself, as far as is known; and surely none is.
+        let at_work = |host: &HostState| host.operation.is_some();
+        let mut idle = core.orders.is_empty() && core.hosts.iter().all(|host| !at_work(host) || host.result.is_some());
+        let still = !core.hosts.iter().any(at_work);
         let mut sends: Vec<(Work, bool, Vec<Addressee>)> = Vec::new();
         for place in 0..core.hosts.len() {
             match turn.need(place) {
@@ -142,7 +144,7 @@ impl State {
         // Whoever undid everything waits for no key, and a refused password wants a person at once; but an HSM that was
         // added is taken away in any case.
         let guard = if self.forcing() || !matches!(how, End::Undone | End::LoginRefused) {
-            self.guard(now, idle)
+            self.guard(now, idle, idle && still)
         } else {
             Default::default()
         };

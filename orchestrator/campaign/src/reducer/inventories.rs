@@ -57,11 +57,15 @@ impl State {
         self.core.inventories.iter().filter(move |(place, inventoried)| here(place) && lacks(inventoried))
     }
 
-    /// Hosts to look at now: each once after a wave, and once more before the end.
+    /// Hosts to look at now: each once after a wave, and once more before the end. None while a password is refused: where an
+    /// auto-login file holds it, a look is a login (H10, H12).
     pub(super) fn uninventoried(&self, last: bool) -> Option<Decision> {
+        if self.any_refused() {
+            return None;
+        }
         let most = u8::from(last);
-        let hosts: Vec<InstanceId> =
-            self.lacking().filter(|(_, i)| i.tries <= most).map(|(p, _)| self.plan.hosts[*p].instance.clone()).collect();
+        let due = |(place, i): &(&usize, &Inventoried)| i.tries <= most && self.core.hosts[**place].operation.is_none();
+        let hosts: Vec<InstanceId> = self.lacking().filter(due).map(|(p, _)| self.plan.hosts[*p].instance.clone()).collect();
         (!hosts.is_empty()).then_some(Decision::TakeInventories { hosts })
     }
 
@@ -71,7 +75,7 @@ impl State {
         let missing = self.lacking().map(|(place, inventoried)| MissingInventory {
             instance: self.plan.hosts[*place].instance.clone(),
             code: inventoried.failed.as_ref().map(|_| Code::INVENTORY_UNWRITTEN),
-            why: inventoried.failed.clone().unwrap_or_else(|| "its wave has not ended".to_owned()),
+            why: inventoried.failed.clone().unwrap_or_else(|| "it is not at rest yet".to_owned()),
         });
         Some(Inventories { written: u32::try_from(written.count()).unwrap_or(u32::MAX), missing: missing.collect() })
     }

@@ -201,8 +201,9 @@ impl State {
         copies().find(|c| c.state == "READY").or_else(|| copies().find(|c| c.state == "CREATE_IN_PROGRESS"))
     }
 
-    /// What to do for the gate. `idle`: no host is at work, so that a change of the cluster meets no statement and no login.
-    pub(super) fn guard(&self, now: Timestamp, idle: bool) -> Wanted {
+    /// What to do for the gate when the wave has ended (`idle`). `still`: surely no host is at work, so that a change of the
+    /// cluster meets no statement and no login.
+    pub(super) fn guard(&self, now: Timestamp, idle: bool, still: bool) -> Wanted {
         let mut wanted = Wanted::default();
         let Some(protect) = self.gated() else { return wanted };
         let guard = &self.core.guard;
@@ -225,12 +226,12 @@ impl State {
                 }
                 wanted.later(due.max(now.plus(1)));
             }
-            if protect.mode == ProtectMode::Force && fit.is_empty() && guard.seen.is_some_and(|seen| seen >= mark.at) {
+            if still && protect.mode == ProtectMode::Force && fit.is_empty() && guard.seen.is_some_and(|seen| seen >= mark.at) {
                 self.add(mark, now, &mut wanted);
             }
         }
         if self.forcing() {
-            self.take_away(now, idle, &mut wanted);
+            self.take_away(now, still, &mut wanted);
         }
         wanted
     }
@@ -272,13 +273,13 @@ impl State {
     }
 
     /// Removes the HSM that was added, and looks until it is gone.
-    fn take_away(&self, now: Timestamp, idle: bool, wanted: &mut Wanted) {
+    fn take_away(&self, now: Timestamp, still: bool, wanted: &mut Wanted) {
         let Some(forced) = self.core.guard.forced.as_ref().filter(|forced| forced.open()) else { return };
         let view = self.core.cluster.as_ref();
         if let Forcing::Added { hsm, at } = &forced.step {
             let fresh = view.filter(|view| view.at >= *at && (0..=CLUSTER_VIEW).contains(&now.since(view.at)));
             let ready = fresh.and_then(|view| view.seen.as_ref().ok()).is_some_and(|cluster| removable(cluster, hsm, forced));
-            if ready && idle && now >= forced.not_before {
+            if ready && still && now >= forced.not_before {
                 wanted.decisions.push(Decision::RemoveHsm { hsm: hsm.clone() });
                 return;
             }

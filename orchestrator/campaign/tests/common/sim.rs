@@ -266,6 +266,8 @@ pub struct Sim {
     pub fail_next_cutover: bool,
     /// No host ever answers.
     pub deaf: bool,
+    /// This host never answers from now on.
+    pub mute: Option<InstanceId>,
     /// AWS refuses every call that names this instance.
     pub unsendable: Option<InstanceId>,
     /// Leaves out what costs time with every event.
@@ -307,6 +309,7 @@ impl Sim {
             crash_at: None,
             fail_next_cutover: false,
             deaf: false,
+            mute: None,
             unsendable: None,
             quiet_checks: false,
             keeping: Keeping::new(seed),
@@ -648,7 +651,7 @@ impl Sim {
         self.sent += 1;
         let id = CommandId::new(format!("{:08x}-0000-0000-0000-{:012x}", self.sent, self.rng.next() >> 16)).expect("id");
         for host in &send.order.hosts {
-            let never = self.rng.one_in(self.faults.never) || self.deaf;
+            let never = self.rng.one_in(self.faults.never) || self.deaf || self.mute.as_ref() == Some(&host.instance);
             let at = self.now.plus(1 + self.rng.below(if self.faults.reply > 0 { 40 } else { 3 }));
             let lost = self.rng.one_in(self.faults.reply);
             let delivery = |at, shown, lost| Delivery { token: token_.clone(), instance: host.instance.clone(), at, shown, lost };
@@ -687,6 +690,7 @@ impl Sim {
             let Some((at, report)) = command.ends.get(instance).filter(|(at, _)| *at <= now) else { continue };
             let (token, instance, operation) = (open.token.clone(), instance.clone(), operation.clone());
             let _ = at;
+            let report = report.as_ref().filter(|_| self.mute.as_ref() != Some(&instance));
             events.push(match report {
                 Some(report) => {
                     // Through the wire now and then: it is slow without optimisation, and has tests of its own.
