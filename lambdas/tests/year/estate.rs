@@ -148,7 +148,7 @@ impl Host {
                 database.containers.push(Container {
                     name,
                     active: [0; 16],
-                    tablespaces: ["USERS", "DATA", "HIST"][..if at == 0 && cdb { 1 } else { 3 }]
+                    tablespaces: ["DATA", "HIST"][..if at == 0 && cdb { 1 } else { 2 }]
                         .iter()
                         .map(|name| Tablespace { name: (*name).to_owned(), key: [0; 16], access: Access::ReadWrite })
                         .collect(),

@@ -6,7 +6,7 @@ use crate::judge::Judging;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tde2hsm_dr::inventory::Inventory;
-use tde2hsm_dr::points::{SecretRole, SecretUse};
+use tde2hsm_dr::points::{SecretRole, SecretUse, set_id};
 use tde2hsm_dr_driver::{Cloud as _, DocumentPin, DrConfig, Expiry, Job, store};
 use tde2hsm_lambdas::handle;
 use tde2hsm_model::cloudhsm::ClusterSpec;
@@ -196,7 +196,8 @@ impl Year {
             volumes: volumes
                 .into_iter()
                 .zip(["/dev/xvda", "/dev/sdf", "/dev/sdg"])
-                .map(|(volume, device)| (device.to_owned(), volume, 100))
+                .zip([50, 200, 100])
+                .map(|((volume, device), size)| (device.to_owned(), volume, size))
                 .collect(),
         };
         for host in &inner.hosts {
@@ -338,8 +339,8 @@ impl Year {
                 let ms = any(self);
                 self.at(day, ms, Act::Claim);
             }
-            // Three days of eight without any loss of events, the others without events.
-            if day % 8 < 3 && self.one_in(3) {
+            // One day of eight has events, some of them lost, twice or late; on the others all are lost.
+            if day % 8 == 0 && self.one_in(2) {
                 let fault = match self.ids.between(0, 2) {
                     0 => Fault::EventsLost(2),
                     1 => Fault::EventsTwice(4),
@@ -400,7 +401,7 @@ impl Year {
     }
 
     pub fn times(&self) -> String {
-        format!("{:?}", self.took)
+        format!("{:?} {}", self.took, self.cloud.inner().sizes())
     }
 
     pub fn run(&mut self) {
@@ -430,8 +431,8 @@ impl Year {
         let events = std::mem::take(&mut self.cloud.inner().events);
         for (region, event) in events {
             let day = self.cloud.inner().now.since(START).div_euclid(DAY);
-            self.cloud.inner().ledger.events[usize::from(day % 8 >= 3)] += 1;
-            if day % 8 >= 3 {
+            self.cloud.inner().ledger.events[usize::from(day % 8 != 0)] += 1;
+            if day % 8 != 0 {
                 continue;
             }
             let job = if region == self.config.dr_region.as_str() { Job::SettleCopies } else { Job::CopySnapshots };
@@ -635,11 +636,14 @@ impl Year {
             return;
         }
         let id = inner.hosts[set.host].id.clone();
+        let shown = inner.world.region(&east).and_then(|r| r.ec2.snapshots.get(source)).map(|s| s.tags.clone());
+        let instance = tde2hsm_protocol::InstanceId::new(id.as_str()).expect("an instance id");
+        let label = set_id(&shown.unwrap_or_default().into_iter().collect(), &instance, Timestamp(set.at.0 / 1000));
         let mut body =
             json!({"SourceRegion": "us-east-1", "SourceSnapshotId": really, "TagSpecification.1.ResourceType": "snapshot"});
         let tags = [
             ("tde2hsm:fleet", FLEET_TAG.1.to_owned()),
-            ("tde2hsm:set", format!("{id}-{}", set.at.0 / 1000)),
+            ("tde2hsm:set", label.0),
             ("tde2hsm:source-snapshot", source.clone()),
             ("tde2hsm:source-region", "us-east-1".to_owned()),
             ("tde2hsm:source-volume", volume.clone()),

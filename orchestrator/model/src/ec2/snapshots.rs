@@ -137,6 +137,11 @@ impl Snapshots {
         self.all.values()
     }
 
+    /// Those that DescribeSnapshots knows by now, without the detour of a request.
+    pub fn visible(&self, now: Millis) -> impl Iterator<Item = &Snapshot> {
+        self.all.values().filter(move |s| s.visible <= now)
+    }
+
     pub(super) fn tags_mut(&mut self, id: &str) -> Option<&mut Vec<(String, String)>> {
         self.all.get_mut(id).map(|snapshot| &mut snapshot.tags)
     }
