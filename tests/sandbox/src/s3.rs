@@ -226,7 +226,8 @@ impl S3Access for Service3 {
             let _ = SEEN.try_with(|seen| *seen.borrow_mut() = Seen { operation: operation.clone(), fate });
         };
         saw(None);
-        let region = cx.region().map(|region| tde2hsm_model::Region::new(region.as_str()));
+        let signed = cx.headers().get(http::header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+        let region = signed.and_then(|text| text.split('/').nth(2)).map(tde2hsm_model::Region::new);
         let action = iam_action(&operation, cx.uri().query().unwrap_or_default());
         if let Some(region) = region
             && !self.0.permits(&caller.principal, Service::S3, action, &region, &BTreeMap::new())

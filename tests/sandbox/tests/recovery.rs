@@ -261,6 +261,18 @@ fn h44_a_host_of_a_drill_reaches_no_other_region() {
         let output = command.output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
+    // From within: its metadata answers, production's addresses are not even to be reached, nor is anything else of the machine.
+    let inside = |host: &str, port: &str| {
+        let script = format!(
+            "python3 -c \"import socket; socket.create_connection(('{host}', {port}), 3); print('open')\" 2>/dev/null || echo closed"
+        );
+        world.sh(&drill, &script)
+    };
+    let imds = world.sh(&drill, "sed -n 's/^imds = .*:\\([0-9]*\\)\"/\\1/p' /etc/tde2hsm/endpoints.toml");
+    let other = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let other = other.local_addr().unwrap().port().to_string();
+    assert_eq!(inside("127.0.0.1", &imds), "open");
+    assert_eq!((inside("10.0.1.250", "2223"), inside("127.0.0.1", &other)), ("closed".to_owned(), "closed".to_owned()));
     assert_eq!(secrets("us-west-2"), (true, "tde2hsm-drill True".to_owned()), "the replica is in its own region");
     assert_eq!(world.ask("inspect", &[])["crossings"], 0);
     assert!(!secrets("us-east-1").0);

@@ -60,13 +60,12 @@ impl InitArgs {
 
 /// Becomes a host. Returns the exit status of the process that waits outside.
 pub fn run(args: &InitArgs) -> i32 {
-    let doors = match args.closed.as_deref().map(Doors::make).transpose() {
-        Ok(doors) => doors,
-        Err(e) => {
-            println!("error {e}");
-            return 1;
-        }
-    };
+    if let Some(ports) = &args.closed
+        && let Err(e) = Doors::make(ports).and_then(Doors::carry)
+    {
+        println!("error {e}");
+        return 1;
+    }
     let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
     if let Err(e) = unshare(flags) {
         println!("error a namespace could not be made: {e}");
@@ -79,7 +78,6 @@ pub fn run(args: &InitArgs) -> i32 {
             1
         }
         Ok(ForkResult::Child) => {
-            drop(doors);
             if let Err(e) = build(args) {
                 println!("error {e}");
                 return 1;
@@ -96,9 +94,6 @@ pub fn run(args: &InitArgs) -> i32 {
             unsafe {
                 libc::close(0);
                 libc::close(1);
-            }
-            if let Some(doors) = doors {
-                doors.open();
             }
             let _ = nix::sys::wait::waitpid(child, None);
             0
@@ -140,26 +135,37 @@ impl Doors {
         Ok(Doors { machine, listeners: ports.iter().map(bind).collect::<Result<_, _>>()? })
     }
 
-    /// Goes back, and carries.
-    fn open(self) {
-        if setns(&self.machine, CloneFlags::CLONE_NEWNET).is_err() {
-            return;
+    /// Carries in a process of its own, which goes back and lives as long as this one: threads cannot be made here once this process
+    /// has given its children another PID namespace.
+    fn carry(self) -> Result<(), HostError> {
+        // SAFETY: this process has one thread.
+        if let ForkResult::Parent { .. } = unsafe { fork() }.map_err(nix_io("starting to carry"))? {
+            return Ok(());
         }
-        for listener in self.listeners {
+        let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+        // SAFETY: this process uses neither; whoever reads the other end waits for the host's own words alone.
+        unsafe {
+            libc::close(0);
+            libc::close(1);
+        }
+        if setns(&self.machine, CloneFlags::CLONE_NEWNET).is_ok() {
+            let doors: Vec<_> = self.listeners.into_iter().map(|listener| std::thread::spawn(move || pass(&listener))).collect();
+            doors.into_iter().for_each(|door| drop(door.join()));
+        }
+        std::process::exit(0)
+    }
+}
+
+/// What comes to a listener goes to the same port of the machine.
+fn pass(listener: &TcpListener) {
+    let Ok(to) = listener.local_addr() else { return };
+    for inside in listener.incoming().flatten() {
+        let Ok(outside) = TcpStream::connect(to) else { continue };
+        let ways = [(inside.try_clone(), outside.try_clone()), (Ok(outside), Ok(inside))];
+        for (mut from, mut to) in ways.into_iter().filter_map(|(from, to)| Some((from.ok()?, to.ok()?))) {
             std::thread::spawn(move || {
-                let Ok(to) = listener.local_addr() else { return };
-                for inside in listener.incoming().flatten() {
-                    let Ok(outside) = TcpStream::connect(to) else { continue };
-                    for (mut from, mut to) in [(inside.try_clone(), outside.try_clone()), (Ok(outside), Ok(inside))]
-                        .into_iter()
-                        .filter_map(|(from, to)| Some((from.ok()?, to.ok()?)))
-                    {
-                        std::thread::spawn(move || {
-                            let _ = std::io::copy(&mut from, &mut to);
-                            let _ = to.shutdown(Shutdown::Write);
-                        });
-                    }
-                }
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Write);
             });
         }
     }
