@@ -280,6 +280,21 @@ fn devices(point: &Point, opening: &Opening) -> Result<(String, Vec<Device>), No
     Ok((root, devices))
 }
 
+/// A range within one that the route table keeps inside of the VPC.
+fn local(facts: &PlaceFacts, range: &str) -> bool {
+    let routes = facts.routes.iter().filter(|route| route.target == RouteTarget::Local);
+    routes.filter_map(|route| cidr(&route.destination)).any(|(network, bits)| {
+        cidr(range).is_some_and(|(inner, longer)| longer >= bits && bits > 0 && inner >> (32 - bits) == network >> (32 - bits))
+    })
+}
+
+/// An IPv4 range as its first address and the length of its prefix. IPv6 is never taken for local.
+fn cidr(text: &str) -> Option<(u32, u32)> {
+    let (address, bits) = text.split_once('/')?;
+    let bits: u32 = bits.parse().ok().filter(|bits| *bits <= 32)?;
+    Some((address.parse::<std::net::Ipv4Addr>().ok()?.into(), bits))
+}
+
 /// Everything about a place that would let a drill host reach more than the restored cluster and AWS's own endpoints.
 pub fn violations(place: &Place, facts: &PlaceFacts) -> Vec<Violation> {
     let mut found = Vec::new();
@@ -298,11 +313,13 @@ pub fn violations(place: &Place, facts: &PlaceFacts) -> Vec<Violation> {
         }
     }
     for egress in &facts.egress {
-        // An address range is no promise about who has the address; the group of an endpoint is.
+        // An address range is no promise about who has the address, unless it is the VPC's own: routes out of it are looked
+        // at by themselves.
         let refused = match &egress.to {
+            EgressTo::Group(group) if *group == facts.security_group => None,
             EgressTo::Group(group) => (!facts.endpoint_groups.contains(group)).then(|| group.to_string()),
             EgressTo::PrefixList(list) => (!facts.endpoint_prefix_lists.contains(list)).then(|| list.clone()),
-            EgressTo::Cidr(range) => Some(range.clone()),
+            EgressTo::Cidr(range) => (!local(facts, range)).then(|| range.clone()),
         };
         found.extend(refused.map(|to| Violation::Egress { to }));
     }

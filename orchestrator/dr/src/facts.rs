@@ -138,6 +138,9 @@ pub struct FleetInstance {
     pub volumes: BTreeMap<String, VolumeId>,
     pub root_device: Option<String>,
     pub name: Option<String>,
+    /// Name of its instance profile.
+    #[serde(default)]
+    pub instance_profile: Option<String>,
 }
 
 /// The snapshots that CreateSnapshots made of one instance at one moment have one StartTime and no id of their own

@@ -8,6 +8,7 @@
 
 pub mod copying;
 pub mod drill;
+pub mod estate;
 pub mod facts;
 pub mod inventory;
 pub mod points;

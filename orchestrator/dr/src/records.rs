@@ -20,6 +20,9 @@ pub struct CopyIntent {
     /// Device name and whether it is the root device, for a host made of the copies.
     pub device: Option<String>,
     pub root: bool,
+    /// The instance's profile: a host made of the copies must not have it (H44), and the source region may be gone by then.
+    #[serde(default)]
+    pub instance_profile: Option<String>,
     pub size_gib: u32,
     /// StartTime of the source.
     pub started: Timestamp,

@@ -131,7 +131,19 @@ pub enum Item {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deletion {
     pub item: Item,
+    pub because: Because,
     pub why: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Because {
+    /// Its whole point goes: it is not copied again.
+    PointGoes,
+    /// Another copy of the same snapshot stays.
+    Spare,
+    /// Nothing that stays needs it.
+    Unneeded,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -347,6 +359,7 @@ fn keep_point<'p>(expiry: &mut Expiry, backups: &mut BTreeSet<&'p BackupId>, poi
             match other.maker == Maker::Ours && finished && other.state != SnapshotState::Pending {
                 true => expiry.delete.push(Deletion {
                     item: snapshot(point, other),
+                    because: Because::Spare,
                     why: match other.state {
                         SnapshotState::Completed => String::from("a second copy of the same snapshot"),
                         _ => String::from("it failed, and another copy of the same snapshot is finished"),
@@ -370,6 +383,7 @@ fn let_go<'p>(expiry: &mut Expiry, standing: &mut Vec<&'p Point>, point: &'p Poi
         match (copy.maker, copy.state) {
             (Maker::Ours, state) if state != SnapshotState::Pending => expiry.delete.push(Deletion {
                 item: snapshot(point, copy),
+                because: Because::PointGoes,
                 why: String::from("retention keeps no point of that time, or a better one stands for it"),
             }),
             (maker, _) => {
@@ -435,7 +449,7 @@ fn records(common: &Common, expiry: &mut Expiry, host: &Host, standing: &[&Point
             (true, ..) => expiry.keep.push(Kept { item, why: vec![Why::Needed] }),
             (_, true, _) => expiry.keep.push(Kept { item, why: vec![Why::Age] }),
             (_, _, true) => expiry.keep.push(Kept { item, why: vec![Why::NotAsked] }),
-            _ => expiry.delete.push(Deletion { item, why: String::from("no point leans on it") }),
+            _ => expiry.delete.push(Deletion { item, because: Because::Unneeded, why: String::from("no point leans on it") }),
         }
     }
     let sources: BTreeSet<&SnapshotId> =
@@ -452,7 +466,11 @@ fn records(common: &Common, expiry: &mut Expiry, host: &Host, standing: &[&Point
         let used = sources.contains(&intent.source) || copied.contains(intent.source.as_str());
         if !frozen && settled && !used {
             let item = Item::CopyRecord { source: intent.source.clone() };
-            expiry.delete.push(Deletion { item, why: String::from("neither the snapshot nor a copy of it is there any more") });
+            expiry.delete.push(Deletion {
+                item,
+                because: Because::Unneeded,
+                why: String::from("neither the snapshot nor a copy of it is there any more"),
+            });
         }
     }
 }
@@ -502,7 +520,7 @@ fn hsm(common: &Common, expiry: &mut Expiry, needed: &BTreeSet<&BackupId>, days:
         why.extend(rules.into_iter().filter(|(holds, _)| *holds).map(|(_, why)| why));
         if why.is_empty() {
             let why = String::from("no kept point opens with it, and it is older than HSM backups are kept");
-            expiry.delete.push(Deletion { item, why });
+            expiry.delete.push(Deletion { item, because: Because::Unneeded, why });
         } else {
             stay.extend(&backup.source_backup);
             expiry.keep.push(Kept { item, why });
@@ -527,7 +545,11 @@ fn hsm(common: &Common, expiry: &mut Expiry, needed: &BTreeSet<&BackupId>, days:
             }
         } else if !frozen.asked && !common.unasked.contains(&Ask::SourceBackups) {
             let item = Item::HsmCopyRecord { source: record.source.clone() };
-            expiry.delete.push(Deletion { item, why: String::from("neither the backup nor a copy of it is there any more") });
+            expiry.delete.push(Deletion {
+                item,
+                because: Because::Unneeded,
+                why: String::from("neither the backup nor a copy of it is there any more"),
+            });
         }
         // Once the copy is READY, the source may follow the cluster's own retention again (H45).
         if record.held && stay.contains(&record.source) && source.is_some_and(|source| source.never_expires == Some(true)) {

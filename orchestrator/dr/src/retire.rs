@@ -166,6 +166,10 @@ pub enum Missing {
         sid: Sid,
         thing: Thing,
     },
+    /// It gave no survey: what databases it has is not known.
+    Host {
+        instance: InstanceId,
+    },
     Points,
     Undo,
     NoDatabases,

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_dr::facts::{HsmBackup, Snapshot, tag};
 use tde2hsm_dr::points::{Judge, Point};
 use tde2hsm_dr::records::Attempt;
-use tde2hsm_dr::retention::{self, Deletion, Item};
+use tde2hsm_dr::retention::{self, Because, Deletion, Item};
 use tde2hsm_dr::secrets;
 use tde2hsm_protocol::{BackupId, Code, SecretVersion, Severity, SnapshotId};
 
@@ -96,7 +96,7 @@ async fn stage(asker: &mut Asker<'_>, world: &World, staged: &BTreeSet<(String, 
 
 async fn delete(asker: &mut Asker<'_>, world: &mut World, deletion: &Deletion) {
     let done = match &deletion.item {
-        Item::Snapshot { id, .. } => delete_snapshot(asker, world, id).await,
+        Item::Snapshot { id, .. } => delete_snapshot(asker, world, id, deletion.because).await,
         Item::Backup { id, region } if *region == asker.config.dr_region => delete_backup(asker, world, id).await,
         Item::Backup { id, region } => refuse(asker, format!("`{id}` lies in {region}, where the product deletes nothing")),
         Item::Inventory { instance, taken_at } => remove(asker, &store::inventory_key(instance, *taken_at)).await,
@@ -142,7 +142,7 @@ fn ours<I, Id: Ord + PartialEq>(
     }
 }
 
-async fn delete_snapshot(asker: &mut Asker<'_>, world: &mut World, id: &SnapshotId) -> bool {
+async fn delete_snapshot(asker: &mut Asker<'_>, world: &mut World, id: &SnapshotId, because: Because) -> bool {
     let found =
         world.hosts.iter().flat_map(|host| &host.snapshots).find(|copy| copy.id == *id && copy.region == asker.config.dr_region);
     let Some(copy) = found.cloned() else { return refuse(asker, format!("`{id}` is no copy in the DR region")) };
@@ -155,7 +155,9 @@ async fn delete_snapshot(asker: &mut Asker<'_>, world: &mut World, id: &Snapshot
     };
     // Written down before: what is missing afterwards was let go and did not vanish, and is not copied again.
     let mut record = read.value.clone();
-    record.intent.expired = Some(asker.now);
+    if because == Because::PointGoes {
+        record.intent.expired = Some(asker.now);
+    }
     record.results.insert(token, Came::Expired { copy: id.clone(), at: asker.now });
     let Some(etag) = over(asker, &store::copy_key(&source), &record, &read.etag).await else { return false };
     world.records.copies.insert(source, Read { value: record, etag });
