@@ -4,7 +4,7 @@ use crate::out::Format;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use tde2hsm_document::{BucketName, DEFAULT_NAME, OsName};
-use tde2hsm_protocol::{CampaignId, InstanceId, SecretArn, SecretVersion};
+use tde2hsm_protocol::{BackupId, CampaignId, DrillId, InstanceId, SecretArn, SecretVersion, Sid};
 
 /// Moves the TDE master keys of a fleet of Oracle databases into AWS CloudHSM
 #[derive(Debug, Parser)]
@@ -57,6 +57,9 @@ pub enum Command {
     Release(Release),
     /// Take host-runner off the hosts and the SSM document out of the account
     Clean(Clean),
+    /// Recovery in the second region: what opens, how old it is, and proof of it
+    #[command(subcommand)]
+    Dr(Dr),
     /// Explain a code, such as TDE0107
     Explain(Explain),
 }
@@ -142,6 +145,13 @@ pub struct Approval {
 }
 
 #[derive(Debug, Args)]
+pub struct Anew {
+    /// Go on with the SSM document as it is now, where the pinned version is gone or was changed
+    #[arg(long)]
+    pub document: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct Apply {
     #[arg(default_value = "plan.json")]
     pub plan: PathBuf,
@@ -156,6 +166,8 @@ pub struct Resume {
     pub campaign: Option<CampaignId>,
     #[command(flatten)]
     pub approval: Approval,
+    #[command(flatten)]
+    pub anew: Anew,
     /// A secret's version to use from now on, after a refused login
     #[arg(long = "secret", value_name = "ARN=VERSION", value_parser = secret)]
     pub secrets: Vec<(SecretArn, SecretVersion)>,
@@ -178,12 +190,18 @@ pub struct Undo {
     pub hosts: Vec<InstanceId>,
     #[command(flatten)]
     pub approval: Approval,
+    #[command(flatten)]
+    pub anew: Anew,
 }
 
 #[derive(Debug, Args)]
 pub struct Adopt {
     #[arg(default_value = "plan.json")]
     pub plan: PathBuf,
+    #[command(flatten)]
+    pub anew: Anew,
+    #[command(flatten)]
+    pub approval: Approval,
 }
 
 #[derive(Debug, Args)]
@@ -203,6 +221,106 @@ pub struct Clean {
     pub document: Document,
     #[command(flatten)]
     pub approval: Approval,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Dr {
+    /// Say for each database how old the newest point that opens is, and why newer ones do not; changes nothing
+    Status(DrStatus),
+    /// Run the copy jobs now, until every copy has settled
+    Copy(DrCopy),
+    /// Delete copies that retention lets go
+    Expire(DrExpire),
+    /// Say when the old HSM may be switched off, or which facts are missing; changes nothing
+    RetireWhen(DrRetireWhen),
+    /// Restore a point in the DR region, read rows of it, and take everything down again
+    Drill(DrDrill),
+}
+
+#[derive(Debug, Args)]
+pub struct DrStatus {
+    #[arg(default_value = "fleet.toml")]
+    pub fleet: PathBuf,
+    /// Every point of one database, `SID` or `INSTANCE/SID`
+    #[arg(long, value_name = "DATABASE", value_parser = database)]
+    pub points: Option<DatabaseName>,
+}
+
+#[derive(Debug, Args)]
+pub struct DrCopy {
+    #[arg(default_value = "fleet.toml")]
+    pub fleet: PathBuf,
+    /// One run of each job, without waiting for copies to settle
+    #[arg(long)]
+    pub once: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DrExpire {
+    #[arg(default_value = "fleet.toml")]
+    pub fleet: PathBuf,
+    /// Say what would go, and delete nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub approval: Approval,
+}
+
+#[derive(Debug, Args)]
+pub struct DrRetireWhen {
+    #[arg(default_value = "fleet.toml")]
+    pub fleet: PathBuf,
+    /// Surveys made before, in place of new ones
+    #[arg(long, value_name = "PATH")]
+    pub surveys: Option<PathBuf>,
+    /// Facts that only people know, as TOML
+    #[arg(long, value_name = "PATH")]
+    pub facts: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DrDrill {
+    #[arg(default_value = "fleet.toml")]
+    pub fleet: PathBuf,
+    /// The database, `SID` or `INSTANCE/SID`
+    #[arg(long, value_name = "DATABASE", value_parser = database, required_unless_present_any = ["resume", "teardown"])]
+    pub database: Option<DatabaseName>,
+    /// The point, as `dr status --points` names it; by default the newest that opens
+    #[arg(long, value_name = "ID", requires = "database")]
+    pub point: Option<String>,
+    /// Another HSM backup of the DR region than the one that the point would be restored with
+    #[arg(long, value_name = "ID", requires = "database", value_parser = backup)]
+    pub backup: Option<BackupId>,
+    /// Leave everything in place afterwards, to look at; `--teardown` removes it
+    #[arg(long)]
+    pub keep: bool,
+    /// Go on with a drill that was broken off
+    #[arg(long, value_name = "ID", value_parser = drill, conflicts_with_all = ["database", "teardown"])]
+    pub resume: Option<DrillId>,
+    /// Remove everything that a drill has made
+    #[arg(long, value_name = "ID", value_parser = drill, conflicts_with_all = ["database", "keep"])]
+    pub teardown: Option<DrillId>,
+    /// Name of the SSM document in the DR region
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_NAME, value_parser = document)]
+    pub document: String,
+    #[command(flatten)]
+    pub approval: Approval,
+}
+
+/// A database as a person names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseName {
+    pub instance: Option<InstanceId>,
+    pub sid: Sid,
+}
+
+impl std::fmt::Display for DatabaseName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.instance {
+            Some(instance) => write!(f, "{instance}/{}", self.sid),
+            None => write!(f, "{}", self.sid),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -225,6 +343,11 @@ impl Command {
             Command::Adopt(_) => "adopt",
             Command::Release(_) => "release",
             Command::Clean(_) => "clean",
+            Command::Dr(Dr::Status(_)) => "dr-status",
+            Command::Dr(Dr::Copy(_)) => "dr-copy",
+            Command::Dr(Dr::Expire(_)) => "dr-expire",
+            Command::Dr(Dr::RetireWhen(_)) => "dr-retire-when",
+            Command::Dr(Dr::Drill(_)) => "dr-drill",
             Command::Explain(_) => "explain",
         }
     }
@@ -251,6 +374,20 @@ fn campaign(text: &str) -> Result<CampaignId, String> {
 
 fn instance(text: &str) -> Result<InstanceId, String> {
     InstanceId::new(text).map_err(|e| e.to_string())
+}
+
+fn database(text: &str) -> Result<DatabaseName, String> {
+    let (instance, sid) = text.split_once('/').map_or((None, text), |(instance, sid)| (Some(instance), sid));
+    let instance = instance.map(InstanceId::new).transpose().map_err(|e| e.to_string())?;
+    Ok(DatabaseName { instance, sid: Sid::new(sid).map_err(|e| e.to_string())? })
+}
+
+fn backup(text: &str) -> Result<BackupId, String> {
+    BackupId::new(text).map_err(|e| e.to_string())
+}
+
+fn drill(text: &str) -> Result<DrillId, String> {
+    DrillId::new(text).map_err(|e| e.to_string())
 }
 
 fn document(text: &str) -> Result<String, String> {

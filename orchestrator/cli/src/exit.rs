@@ -23,6 +23,8 @@ pub enum Exit {
     Journal = 7,
     /// The campaign waits: for an approval, or for its window.
     Waits = 8,
+    /// Recovery is not as it should be: an RPO that is broken, a drill that failed, a date that cannot be computed.
+    NotRecoverable = 9,
     /// Interrupted; `tde2hsm resume` goes on.
     Interrupted = 130,
 }
@@ -32,10 +34,15 @@ impl Exit {
         match code.number() {
             5 => Exit::Refused,
             6 => Exit::Waits,
+            // A file or name on the command line.
+            839 | 860 | 863 | 866..=868 => Exit::Usage,
+            830 | 831 | 838 => Exit::Refused,
+            864 => Exit::Aws,
             0..=99 => Exit::Usage,
             100..=199 => Exit::Refused,
             600..=699 => Exit::Aws,
             700..=799 => Exit::Journal,
+            440..=449 | 800..=869 => Exit::NotRecoverable,
             _ => Exit::HostsFailed,
         }
     }
@@ -59,5 +66,11 @@ mod tests {
         assert_eq!(Exit::of(Code::AWS_DENIED), Exit::Aws);
         assert_eq!(Exit::of(Code::JOURNAL_CONFLICT), Exit::Journal);
         assert_eq!(Exit::of(Code::LOGIN_REFUSED), Exit::HostsFailed);
+        for code in [Code::RPO_BROKEN, Code::RETIRE_NOT_COMPUTABLE, Code::DRILL_KEY_MISSING, Code::DRILL_UNREAD] {
+            assert_eq!(Exit::of(code), Exit::NotRecoverable, "{code}");
+        }
+        assert_eq!(Exit::of(Code::DR_NOT_CONFIGURED), Exit::Usage);
+        assert_eq!(Exit::of(Code::DRILL_NOT_ISOLATED), Exit::Refused);
+        assert_eq!(Exit::of(Code::RECORDS_UNREADABLE), Exit::Aws);
     }
 }

@@ -57,6 +57,7 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Adopt(args) => commands::adopt::run(context, args).await,
         Command::Release(args) => commands::release::run(context, args).await,
         Command::Clean(args) => commands::clean::run(context, args).await,
+        Command::Dr(command) => commands::dr::run(context, command).await,
         Command::Explain(args) => commands::explain::run(context, &args),
     }
 }

@@ -96,7 +96,8 @@ impl Out {
         let _ = writeln!(io::stderr().lock(), "{line}");
     }
 
-    pub fn fail(&self, command: &str, failure: &Failure) {
+    /// For a command whose answer is on stdout already: the failure is in it, and is said on stderr alone.
+    pub fn complain(&self, failure: &Failure) {
         let code = failure.code.map(|code| format!("[{code}]")).unwrap_or_default();
         self.stderr(&format!("error{code}: {}", printable(&failure.message, 1_000)));
         for finding in &failure.findings {
@@ -105,6 +106,10 @@ impl Out {
         if let Some(hint) = &failure.hint {
             self.stderr(&format!("hint: {hint}"));
         }
+    }
+
+    pub fn fail(&self, command: &str, failure: &Failure) {
+        self.complain(failure);
         if self.format == Format::Json {
             let _ = self.json(command, &Failed { error: failure });
         }

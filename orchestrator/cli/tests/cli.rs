@@ -24,11 +24,30 @@ fn text(bytes: &[u8]) -> String {
 /// Set TDE2HSM_BLESS to write the golden file anew; then read the difference.
 #[test]
 fn golden_help() {
-    let commands =
-        ["", "setup", "discover", "survey", "plan", "apply", "resume", "status", "undo", "adopt", "release", "clean", "explain"];
+    let commands = [
+        "",
+        "setup",
+        "discover",
+        "survey",
+        "plan",
+        "apply",
+        "resume",
+        "status",
+        "undo",
+        "adopt",
+        "release",
+        "clean",
+        "dr",
+        "dr status",
+        "dr copy",
+        "dr expire",
+        "dr retire-when",
+        "dr drill",
+        "explain",
+    ];
     let mut help = String::new();
     for command in commands {
-        let args: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
+        let args: Vec<&str> = command.split(' ').chain(["--help"]).filter(|a| !a.is_empty()).collect();
         let out = run(&args);
         assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
         help.push_str(&format!("$ tde2hsm {}\n{}\n", args.join(" "), text(&out.stdout)));

@@ -186,6 +186,22 @@ impl CloudHsm {
         ClusterId::new(id).map_err(|why| lost(CALL, &why.to_string()))
     }
 
+    /// HSM type and mode of a backup of this client's region, which a cluster made from it must have. `None`: there is no such
+    /// backup.
+    pub async fn backup_kind(&self, id: &BackupId) -> Result<Option<(String, Option<String>)>, CloudError> {
+        let answer = self.client.describe_backups().filters("backupIds", vec![id.to_string()]).send().await;
+        let answer = match answer.map_err(|e| sort(BACKUPS, e)) {
+            Ok(answer) => answer,
+            Err(e) if e.is(&GONE) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        Ok(answer
+            .backups()
+            .iter()
+            .find(|backup| backup.backup_id() == id.as_str())
+            .and_then(|backup| Some((backup.hsm_type()?.to_owned(), backup.mode().map(|mode| mode.as_str().to_owned())))))
+    }
+
     /// Clusters of this client's region that carry a tag, deleted ones left out.
     pub async fn clusters_tagged(&self, key: &str, value: &str) -> Result<Vec<Cluster>, CloudError> {
         let mut found = Vec::new();

@@ -143,7 +143,7 @@ impl DrAws {
     }
 }
 
-fn call_error(error: CloudError) -> CallError {
+pub(crate) fn call_error(error: CloudError) -> CallError {
     let message = error.to_string();
     // The call is named before the message wherever a `CallError` is shown.
     let message = message.strip_prefix(&format!("`{}` ", error.call)).unwrap_or(&message).to_owned();

@@ -9,6 +9,7 @@
 mod bucket;
 pub mod cloudhsm;
 mod dr;
+mod drill;
 mod kms;
 mod port;
 mod records;
@@ -21,6 +22,7 @@ mod sts;
 pub use bucket::TokenBucket;
 pub use cloudhsm::{Backup, CloudHsm};
 pub use dr::DrAws;
+pub use drill::DrillAws;
 pub use kms::Kms;
 pub use records::Records;
 pub use s3::S3;
@@ -29,7 +31,7 @@ pub use sns::Sns;
 pub use ssm::Ssm;
 pub use sts::{Caller, Sts};
 pub use tde2hsm_cloud_call::{Call, CloudError, Effect, Ledger};
-pub use tde2hsm_cloud_ec2::{Ec2, Owned, drill, snapshots};
+pub use tde2hsm_cloud_ec2::{Ec2, Owned, snapshots};
 
 use aws_config::{BehaviorVersion, Region as AwsRegion, SdkConfig};
 use tde2hsm_protocol::{Code, Region};

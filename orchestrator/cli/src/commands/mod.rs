@@ -4,6 +4,7 @@ pub mod adopt;
 pub mod apply;
 pub mod clean;
 pub mod discover;
+pub mod dr;
 pub mod explain;
 pub mod plan;
 pub mod release;

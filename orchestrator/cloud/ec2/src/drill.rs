@@ -6,7 +6,7 @@
 
 use crate::{Ec2, call, filter, once, tag_map, tags_of};
 use aws_sdk_ec2::types as ec2;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use tde2hsm_cloud_call::{CloudError, Effect, sort};
 use tde2hsm_protocol::{Code, InstanceId, SecurityGroupId, SnapshotId, SubnetId};
@@ -32,7 +32,7 @@ pub struct Start<'a> {
     pub image: &'a str,
     pub instance_type: &'a str,
     pub subnet: &'a SubnetId,
-    pub security_group: &'a SecurityGroupId,
+    pub security_groups: &'a [&'a SecurityGroupId],
     /// Name of the instance profile.
     pub instance_profile: &'a str,
     pub tags: &'a BTreeMap<String, String>,
@@ -61,6 +61,7 @@ pub struct DrillImage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrillVolume {
     pub volume: String,
+    pub size_gib: u32,
     pub state: String,
     pub tags: BTreeMap<String, String>,
 }
@@ -71,6 +72,8 @@ pub struct Subnet {
     pub subnet: String,
     pub vpc: String,
     pub az: String,
+    /// It gives what starts in it a public address, unless told otherwise.
+    pub public: bool,
 }
 
 /// A route of a table and what it leads to, as AWS names it: `local`, `igw-…`, `nat-…`, `pcx-…`, `tgw-…`, `vgw-…`, ….
@@ -144,7 +147,7 @@ impl Ec2 {
         let interface = ec2::InstanceNetworkInterfaceSpecification::builder()
             .device_index(0)
             .subnet_id(start.subnet.as_str())
-            .groups(start.security_group.as_str())
+            .set_groups(Some(start.security_groups.iter().map(ToString::to_string).collect()))
             .associate_public_ip_address(false)
             .delete_on_termination(true)
             .build();
@@ -217,6 +220,7 @@ impl Ec2 {
             found.extend(page.volumes().iter().filter_map(|volume| {
                 Some(DrillVolume {
                     volume: volume.volume_id()?.to_owned(),
+                    size_gib: volume.size().and_then(|size| u32::try_from(size).ok()).unwrap_or_default(),
                     state: volume.state().map(|s| s.as_str().to_owned()).unwrap_or_default(),
                     tags: tag_map(volume.tags()),
                 })
@@ -248,8 +252,35 @@ impl Ec2 {
                 subnet: found.subnet_id()?.to_owned(),
                 vpc: found.vpc_id()?.to_owned(),
                 az: found.availability_zone()?.to_owned(),
+                public: found.map_public_ip_on_launch() != Some(false),
             })
         }))
+    }
+
+    /// Security groups of a VPC's interface endpoints.
+    pub async fn endpoint_groups(&self, vpc: &str) -> Result<BTreeSet<SecurityGroupId>, CloudError> {
+        let filters = vec![filter("vpc-id", [vpc.to_owned()])];
+        let mut found = BTreeSet::new();
+        let mut pages = self.client.describe_vpc_endpoints().set_filters(Some(filters)).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|e| sort(call("DescribeVpcEndpoints"), e))?;
+            let groups = page.vpc_endpoints().iter().flat_map(|endpoint| endpoint.groups());
+            found.extend(groups.filter_map(|group| SecurityGroupId::new(group.group_id()?).ok()));
+        }
+        Ok(found)
+    }
+
+    /// Names of the instance profiles of the instances with a tag.
+    pub async fn instance_profiles(&self, key: &str, value: &str) -> Result<BTreeSet<String>, CloudError> {
+        let filters = vec![filter(&format!("tag:{key}"), [value.to_owned()])];
+        let mut found = BTreeSet::new();
+        let mut pages = self.client.describe_instances().set_filters(Some(filters)).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|e| sort(call("DescribeInstances"), e))?;
+            let profiles = page.reservations().iter().flat_map(|r| r.instances()).filter_map(|i| i.iam_instance_profile()?.arn());
+            found.extend(profiles.filter_map(|arn| arn.rsplit('/').next().map(str::to_owned)));
+        }
+        Ok(found)
     }
 
     /// Every route of a subnet and what it leads to: its own table's, else its VPC's main table's (H44).

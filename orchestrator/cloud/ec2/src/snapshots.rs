@@ -138,6 +138,7 @@ fn fleet_instance(found: &ec2::Instance) -> Option<FleetInstance> {
         volumes: volumes.collect(),
         root_device: found.root_device_name().map(str::to_owned),
         name: tag_map(found.tags()).remove("Name"),
+        instance_profile: found.iam_instance_profile().and_then(|p| p.arn()?.rsplit('/').next().map(str::to_owned)),
     })
 }
 

@@ -95,7 +95,9 @@ async fn begin(
         else {
             continue;
         };
-        let Some(intent) = intent(asker, source, point, &secrets) else { continue };
+        let Some(mut intent) = intent(asker, source, point, &secrets) else { continue };
+        intent.instance_profile =
+            instances.iter().find(|one| one.instance == point.instance).and_then(|one| one.instance_profile.clone());
         let known = records.copies.get(&one.source).cloned();
         match begin_copy(asker, known, intent, one.minutes).await {
             Sent::Full => {
@@ -146,6 +148,7 @@ fn intent(asker: &Asker<'_>, source: &Snapshot, point: &Point, keystore_secrets:
         volume: part.volume.clone(),
         device: part.device.clone(),
         root: part.root,
+        instance_profile: None,
         size_gib: source.size_gib,
         started: source.started,
         consistency,

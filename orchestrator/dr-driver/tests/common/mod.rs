@@ -146,6 +146,7 @@ impl Memory {
                     ]),
                     root_device: Some("/dev/xvda".to_owned()),
                     name: None,
+                    instance_profile: Some("oracle".to_owned()),
                 });
             }
             world.add_sets(START.plus(-3_600));

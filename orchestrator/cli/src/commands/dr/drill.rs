@@ -1,0 +1,373 @@
+//! `dr drill`: restores a point where it can reach nothing, reads rows of it, and takes it all down again.
+
+use super::{Look, Second, long, when};
+use crate::args::{DatabaseName, DrDrill};
+use crate::asking::random;
+use crate::context::{Context, SystemClock};
+use crate::exit::Exit;
+use crate::failure::{Failure, chain};
+use crate::out::Out;
+use async_trait::async_trait;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use tde2hsm_cloud::DrillAws;
+use tde2hsm_dr::drill::{self, Action, NoPlan, Place, PlaceFacts, Plan, Request};
+use tde2hsm_dr::inventory::{Inventory, Provider};
+use tde2hsm_dr::points::{BackupChoice, DatabasePoint, Point, Verdict};
+use tde2hsm_dr_driver::drill::{
+    Consent, Drill, DrillCloud as _, Ending, Kept, Left, Outcome, Pace, Record, RecordError, Stop, Teardown, Watcher, describe,
+    effect, summary, violation,
+};
+use tde2hsm_dr_driver::{Cloud as _, DocumentPin, store};
+use tde2hsm_driver::Clock as _;
+use tde2hsm_protocol::{BackupId, Code, DrillId, DrillRead, InstanceId, Sid, Timestamp};
+
+/// TCP ports on which a CloudHSM answers (`A§4.6`).
+const HSM_PORTS: [u16; 3] = [2223, 2224, 2225];
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    drill: &'a DrillId,
+    instance: &'a InstanceId,
+    database: &'a Sid,
+    point: &'a str,
+    taken: Timestamp,
+    ending: Option<&'a Ending>,
+    reading: Option<&'a DrillRead>,
+    kept: bool,
+    left: &'a [Left],
+    torn_down: Option<Timestamp>,
+}
+
+pub async fn run(context: &Context, args: DrDrill) -> Result<Exit, Failure> {
+    let second = Second::open(context, &args.fleet).await?;
+    let source = context.aws(Some(&second.config.source_region)).await?;
+    let room = DrillAws::new(&second.there, source, &second.config, recorded_profiles(&second).await);
+    let pace = Wall(&context.clock);
+    let watcher = Terminal { out: context.out, yes: args.approval.yes };
+    let mut kept = match (&args.resume, &args.teardown, &args.database) {
+        (Some(id), ..) | (None, Some(id), _) => Kept::read(&second.cloud, id).await.map_err(record)?,
+        (None, None, Some(database)) => {
+            let kept = begin(context, &second, &room, &args, database).await?;
+            context.out.show(&plan_text(&kept.record.plan));
+            crate::drive::approve(context.out, args.approval.yes, "Carry this drill out?")?;
+            kept
+        }
+        (None, None, None) => return Err(Failure::usage("name a database, or a drill to go on with or take down")),
+    };
+    if args.teardown.is_none() {
+        kept.record.kept |= args.keep;
+        kept.save(&second.cloud, &pace).await.map_err(record)?;
+        context.out.say(&format!("drill {}", kept.record.id));
+        let document = document(&second, &args.document).await?;
+        let unreachable = unreachable(&second, &kept.record.plan.instance).await;
+        let drill = Drill {
+            account: &second.config.account,
+            source_region: &second.config.source_region,
+            cloud: &second.cloud,
+            room: &room,
+            pace: &pace,
+            watcher: &watcher,
+            document: &document,
+            unreachable: &unreachable,
+        };
+        let outcome = drill.run(&mut kept).await.map_err(|stop| stopped(stop, &kept.record.id))?;
+        match outcome {
+            Outcome::Read => context.out.say("rows were read"),
+            Outcome::Failed { code, message } => context.out.warn(&format!("[{code}] {message}")),
+            Outcome::Declined => context.out.warn("the drill was not allowed to go on"),
+        }
+    }
+    if args.teardown.is_some() || !kept.record.kept {
+        let teardown = Teardown { cloud: &second.cloud, room: &room, pace: &pace, watcher: &watcher };
+        teardown.run(&mut kept).await.map_err(|stop| stopped(stop, &kept.record.id))?;
+    }
+    answer(context, &kept.record, args.teardown.is_some())
+}
+
+/// A plan for the named database, written nowhere yet.
+async fn begin(
+    context: &Context,
+    second: &Second,
+    room: &DrillAws,
+    args: &DrDrill,
+    name: &DatabaseName,
+) -> Result<Kept, Failure> {
+    let Some(drill) = &second.dr.drill else {
+        return Err(Failure::new(Code::DRILL_PLACE_UNNAMED, format!("{}: there is no `[dr.drill]`", args.fleet.display())));
+    };
+    if let Some((id, _)) = Kept::open(&second.cloud).await.map_err(record)?.into_iter().next() {
+        let failure = Failure::new(Code::DRILL_UNFINISHED, format!("drill `{id}` is not ended"));
+        return Err(failure.hint(format!("`tde2hsm dr drill --resume {id}`, or `tde2hsm dr drill --teardown {id}`")));
+    }
+    let look = second.look(context.now()).await?;
+    super::status::say_unasked(context.out, &look);
+    let (point, database) = choose(&look, name, args.point.as_deref())?;
+    let point = match &args.backup {
+        Some(backup) => with_backup(&look, point, &database.sid, backup)?,
+        None => point.clone(),
+    };
+    let place = Place {
+        subnet: drill.subnet.clone(),
+        security_group: drill.security_group.clone(),
+        instance_profile: drill.instance_profile.clone(),
+        instance_type: drill.instance_type.clone(),
+    };
+    let facts: PlaceFacts = room.place(&place).await.map_err(|e| Failure::new(Code::DRILL_NOT_ISOLATED, e.to_string()))?;
+    let id = format!("drill-{}", random());
+    let request = Request {
+        id: &id,
+        region: &second.config.dr_region,
+        fleet: &second.config.fleet,
+        point: &point,
+        sid: &database.sid,
+        place: &place,
+        facts: &facts,
+    };
+    let plan = drill::plan(&request).map_err(|e| no_plan(&e))?;
+    let id = DrillId::new(id).map_err(|e| Failure::internal(e.to_string()))?;
+    Ok(Kept::new(Record::begin(id, second.config.fleet.clone(), plan, second.config.cluster.clone(), context.now())))
+}
+
+/// The named point, else the newest that opens.
+fn choose<'a>(look: &'a Look, name: &DatabaseName, wanted: Option<&str>) -> Result<(&'a Point, &'a DatabasePoint), Failure> {
+    let (instance, points) = look.of(name)?;
+    let place = format!("{instance}/{}", name.sid);
+    match wanted {
+        Some(id) => points
+            .into_iter()
+            .find(|(point, _)| point.set.0 == id)
+            .ok_or_else(|| Failure::new(Code::POINT_UNKNOWN, format!("`{place}` has no point `{id}`"))),
+        None => points
+            .into_iter()
+            .rev()
+            .find(|(_, database)| database.verdict.opens().is_some())
+            .ok_or_else(|| Failure::new(Code::DRILL_NO_POINT, format!("no point of `{place}` is known to open"))),
+    }
+}
+
+/// The same point with another HSM backup: to see what an older one would give.
+fn with_backup(look: &Look, point: &Point, sid: &Sid, wanted: &BackupId) -> Result<Point, Failure> {
+    let dr = &look.world.common.dr_region;
+    let found = look.world.common.backups.iter().find(|backup| backup.id == *wanted && backup.region == *dr);
+    let Some(found) = found else {
+        return Err(Failure::new(Code::POINT_UNKNOWN, format!("there is no HSM backup `{wanted}` in {dr}")));
+    };
+    let choice = BackupChoice {
+        id: found.id.clone(),
+        source: found.source_backup.clone(),
+        created: found.created.unwrap_or(Timestamp(0)),
+    };
+    let mut point = point.clone();
+    for database in point.databases.iter_mut().filter(|database| database.sid == *sid) {
+        if let Verdict::Opens(opening) = &mut database.verdict {
+            opening.backup = Some(choice.clone());
+        }
+    }
+    Ok(point)
+}
+
+fn no_plan(error: &NoPlan) -> Failure {
+    match error {
+        NoPlan::Place(violations) => {
+            let all: Vec<String> = violations.iter().map(violation).collect();
+            Failure::new(Code::DRILL_NOT_ISOLATED, all.join("; "))
+        }
+        NoPlan::DoesNotOpen(verdict) => {
+            let why = super::status::why(verdict).unwrap_or_default();
+            Failure::new(Code::DRILL_NO_POINT, format!("{error}: {why}"))
+        }
+        other => Failure::new(Code::DRILL_NO_POINT, other.to_string()),
+    }
+}
+
+async fn document(second: &Second, name: &str) -> Result<DocumentPin, Failure> {
+    let found = second.there.ssm.document(name).await?;
+    let region = &second.config.dr_region;
+    let pin = found.ok_or_else(|| {
+        let failure = Failure::new(Code::DOCUMENT_MISSING, format!("there is no SSM document `{name}` in {region}"));
+        failure.hint(format!("run `tde2hsm setup --region {region}` with the same runner"))
+    })?;
+    Ok(DocumentPin { name: pin.name, version: pin.version, hash: pin.hash })
+}
+
+/// Instance profiles of the hosts whose snapshots were copied, as they were then: what is known once the source region is gone.
+async fn recorded_profiles(second: &Second) -> BTreeSet<String> {
+    let read = store::read_all::<store::CopyRecord>(&second.cloud, store::COPIES).await;
+    let records = read.map(|(records, _)| records).unwrap_or_default();
+    records.into_values().filter_map(|record| record.value.intent.instance_profile).collect()
+}
+
+/// Addresses of production's HSMs, as far as records and inventories know them: nothing there may answer a drill host.
+async fn unreachable(second: &Second, instance: &InstanceId) -> Vec<SocketAddr> {
+    let mut addresses: BTreeSet<String> = BTreeSet::new();
+    if let Ok(Some(found)) = second.cloud.hsm_addresses(&second.config.source_region, &second.config.cluster).await {
+        addresses.extend(found);
+    }
+    // What the cluster ever had, for when the source region does not answer.
+    if let Ok(Some(object)) = second.cloud.get(store::CLUSTER).await
+        && let Ok(known) = serde_json::from_slice::<serde_json::Value>(&object.body)
+    {
+        let listed = known["addresses"].as_array().into_iter().flatten();
+        addresses.extend(listed.filter_map(|address| address.as_str().map(str::to_owned)));
+    }
+    let below = format!("{}{instance}/", store::INVENTORIES);
+    if let Ok((inventories, _)) = store::read_all::<Inventory>(&second.cloud, &below).await {
+        for inventory in inventories.into_values() {
+            if let Some(Provider::CloudHsm { servers: Some(servers) }) = inventory.value.provider {
+                addresses.extend(servers);
+            }
+        }
+    }
+    let ips = addresses.iter().filter_map(|address| address.parse::<IpAddr>().ok());
+    ips.flat_map(|ip| HSM_PORTS.map(|port| SocketAddr::new(ip, port))).collect()
+}
+
+fn plan_text(plan: &Plan) -> String {
+    let mut text = format!(
+        "drill {} of {}/{} in {}: point {}, taken {}\n",
+        plan.id,
+        plan.instance,
+        plan.sid,
+        plan.region,
+        plan.set.0,
+        when(plan.taken)
+    );
+    for (number, action) in (1..).zip(plan.actions.iter().chain(&plan.teardown)) {
+        let mark = if effect(action) { "*" } else { " " };
+        text.push_str(&format!("{number:>3} {mark} {}\n", describe(action)));
+    }
+    text.push_str("    * changes something, and is asked for\n");
+    if !plan.software_keys.is_empty() {
+        text.push_str("Rows under keys that only the software keystore has are read with its `ewallet.p12` back in place.\n");
+    }
+    text
+}
+
+fn answer(context: &Context, record: &Record, teardown: bool) -> Result<Exit, Failure> {
+    let plan = &record.plan;
+    let answer = Answer {
+        drill: &record.id,
+        instance: &plan.instance,
+        database: &plan.sid,
+        point: &plan.set.0,
+        taken: plan.taken,
+        ending: record.ending.as_ref(),
+        reading: record.reading.as_ref(),
+        kept: record.kept,
+        left: &record.left,
+        torn_down: record.torn_down,
+    };
+    context.out.answer("dr-drill", &answer, &text(record))?;
+    let outcome = record.ending.as_ref().map(|ending| &ending.outcome);
+    let failure = match outcome {
+        Some(Outcome::Failed { code, message }) if !teardown => Some(Failure::new(*code, message.clone())),
+        Some(Outcome::Declined) if !teardown => Some(Failure::new(Code::NOT_APPROVED, "the drill was not allowed to go on")),
+        _ if !record.left.is_empty() => Some(Failure::new(Code::DRILL_LEFT_OVER, summary(&record.left))),
+        _ => None,
+    };
+    match failure {
+        // The answer is out already: the cause goes to stderr alone.
+        Some(failure) => {
+            context.out.complain(&failure);
+            Ok(failure.exit)
+        }
+        None => Ok(Exit::Ok),
+    }
+}
+
+fn text(record: &Record) -> String {
+    let plan = &record.plan;
+    let mut text =
+        format!("drill {} of {}/{}, point {} of {}\n", record.id, plan.instance, plan.sid, plan.set.0, when(plan.taken));
+    match &record.ending {
+        Some(Ending { seconds, outcome: Outcome::Read, .. }) => {
+            let read = record.reading.clone().unwrap_or_default();
+            text.push_str(&format!(
+                "read {} rows of {} encrypted tablespaces and {} columns from the restored cluster alone, in {}\n",
+                read.rows,
+                read.tablespaces,
+                read.columns,
+                long(*seconds)
+            ));
+            if !read.with_p12.is_empty() {
+                text.push_str(&format!(
+                    "{} rows more only with the software keystore: {}\n",
+                    read.rows_with_p12,
+                    read.with_p12.join(", ")
+                ));
+            }
+        }
+        Some(Ending { seconds, outcome: Outcome::Failed { code, message }, .. }) => {
+            text.push_str(&format!("failed after {}: [{code}] {message}\n", long(*seconds)));
+        }
+        Some(Ending { outcome: Outcome::Declined, .. }) => text.push_str("not carried out\n"),
+        None => text.push_str("not ended\n"),
+    }
+    match (record.torn_down, record.left.as_slice()) {
+        (Some(at), _) => text.push_str(&format!("everything of it was removed, {}\n", when(at))),
+        (None, []) => text.push_str(&format!("it is still there; `tde2hsm dr drill --teardown {}` removes it\n", record.id)),
+        (None, left) => {
+            for one in left {
+                text.push_str(&format!("left: {} {}, costs {}: {}\n", one.what, one.id, one.cost, one.why));
+            }
+        }
+    }
+    text
+}
+
+fn record(error: RecordError) -> Failure {
+    let code = match &error {
+        RecordError::Unknown(_) => Code::DRILL_UNKNOWN,
+        RecordError::Taken(_) => Code::DRILL_UNFINISHED,
+        RecordError::Unreadable { .. } | RecordError::Call(_) => Code::RECORDS_UNREADABLE,
+    };
+    Failure::new(code, chain(&error))
+}
+
+fn stopped(stop: Stop, id: &DrillId) -> Failure {
+    match stop {
+        Stop::Record(error) => record(error),
+        Stop::Interrupted => crate::asking::interrupted()
+            .hint(format!("`tde2hsm dr drill --resume {id}` goes on; `tde2hsm dr drill --teardown {id}` removes what was made")),
+    }
+}
+
+struct Wall<'a>(&'a SystemClock);
+
+#[async_trait]
+impl Pace for Wall<'_> {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+    async fn pause(&self, seconds: i64) {
+        self.0.pause(seconds).await;
+    }
+    fn stopping(&self) -> bool {
+        self.0.stopping()
+    }
+}
+
+struct Terminal {
+    out: Out,
+    yes: bool,
+}
+
+#[async_trait]
+impl Watcher for Terminal {
+    async fn allows(&self, action: &Action) -> Consent {
+        if self.yes {
+            return Consent::Yes;
+        }
+        let (out, question) = (self.out, format!("{}? Type `yes`:", describe(action)));
+        match tokio::task::spawn_blocking(move || out.ask(&question)).await.ok().flatten().as_deref() {
+            Some("yes") => Consent::Yes,
+            _ => Consent::No,
+        }
+    }
+
+    fn says(&self, line: &str) {
+        self.out.say(line);
+    }
+}

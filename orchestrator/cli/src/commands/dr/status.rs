@@ -1,0 +1,251 @@
+//! `dr status`: for each database the newest point, the newest that opens, its age against the RPO, and why newer ones do
+//! not open.
+
+use super::{Look, Second, long, when};
+use crate::args::{DatabaseName, DrStatus};
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::out::Out;
+use serde::Serialize;
+use std::fmt::Write as _;
+use tde2hsm_dr::points::{DatabasePoint, Point, Verdict};
+use tde2hsm_dr::rpo::{self, DatabaseStatus, Level};
+use tde2hsm_dr_driver::Unasked;
+use tde2hsm_dr_driver::drill::Kept;
+use tde2hsm_protocol::wire::printable;
+use tde2hsm_protocol::{Code, DrillId, InstanceId, Sid, Timestamp};
+
+/// One cause or unknown.
+#[derive(Serialize)]
+pub(super) struct Why {
+    code: Code,
+    message: String,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    at: Timestamp,
+    rpo_minutes: u32,
+    level: Level,
+    /// Age of the oldest of the databases' newest points that open, in seconds; `null`: some database has none.
+    fleet_age: Option<i64>,
+    databases: Vec<Row<'a>>,
+    /// Instances that no inventory was ever taken of.
+    unseen: &'a [InstanceId],
+    unasked: &'a [Unasked],
+    open_drills: &'a [DrillId],
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    status: &'a DatabaseStatus,
+    /// Of the newest point, where it does not open or is not proven.
+    verdict: &'static str,
+    causes: Vec<Why>,
+    unknowns: Vec<Why>,
+}
+
+#[derive(Serialize)]
+struct Points<'a> {
+    at: Timestamp,
+    instance: &'a InstanceId,
+    database: &'a Sid,
+    points: Vec<PointRow<'a>>,
+    unasked: &'a [Unasked],
+}
+
+#[derive(Serialize)]
+struct PointRow<'a> {
+    point: &'a str,
+    taken: Timestamp,
+    held: bool,
+    verdict: &'static str,
+    causes: Vec<Why>,
+    unknowns: Vec<Why>,
+    opens_with: Option<&'a tde2hsm_dr::points::Opening>,
+}
+
+pub async fn run(context: &Context, args: DrStatus) -> Result<Exit, Failure> {
+    let second = Second::open(context, &args.fleet).await?;
+    let look = second.look(context.now()).await?;
+    if let Some(name) = &args.points {
+        return points(context, &look, name);
+    }
+    let drills = Kept::open(&second.cloud).await.unwrap_or_default();
+    let drills: Vec<DrillId> = drills.into_iter().map(|(id, _)| id).collect();
+    let status = look.status(second.config.rpo_minutes);
+    let rows: Vec<Row<'_>> = status
+        .databases
+        .iter()
+        .map(|status| {
+            let newest = look.newest(&status.instance, &status.sid).map(|(_, database)| &database.verdict);
+            let (causes, unknowns) = newest.map(whys).unwrap_or_default();
+            Row { status, verdict: newest.map_or("no point", word), causes, unknowns }
+        })
+        .collect();
+    let level = status.databases.iter().map(|row| row.level).max().unwrap_or(Level::Breached);
+    let human = table(context, &second, &status, &rows, &look, &drills);
+    let answer = Answer {
+        at: context.now(),
+        rpo_minutes: second.config.rpo_minutes,
+        level,
+        fleet_age: status.fleet_age,
+        databases: rows,
+        unseen: &status.unseen,
+        unasked: &look.unasked,
+        open_drills: &drills,
+    };
+    context.out.answer("dr-status", &answer, &human)?;
+    match level {
+        Level::Breached => {
+            let broken = status.databases.iter().filter(|row| row.level == Level::Breached);
+            let names: Vec<String> = broken.map(|row| format!("{}/{}", row.instance, row.sid)).collect();
+            let names = if names.is_empty() { "no database is known".to_owned() } else { names.join(", ") };
+            let failure = Failure::new(Code::RPO_BROKEN, names);
+            context.out.complain(&failure);
+            Ok(failure.exit)
+        }
+        Level::Kept | Level::Predicted => Ok(Exit::Ok),
+    }
+}
+
+impl Look {
+    fn status(&self, rpo_minutes: u32) -> rpo::Status {
+        rpo::status(&self.world.common, &self.world.hosts, &self.points, rpo_minutes)
+    }
+
+    fn newest(&self, instance: &InstanceId, sid: &Sid) -> Option<(&Point, &DatabasePoint)> {
+        let of = self.points.iter().filter(|point| point.instance == *instance);
+        of.filter_map(|point| Some((point, point.databases.iter().find(|d| d.sid == *sid)?))).max_by_key(|(point, _)| point.taken)
+    }
+}
+
+fn word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Opens(_) => "opens",
+        Verdict::DoesNotOpen { .. } => "does not open",
+        Verdict::NotProven { .. } => "not proven",
+    }
+}
+
+fn whys(verdict: &Verdict) -> (Vec<Why>, Vec<Why>) {
+    let (causes, unknowns) = match verdict {
+        Verdict::Opens(_) => return Default::default(),
+        Verdict::DoesNotOpen { causes, unknowns } => (causes.as_slice(), unknowns.as_slice()),
+        Verdict::NotProven { unknowns } => (&[][..], unknowns.as_slice()),
+    };
+    (
+        causes.iter().map(|cause| Why { code: cause.code(), message: cause.to_string() }).collect(),
+        unknowns.iter().map(|unknown| Why { code: unknown.code(), message: unknown.to_string() }).collect(),
+    )
+}
+
+/// The first cause, else the first unknown, and how many more there are.
+pub(super) fn why(verdict: &Verdict) -> Option<String> {
+    let (causes, unknowns) = whys(verdict);
+    let more = (causes.len() + unknowns.len()).saturating_sub(1);
+    let first = causes.into_iter().chain(unknowns).next()?;
+    let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+    Some(format!("[{}] {}{more}", first.code, first.message))
+}
+
+pub(super) fn say_unasked(out: Out, look: &Look) {
+    for one in &look.unasked {
+        out.warn(&format!("[{}] `{}` in {} did not answer: {}", Code::ASKED_IN_PART, one.call, one.region, one.why));
+    }
+}
+
+fn table(context: &Context, second: &Second, status: &rpo::Status, rows: &[Row<'_>], look: &Look, drills: &[DrillId]) -> String {
+    let now = context.now();
+    let mut text = String::new();
+    let _ = writeln!(text, "{:<32} {:<21} {:<21} {:<12} {}", "database", "newest point", "newest that opens", "age", "");
+    for row in rows {
+        let of = |at: Option<Timestamp>| at.map_or_else(|| "none".to_owned(), when);
+        let age = row.status.age.map_or_else(|| "-".to_owned(), long);
+        let level = match row.status.level {
+            Level::Kept => "kept",
+            Level::Predicted => "will be broken",
+            Level::Breached => "BROKEN",
+        };
+        let name = format!("{}/{}", row.status.instance, row.status.sid);
+        let _ =
+            writeln!(text, "{name:<32} {:<21} {:<21} {age:<12} {level}", of(row.status.newest), of(row.status.newest_that_opens));
+        if !row.causes.is_empty() || !row.unknowns.is_empty() {
+            let _ = writeln!(text, "    newest {}:", row.verdict);
+        }
+        for why in row.causes.iter().chain(&row.unknowns) {
+            let _ = writeln!(text, "      [{}] {}", why.code, printable(&why.message, 400));
+        }
+    }
+    let fleet = match status.fleet_age {
+        Some(age) => format!("the oldest newest point that opens is {} old", long(age)),
+        None if rows.is_empty() => "no database is known: no inventory and no set of snapshots".to_owned(),
+        None => "a database has no point that opens".to_owned(),
+    };
+    let _ = writeln!(
+        text,
+        "\nfleet `{}` at {}: {fleet}; RPO {}",
+        second.config.fleet,
+        when(now),
+        long(i64::from(second.config.rpo_minutes) * 60)
+    );
+    for instance in &status.unseen {
+        let _ = writeln!(text, "no inventory of {instance}: what databases it has is not known; `tde2hsm dr copy` surveys it");
+    }
+    for one in &look.unasked {
+        let why = printable(&one.why, 200);
+        let _ = writeln!(text, "[{}] not asked: `{}` in {}: {why}", Code::ASKED_IN_PART, one.call, one.region);
+    }
+    for drill in drills {
+        let _ = writeln!(text, "drill {drill} is not ended: `tde2hsm dr drill --resume {drill}` or `--teardown {drill}`");
+    }
+    text
+}
+
+fn points(context: &Context, look: &Look, name: &DatabaseName) -> Result<Exit, Failure> {
+    let (instance, found) = look.of(name)?;
+    let mut text = format!("{instance}/{}\n", name.sid);
+    let mut rows = Vec::new();
+    for (point, database) in found.into_iter().rev() {
+        let (causes, unknowns) = whys(&database.verdict);
+        let held = if point.held { ", held" } else { "" };
+        let _ = writeln!(text, "{:<24} {:<21} {}{held}", point.set.0, when(point.taken), word(&database.verdict));
+        for why in causes.iter().chain(&unknowns) {
+            let _ = writeln!(text, "    [{}] {}", why.code, printable(&why.message, 400));
+        }
+        let opens_with = database.verdict.opens();
+        if let Some(opening) = opens_with {
+            let backup = opening.backup.as_ref().map_or_else(
+                || "no HSM backup".to_owned(),
+                |backup| format!("HSM backup {} of {}", backup.id, when(backup.created)),
+            );
+            let secrets: Vec<String> = opening.secrets.iter().map(|(_, secret)| secret.version.to_string()).collect();
+            let _ = writeln!(
+                text,
+                "    {} copies, {backup}, {} keys in the HSM, {} in the keystore, secret versions {}",
+                opening.snapshots.len(),
+                opening.hsm_keys.len(),
+                opening.software_keys.len(),
+                if secrets.is_empty() { "none".to_owned() } else { secrets.join(" ") }
+            );
+        }
+        rows.push(PointRow {
+            point: &point.set.0,
+            taken: point.taken,
+            held: point.held,
+            verdict: word(&database.verdict),
+            causes,
+            unknowns,
+            opens_with,
+        });
+    }
+    if rows.is_empty() {
+        text.push_str("no point\n");
+    }
+    say_unasked(context.out, look);
+    let answer = Points { at: context.now(), instance: &instance, database: &name.sid, points: rows, unasked: &look.unasked };
+    context.out.answer("dr-points", &answer, &text)?;
+    Ok(Exit::Ok)
+}
