@@ -1,6 +1,6 @@
 //! What every command needs: credentials, the journal, the clock, and whether someone pressed Ctrl-C.
 
-use crate::args::Global;
+use crate::args::{Anew, Approval, Global};
 use crate::failure::{Failure, file};
 use crate::out::Out;
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tde2hsm_campaign::fleet::Fleet;
 use tde2hsm_campaign::plan::Plan;
+use tde2hsm_campaign::reducer::{EventKind, State};
 use tde2hsm_cloud::{Aws, Choice, DrAws};
 use tde2hsm_dr_driver::DrConfig;
 use tde2hsm_driver::Clock;
@@ -58,6 +59,18 @@ impl Context {
         let aws = self.aws_of(&plan.account, &plan.region).await?;
         aws.ssm.check_document(&plan.document).await?;
         Ok(aws)
+    }
+
+    /// AWS where a campaign goes on, with the document that it uses now; and the event that names another, where the
+    /// operator wants the one that is there.
+    pub async fn aws_again(&self, state: &State, anew: &Anew, approval: &Approval) -> Result<(Aws, Option<EventKind>), Failure> {
+        let aws = self.aws_of(&state.plan().account, &state.plan().region).await?;
+        if !anew.document {
+            aws.ssm.check_document(state.document()).await?;
+            return Ok((aws, None));
+        }
+        let document = crate::drive::document_anew(self.out, &aws, state.document(), approval.yes).await?;
+        Ok((aws, document.map(|document| EventKind::DocumentNamed { document })))
     }
 
     /// Source and second region at once, for the recovery jobs.

@@ -11,8 +11,10 @@ use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tde2hsm_campaign::plan::Plan;
+use tde2hsm_campaign::plan::{DocumentPin, Plan};
 use tde2hsm_campaign::reducer::{End, Event, EventKind, Gate, Intent, Standing, State, Summary, Why};
+use tde2hsm_cloud::Aws;
+use tde2hsm_document::{Artefact, DocumentSource};
 use tde2hsm_driver::{Answer, Clock as _, Driver, Fault, Observer, Operator, Turn, plan_of};
 use tde2hsm_journal::{Journal, Seq};
 use tde2hsm_protocol::{CampaignId, Code, Digest, Direction, InstanceId, OrderToken, Outcome, Timestamp, Work};
@@ -172,6 +174,51 @@ pub fn approve(out: Out, yes: bool, question: &str) -> Result<(), Failure> {
     Err(Failure::new(Code::NOT_APPROVED, "nothing was changed"))
 }
 
+/// The document as it is now, which the operator approves by what it would bring to the hosts as root (H34). `None`: it is the
+/// one that is in use.
+pub async fn document_anew(out: Out, aws: &Aws, used: &DocumentPin, yes: bool) -> Result<Option<DocumentPin>, Failure> {
+    let Some(found) = aws.ssm.document(&used.name).await? else {
+        let message = format!("there is no SSM document `{}` in {}", used.name, aws.region);
+        return Err(Failure::new(Code::DOCUMENT_MISSING, message));
+    };
+    if found == *used {
+        return Ok(None);
+    }
+    let source = |text: String| DocumentSource::of_document(&text);
+    let Some(brings) = source(aws.ssm.document_text(&found).await?) else {
+        let message = format!("version {} of the SSM document `{}` is not one that this program made", found.version, found.name);
+        return Err(Failure::new(Code::DOCUMENT_CHANGED, message));
+    };
+    // What was in use may be gone, which is why somebody asks.
+    let before = aws.ssm.document_text(used).await.ok().and_then(source);
+    let same = |now: Option<&Artefact>, then: Option<&Artefact>| match before {
+        None => "",
+        Some(_) if now.map(|a| a.sha256) == then.map(|a| a.sha256) => ", as before",
+        Some(_) => ", ANOTHER than before",
+    };
+    let mut text = format!(
+        "the campaign uses {} version {}, sha256 {}\nthere is now        version {}, sha256 {}\n  host-runner sha256 {}{}\n",
+        used.name,
+        used.version,
+        used.hash,
+        found.version,
+        found.hash,
+        brings.runner.sha256,
+        same(Some(&brings.runner), before.as_ref().map(|b| &b.runner))
+    );
+    for package in &brings.packages {
+        let then = before.as_ref().and_then(|b| b.packages.iter().find(|p| p.os == package.os)).map(|p| &p.artefact);
+        let kept = same(Some(&package.artefact), then);
+        text.push_str(&format!("  client {} {} sha256 {}{kept}\n", package.os, package.version, package.artefact.sha256));
+    }
+    let kept = same(brings.ca.as_ref(), before.as_ref().and_then(|b| b.ca.as_ref()));
+    let ca = brings.ca.as_ref().map_or_else(|| "none".to_owned(), |ca| format!("sha256 {}", ca.sha256));
+    text.push_str(&format!("  CA {ca}{kept}\n"));
+    out.show(&text);
+    approve(out, yes, "Run this as root on the campaign's hosts from now on?")?;
+    Ok(Some(found))
+}
+
 /// A line at least this often says what is waited for.
 const QUIET: Duration = Duration::from_secs(20);
 
@@ -281,6 +328,9 @@ impl Observer for Progress {
             EventKind::HsmAmbiguous { .. } => self.say("uncertain whether an HSM was added"),
             EventKind::HsmRemovalIntended { hsm } => self.say(&format!("removing {hsm}")),
             EventKind::HsmNotRemoved { hsm, why } => self.say(&format!("{hsm} is not removed: {why}")),
+            EventKind::DocumentNamed { document } => {
+                self.say(&format!("going on with {} version {}", document.name, document.version));
+            }
             EventKind::Released { instance } => self.say(&format!("{instance} is released")),
             EventKind::Ended { end } => self.say(&format!("campaign ended: {}", text::end(*end))),
             _ => {}

@@ -30,7 +30,8 @@ struct Beyond {
 }
 
 impl Night {
-    pub async fn new(context: &Context, aws: &Aws, plan: &Plan) -> Night {
+    /// By the document that the campaign uses.
+    pub async fn new(context: &Context, aws: &Aws, plan: &Plan, document: &DocumentPin) -> Night {
         let second = match plan.protect.as_ref().and_then(|protect| protect.second.as_ref()) {
             Some(second) => {
                 let config = config(plan, second);
@@ -38,7 +39,7 @@ impl Night {
             }
             None => None,
         };
-        Night { aws: aws.clone(), context: context.clone(), document: plan.document.clone(), second }
+        Night { aws: aws.clone(), context: context.clone(), document: document.clone(), second }
     }
 
     /// Surveys the hosts and writes each one's inventory down; answers with those that have none, and why.

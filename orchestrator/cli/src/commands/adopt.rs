@@ -1,6 +1,7 @@
 //! `adopt`: the journal is lost; the hosts' own journals tell what was done (H32). This controller takes the next
 //! generation, so that hosts refuse the one before it should it come back.
 
+use super::resume::document;
 use crate::args::Adopt;
 use crate::asking::Asking;
 use crate::context::{Context, read_plan};
@@ -9,7 +10,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::text;
 use std::sync::Arc;
-use tde2hsm_campaign::reducer::{EventKind, Gate};
+use tde2hsm_campaign::reducer::{EventKind, Gate, State};
 use tde2hsm_driver::Driver;
 use tde2hsm_journal::{Head, Journal as _};
 use tde2hsm_protocol::{Code, Digest, Generation, HostJournal, InstanceId, Work};
@@ -21,12 +22,13 @@ pub async fn run(context: &Context, args: Adopt) -> Result<Exit, Failure> {
     if journal.head(&campaign).await? != Head::START {
         return Err(Failure::new(Code::CAMPAIGN_EXISTS, format!("campaign `{campaign}` is in the journal")));
     }
-    let aws = context.aws_for(&plan).await?;
+    let state = State::new(Arc::new(plan.clone()));
+    let (aws, anew) = context.aws_again(&state, &args.anew, &args.approval).await?;
     let asking = Asking {
         aws: &aws,
         clock: &context.clock,
         out: context.out,
-        document: &plan.document,
+        document: document(&state, anew.as_ref()),
         account: &plan.account,
         region: &plan.region,
         campaign: campaign.clone(),
@@ -60,12 +62,13 @@ pub async fn run(context: &Context, args: Adopt) -> Result<Exit, Failure> {
     }
     let generation = Generation(hosts.iter().map(|host| host.generation.0).max().unwrap_or(0) + 1);
     let progress = Progress::new(context.out);
-    let first = vec![
+    let mut first = vec![
         EventKind::CampaignStarted { plan: plan.digest(), campaign: campaign.clone(), generation },
         // The campaign was under way, so its first gate had been opened.
         EventKind::Approved { gate: Gate::Stage },
-        EventKind::Adopted { generation, hosts },
     ];
+    first.extend(anew.clone());
+    first.push(EventKind::Adopted { generation, hosts });
     let driver = Driver::start(&journal, &aws, &context.clock, &progress, Arc::new(plan), campaign, first).await?;
     let now = context.now();
     let summary = driver.state().summary(now);

@@ -23,7 +23,7 @@ pub async fn run(context: &Context, args: Apply) -> Result<Exit, Failure> {
     let aws = context.aws_for(&plan).await?;
     context.out.show(&render::plan(&plan));
     approve(context.out, args.approval.yes, &format!("Carry this plan out on {} hosts?", plan.hosts.len()))?;
-    let night = Night::new(context, &aws, &plan).await;
+    let night = Night::new(context, &aws, &plan, &plan.document).await;
     let progress = Progress::new(context.out);
     let first = vec![
         EventKind::CampaignStarted { plan: plan.digest(), campaign: campaign.clone(), generation: Generation(1) },

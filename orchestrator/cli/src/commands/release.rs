@@ -8,19 +8,21 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::night::Night;
 use crate::text;
-use tde2hsm_campaign::reducer::{EventKind, Standing};
+use tde2hsm_campaign::reducer::{EventKind, Standing, State};
 use tde2hsm_driver::{Clock as _, Driver, Turn, plan_of};
 use tde2hsm_protocol::Code;
 
 pub async fn run(context: &Context, args: Release) -> Result<Exit, Failure> {
     let journal = context.existing_journal().await?;
     let campaign = pick(&journal, args.campaign, Pick::Any).await?;
-    let (plan, _, _) = plan_of(&journal, &campaign).await?;
+    let (plan, events, _) = plan_of(&journal, &campaign).await?;
+    let state = State::replay(plan.clone(), &events);
     if plan.host(&args.host).is_none() {
         return Err(Failure::usage(format!("host `{}` is not of campaign `{campaign}`", args.host)));
     }
-    let aws = context.aws_for(&plan).await?;
-    let night = Night::new(context, &aws, &plan).await;
+    let aws = context.aws_of(&plan.account, &plan.region).await?;
+    aws.ssm.check_document(state.document()).await?;
+    let night = Night::new(context, &aws, &plan, state.document()).await;
     let progress = Progress::new(context.out);
     let mut driver = Driver::open(&journal, &night, &context.clock, &progress, campaign).await?;
     let had_ended = driver.state().end().is_some();

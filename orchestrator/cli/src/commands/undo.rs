@@ -1,6 +1,7 @@
 //! `undo`: surveys the hosts again, shows what undoing them means (H30), asks, and drives.
 
 use super::plan::PROGRAM;
+use super::resume::document;
 use super::status::{Pick, pick};
 use super::survey;
 use crate::args::Undo;
@@ -15,7 +16,7 @@ use tde2hsm_campaign::fleet::{
     Targets, Waves, Window,
 };
 use tde2hsm_campaign::plan::{self, Plan, PlanInput};
-use tde2hsm_campaign::reducer::{EventKind, UndoHost};
+use tde2hsm_campaign::reducer::{EventKind, State, UndoHost};
 use tde2hsm_campaign::render;
 use tde2hsm_driver::{Driver, plan_of};
 use tde2hsm_journal::Journal as _;
@@ -24,18 +25,20 @@ use tde2hsm_protocol::{DatabaseOrder, InstanceId, Source};
 pub async fn run(context: &Context, args: Undo) -> Result<Exit, Failure> {
     let journal = context.existing_journal().await?;
     let campaign = pick(&journal, args.campaign, Pick::Any).await?;
-    let (done, _, _) = plan_of(&journal, &campaign).await?;
+    let (done, events, _) = plan_of(&journal, &campaign).await?;
+    let state = State::replay(done.clone(), &events);
     if let Some(stranger) = args.hosts.iter().find(|host| done.host(host).is_none()) {
         return Err(Failure::usage(format!("host `{stranger}` is not of campaign `{campaign}`")));
     }
-    let aws = context.aws_for(&done).await?;
+    let (aws, anew) = context.aws_again(&state, &args.anew, &args.approval).await?;
+    let document = document(&state, anew.as_ref());
     let fleet = fleet_of(&done);
-    let facts = gather::facts(&aws, &fleet, &done.document.name, context.now(), context.out).await?;
+    let facts = gather::facts(&aws, &fleet, &document.name, context.now(), context.out).await?;
     let hosts: Vec<InstanceId> = match args.hosts.is_empty() {
         true => done.hosts.iter().map(|host| host.instance.clone()).collect(),
         false => args.hosts,
     };
-    let surveys = survey::of_hosts(context, &aws, &done.account, &done.region, &done.document, &hosts, &facts.managed).await?;
+    let surveys = survey::of_hosts(context, &aws, &done.account, &done.region, document, &hosts, &facts.managed).await?;
     let undo = plan::build(&PlanInput {
         fleet: &fleet,
         facts: &facts,
@@ -48,13 +51,16 @@ pub async fn run(context: &Context, args: Undo) -> Result<Exit, Failure> {
     context.out.show(&render::plan(&undo));
     approve(context.out, args.approval.yes, &format!("Undo {} hosts?", undo.hosts.len()))?;
 
-    let night = Night::new(context, &aws, &done).await;
+    let night = Night::new(context, &aws, &done, document).await;
     let progress = Progress::new(context.out);
     let mut driver = Driver::open(&journal, &night, &context.clock, &progress, campaign).await?;
     journal.keep(undo.digest(), &undo.to_json()).await?;
     let hosts = undo.hosts.iter().map(|host| UndoHost { instance: host.instance.clone(), saw: Some(host.saw) }).collect();
     let why = "undo was asked for".to_owned();
-    driver.record(vec![EventKind::Interrupted { why }, EventKind::UndoRequested { plan: undo.digest(), hosts }]).await?;
+    let mut first = vec![EventKind::Interrupted { why }];
+    first.extend(anew.clone());
+    first.push(EventKind::UndoRequested { plan: undo.digest(), hosts });
+    driver.record(first).await?;
     drive(context, "undo", &night, &journal, &mut driver, args.approval.yes).await
 }
 
