@@ -203,9 +203,12 @@ pub(crate) fn buckets(points: impl Iterator<Item = (Timestamp, Rank)>, policy: &
         (policy.weekly, Why::Weekly, |at| (at.0.div_euclid(DAY) + 3).div_euclid(7)),
         (policy.monthly, Why::Monthly, month),
     ];
-    for (count, why, bucket) in kinds {
+    // So many times among those that open; and again with those that are not proven, and so on: a worse point takes no place
+    // from a better one.
+    let levels: BTreeSet<Rank> = points.iter().map(|(_, rank)| *rank).collect();
+    for (level, (count, why, bucket)) in levels.iter().flat_map(|level| kinds.map(|kind| (*level, kind))) {
         let mut best: BTreeMap<i64, (Rank, Timestamp)> = BTreeMap::new();
-        for (at, rank) in points.iter().rev() {
+        for (at, rank) in points.iter().rev().filter(|(_, rank)| *rank <= level) {
             best.entry(bucket(*at))
                 .and_modify(|(r, t)| {
                     if *rank < *r {
