@@ -182,6 +182,16 @@ impl Ec2 {
         }));
     }
 
+    /// Lets a group out to one network and nowhere else.
+    pub fn limit_egress(&mut self, id: &str, cidr: &str) {
+        for group in self.groups.iter_mut().filter(|group| group["groupId"] == id) {
+            group["ipPermissionsEgress"] = json!([
+                {"ipProtocol": "tcp", "fromPort": 443, "toPort": 443, "groups": [], "ipRanges": [{"cidrIp": cidr}], "ipv6Ranges": [], "prefixListIds": []},
+                {"ipProtocol": "tcp", "fromPort": 2223, "toPort": 2225, "groups": [], "ipRanges": [{"cidrIp": cidr}], "ipv6Ranges": [], "prefixListIds": []},
+            ]);
+        }
+    }
+
     pub fn remove_group(&mut self, id: &str) {
         self.groups.retain(|group| group["groupId"] != id);
     }

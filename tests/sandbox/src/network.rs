@@ -156,6 +156,7 @@ impl DrPlace {
             }
             state.ec2.add_route_table(&table, &vpc, "10.9.0.0/16", &subnets.iter().map(String::as_str).collect::<Vec<_>>());
             state.ec2.add_group(&group, "tde2hsm-drill", &vpc, &[], &[]);
+            state.ec2.limit_egress(&group, "10.9.0.0/16");
             place.key = state.kms.add_key("alias/tde2hsm-copies", now.plus_secs(-30 * 86_400), &mut ids);
             place.topic = state.sns.add_topic("tde2hsm-alarms");
         }
