@@ -7,7 +7,7 @@ use tde2hsm_dr::facts::*;
 use tde2hsm_dr_driver::*;
 
 /// Ticks in which everything is over: copies take less than two, a failed one is made again after its pause.
-const TICKS: usize = 16;
+const TICKS: usize = 9;
 
 /// Runs until the fuse blows, if it does; answers whether it did.
 async fn until_blown(memory: &Memory, config: &DrConfig) -> bool {
@@ -92,8 +92,8 @@ async fn any_one_broken_call_costs_nothing_but_time() {
 #[tokio::test]
 async fn a_second_broken_call_is_made_good_too() {
     let mut tried = 0;
-    for first in (1..60).step_by(5) {
-        for second in (1..40).step_by(3) {
+    for first in (1..60).step_by(9) {
+        for second in (1..40).step_by(5) {
             for (one, two) in
                 [(Break::After, Break::LostReply), (Break::LostReply, Break::Before), (Break::LostCall, Break::After)]
             {
@@ -103,13 +103,14 @@ async fn a_second_broken_call_is_made_good_too() {
                 until_blown(&memory, &config()).await;
                 memory.set_fuse(Some((second, two)));
                 until_blown(&memory, &config()).await;
+                memory.set_fuse(None);
                 memory.ticks(&config(), TICKS).await;
                 check(&memory, &format!("call {first} {one:?}, then {second} {two:?}"));
                 tried += 1;
             }
         }
     }
-    assert!(tried > 200);
+    assert!(tried > 150);
     println!("brought {tried} runs with two broken calls to their end");
 }
 
