@@ -320,7 +320,9 @@ fn mount_volume(root: &Path, volume: &Mount) -> Result<(), HostError> {
     };
     // Nobody waits for the machine's disk here: what is gone with the machine may be gone. A user namespace may not write
     // trusted.* attributes.
-    try_mount(",volatile")
+    // Without a redirection a directory that came with the volume could not be renamed, as it can on any other file system.
+    try_mount(",volatile,redirect_dir=on")
+        .or_else(|_| try_mount(",volatile"))
         .or_else(|_| try_mount(",volatile,userxattr"))
         .or_else(|_| try_mount(",userxattr"))
         .or_else(|_| try_mount(""))
