@@ -273,6 +273,11 @@ fn canonical_request(scope: &Scope, parts: &Parts, body: &[u8]) -> Result<String
     ))
 }
 
+/// Whether `X-Amz-Date` lies near one of the times that count as now.
+pub fn is_timely(date: &str, clocks: [Millis; 2]) -> bool {
+    parse_amz_date(date).is_some_and(|at| clocks.iter().any(|now| now.since(at).abs() <= SKEW))
+}
+
 /// `20261124T035128Z`.
 fn parse_amz_date(text: &str) -> Option<Millis> {
     let (date, time) =

@@ -13,6 +13,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use s3s::Body;
+use s3s::config::{S3Config, S3ConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -75,6 +76,18 @@ pub enum Dropped {
     NoRoute,
     #[error("the request could not be read")]
     Unreadable,
+}
+
+/// `s3s` judges the time of a signature by the machine's clock; who lives by the world's is as far from it as the world is.
+struct Skew(Arc<Cloud>);
+
+impl S3ConfigProvider for Skew {
+    fn snapshot(&self) -> Arc<S3Config> {
+        let mut config = S3Config::default();
+        let ahead = u32::try_from(self.0.clock.ahead().as_secs()).unwrap_or(u32::MAX);
+        config.presigned_url_max_skew_time_secs = config.presigned_url_max_skew_time_secs.saturating_add(ahead);
+        Arc::new(config)
+    }
 }
 
 impl Cloud {
@@ -213,6 +226,8 @@ impl Cloud {
         let mut builder = S3ServiceBuilder::new(s3::Service3(self.clone()));
         builder.set_auth(s3::Service3(self.clone()));
         builder.set_access(s3::Service3(self.clone()));
+        builder.set_config(s3::config());
+        builder.set_config(Arc::new(Skew(self.clone())));
         let s3 = builder.build();
         loop {
             let Ok((stream, _)) = listener.accept().await else { continue };

@@ -24,6 +24,7 @@ pub enum Ask {
     Function { name: String, event: Option<Value>, setup: Option<Setup> },
     Tick { setup: Option<Setup> },
     Fault { name: String, args: Vec<String> },
+    Settle { within_secs: u64 },
     Clock { advance_secs: u64 },
     Exec { host: String, argv: Vec<String> },
 }
@@ -89,6 +90,23 @@ fn answer(sandbox: &Arc<Sandbox>, mut stream: UnixStream) -> std::io::Result<()>
                 .map_err(|e| format!("{e:#}"))
         }
         Ok(Ask::Fault { name, args }) => crate::fault::apply(sandbox, &name, &args).map(Value::from),
+        Ok(Ask::Settle { within_secs }) => {
+            let started = std::time::Instant::now();
+            loop {
+                let commands = {
+                    let world = sandbox.cloud.world();
+                    world.regions().any(|r| world.region(r).is_some_and(|r| r.ssm.is_busy()))
+                };
+                let events = sandbox.functions.under_way();
+                if !commands && events == 0 {
+                    break Ok(json!({"settled_after_ms": started.elapsed().as_millis()}));
+                }
+                if started.elapsed().as_secs() >= within_secs {
+                    break Err(format!("still under way: commands {commands}, events on their way to functions {events}"));
+                }
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        }
         Ok(Ask::Clock { advance_secs }) => {
             let moved = sandbox.cloud.clock.advance(std::time::Duration::from_secs(advance_secs));
             // What the time that passed brings with it is there when this is answered.

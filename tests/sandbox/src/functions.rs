@@ -33,6 +33,8 @@ const BETWEEN: Duration = Duration::from_millis(500);
 const DOCUMENT: &str = "tde2hsm-run";
 /// How long role credentials are good for.
 const CREDENTIALS_SECS: i64 = 12 * 3600;
+/// How long before their end a process gets no event any more.
+const BEFORE_END_MS: i64 = 15 * 60 * 1000;
 
 /// How functions run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -96,6 +98,9 @@ struct Running {
     child: Child,
     waiting: Arc<Waiting>,
     server: tokio::task::JoinHandle<()>,
+    environment: BTreeMap<String, String>,
+    /// When its credentials end.
+    until: Millis,
 }
 
 /// What the runtime API hands out and takes back.
@@ -215,6 +220,11 @@ impl Functions {
         Ok(out.into())
     }
 
+    /// Events that are on their way to functions.
+    pub fn under_way(&self) -> usize {
+        *lock(&self.under_way)
+    }
+
     /// Returns when no event is on its way to a function any more.
     pub async fn settled(&self) {
         while *lock(&self.under_way) > 0 {
@@ -232,7 +242,15 @@ impl Functions {
     ) -> Result<Outcome> {
         let runtime = lock(&self.runtimes).entry(function.name.clone()).or_default().clone();
         let mut process = runtime.0.lock().await;
-        if setup.cold || process.as_mut().is_some_and(|running| !matches!(running.child.try_wait(), Ok(None))) {
+        // An environment that is another than at the start is a deployment, which replaces what runs; and none outlives its
+        // credentials.
+        let now = sandbox.cloud.clock.now();
+        let stale = |running: &mut Running| {
+            running.environment != function.environment
+                || running.until.since(now) < BEFORE_END_MS
+                || !matches!(running.child.try_wait(), Ok(None))
+        };
+        if setup.cold || process.as_mut().is_some_and(stale) {
             stop(&mut process).await;
         }
         let log = sandbox.layout.log().join("functions").join(format!("{}.log", function.name));
@@ -425,7 +443,7 @@ async fn start(sandbox: &Sandbox, setup: &Setup, function: &Function, log: &Path
     let child = command.spawn().with_context(|| format!("starting {}", setup.program.display()))?;
     let waiting = Arc::new(Waiting::default());
     let server = tokio::spawn(serve(listener, waiting.clone()));
-    Ok(Running { child, waiting, server })
+    Ok(Running { child, waiting, server, environment: function.environment.clone(), until })
 }
 
 async fn stop(process: &mut Option<Running>) {

@@ -116,6 +116,14 @@ enum Cmd {
         #[arg(allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Wait until no command runs on any host and no event is on its way to a function: moving the clock ends what is under way.
+    Settle {
+        #[arg(long)]
+        dir: PathBuf,
+        /// After so long it is an error.
+        #[arg(long, default_value = "2m", value_parser = parse_duration)]
+        within: Duration,
+    },
     /// Move the world's clock ahead.
     Clock {
         #[arg(long)]
@@ -248,6 +256,9 @@ fn main() -> ExitCode {
             print(control::ask(&Layout::new(&dir).control(), &Ask::Snapshot { host, exclude_data, exclude, description }))
         }
         Cmd::Fault { dir, name, args } => print(control::ask(&Layout::new(&dir).control(), &Ask::Fault { name, args })),
+        Cmd::Settle { dir, within } => {
+            print(control::ask(&Layout::new(&dir).control(), &Ask::Settle { within_secs: within.as_secs() }))
+        }
         Cmd::Clock { dir, advance } => {
             print(control::ask(&Layout::new(&dir).control(), &Ask::Clock { advance_secs: advance.as_secs() }))
         }

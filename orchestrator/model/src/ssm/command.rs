@@ -336,7 +336,8 @@ impl Ssm {
     }
 
     /// Whether a command waits for a moment: to be delivered, or to time out.
-    pub(crate) fn is_busy(&self) -> bool {
+    /// An invocation has not ended.
+    pub fn is_busy(&self) -> bool {
         let waits =
             |command: &Command| !command.strays.is_empty() || command.invocations.values().any(|i| !i.state.is_terminal());
         self.commands[self.settled..].iter().any(waits)
