@@ -60,8 +60,8 @@ async fn begin(
     records: &Records,
     found: &[(SecretRole, Secret)],
 ) {
-    // Which keys there are decides which backups are wanted beside the newest.
-    let Some(inventories) = asker.newest_inventories().await else { return };
+    // Which keys there are decides which backups are wanted beside the newest; the newest is wanted in any case.
+    let inventories = asker.newest_inventories().await.unwrap_or_default();
     let (hosts, _) = gather(&asker.config.source_region, Vec::new(), Vec::new(), inventories, Vec::new());
     let common = Common {
         backups: sources.iter().chain(copies).cloned().collect(),
