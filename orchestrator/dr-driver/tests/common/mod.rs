@@ -1,5 +1,7 @@
 //! Two regions in memory, in virtual time, and a fuse that breaks any one call.
 
+#![allow(dead_code, reason = "each test file uses its part of it")]
+
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};

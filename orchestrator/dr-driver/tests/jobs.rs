@@ -1,0 +1,377 @@
+//! What each job does when the world is not as it should be.
+
+mod common;
+
+use common::*;
+use std::collections::{BTreeMap, BTreeSet};
+use tde2hsm_dr::facts::*;
+use tde2hsm_dr::inventory::{DatabaseInventory, Inventory, KeystoreFacts};
+use tde2hsm_dr_driver::*;
+use tde2hsm_protocol::{Code, Sid, SnapshotId, Timestamp};
+
+fn said(outcome: &Outcome, code: Code) -> usize {
+    outcome.messages.iter().filter(|message| message.code == code).count()
+}
+
+/// A copy as someone else would make it: with our tags, and never called for by us.
+fn plant(memory: &Memory, n: usize, of: &SnapshotId, token: &str) -> SnapshotId {
+    let mut world = memory.world();
+    let id = snapshot_id(0x9000 + n);
+    let mut copy = world.snapshots[of].clone();
+    copy.id = id.clone();
+    copy.region = dr();
+    copy.volume = None;
+    copy.started = world.now;
+    copy.tags = BTreeMap::from([
+        (tag::FLEET.to_owned(), "demo".to_owned()),
+        (tag::SOURCE_SNAPSHOT.to_owned(), of.to_string()),
+        (tag::TOKEN.to_owned(), token.to_owned()),
+    ]);
+    world.snapshots.insert(id.clone(), copy);
+    id
+}
+
+/// An inventory with one database that no set can open: nothing is known of its files.
+fn with_database(memory: &Memory) {
+    let mut world = memory.world();
+    let inventory = Inventory {
+        v: 1,
+        instance: instance(0),
+        taken_at: START.plus(-600),
+        received_at: START.plus(-600),
+        ordered_at: None,
+        provider: None,
+        databases: vec![DatabaseInventory {
+            sid: Sid::new("ORCL").unwrap(),
+            dbid: Some(1),
+            needs: vec![],
+            known: vec![],
+            blind: BTreeSet::new(),
+            files: vec![],
+            keystore: KeystoreFacts::default(),
+            unreadable: vec![],
+        }],
+        files: vec![],
+        unreadable: vec![],
+    };
+    let key = store::inventory_key(&inventory.instance, inventory.taken_at);
+    let body = serde_json::to_vec(&inventory).unwrap();
+    let at = world.now;
+    world.objects.insert(key, (body, 0, at));
+}
+
+#[tokio::test]
+async fn a_full_region_queues_and_never_fails() {
+    let memory = Memory::new();
+    memory.world().places = 1;
+    let mut queued = 0;
+    for _ in 0..14 {
+        let outcomes = memory.tick(&config()).await;
+        let copying = &outcomes[&Job::CopySnapshots];
+        queued += said(copying, Code::COPIES_QUEUE);
+        assert_eq!(said(copying, Code::COPY_REFUSED), 0, "{copying:?}");
+        assert_eq!(outcomes[&Job::SettleCopies].count("copies-failed"), 0);
+        memory.pass(900);
+    }
+    let world = memory.world();
+    assert!(queued > 0);
+    assert_eq!(world.copies().len(), 4);
+    assert!(world.copy_calls.values().all(|calls| *calls == 1), "a refused call is no attempt: {:?}", world.copy_calls);
+}
+
+#[tokio::test]
+async fn a_failed_copy_is_told_once_and_made_again() {
+    let memory = Memory::new();
+    memory.world().fails.insert(snapshot_id(1), 1);
+    memory.ticks(&config(), 12).await;
+    let world = memory.world();
+    assert_eq!(world.copy_calls[&snapshot_id(1)], 2);
+    assert_eq!(world.copy_calls[&snapshot_id(2)], 1);
+    let told: Vec<_> = world.published.iter().filter(|(_, text)| text.contains("TDE0847")).collect();
+    assert_eq!(told.len(), 1, "{:?}", world.published);
+    assert!(told[0].1.contains("Given key ID is not accessible"), "AWS's own words: {}", told[0].1);
+    let record = world.record(&format!("copies/{}.json", snapshot_id(1)));
+    let came: Vec<&str> = record["results"].as_object().unwrap().values().map(|r| r["came"].as_str().unwrap()).collect();
+    assert!(came.contains(&"settled"), "{record}");
+}
+
+#[tokio::test]
+async fn what_fails_for_ever_is_tried_less_and_less() {
+    let memory = Memory::new();
+    memory.world().fails.insert(snapshot_id(1), u32::MAX);
+    memory.ticks(&config(), 4 * 48).await;
+    let calls = memory.world().copy_calls[&snapshot_id(1)];
+    assert!((6..=16).contains(&calls), "{calls} calls in two days");
+}
+
+/// A copy that vanishes is told, and made again while its source is there.
+#[tokio::test]
+async fn a_copy_that_someone_deleted_is_told_and_made_again() {
+    let memory = Memory::new();
+    memory.ticks(&config(), 6).await;
+    let gone = {
+        let mut world = memory.world();
+        let id = world.copies()[0].id.clone();
+        world.snapshots.remove(&id);
+        id
+    };
+    memory.ticks(&config(), 6).await;
+    let world = memory.world();
+    assert_eq!(world.copies().len(), 4);
+    let told: Vec<_> = world.published.iter().filter(|(_, text)| text.contains(&gone.to_string())).collect();
+    assert_eq!(told.len(), 1, "{:?}", world.published);
+    assert!(told[0].1.contains("TDE0848"));
+}
+
+#[tokio::test]
+async fn h37_what_only_claims_to_be_ours_is_told_and_never_deleted() {
+    let memory = Memory::new();
+    memory.ticks(&config(), 6).await;
+    let token = memory.world().copies()[0].tags[tag::TOKEN].clone();
+    let of = SnapshotId::new(memory.world().copies()[0].tags[tag::SOURCE_SNAPSHOT].clone()).unwrap();
+    let stolen = plant(&memory, 1, &of, &token);
+    let unknown = plant(&memory, 2, &of, "0123456789abcdef0123456789abcdef");
+    let outcomes = memory.ticks(&config(), 3).await;
+    for id in [&stolen, &unknown] {
+        let named =
+            outcomes[&Job::SettleCopies].messages.iter().any(|m| m.code == Code::COPY_CLAIMED && m.text.contains(id.as_str()));
+        assert!(named, "{id}: {:?}", outcomes[&Job::SettleCopies].messages);
+    }
+    let world = memory.world();
+    assert!(world.snapshots.contains_key(&stolen) && world.snapshots.contains_key(&unknown));
+    assert!(!world.effects.iter().any(|call| call == "ec2:DeleteSnapshot"), "not theirs, and not ours because of them");
+}
+
+#[tokio::test]
+async fn h37_an_event_of_a_strangers_snapshot_starts_nothing() {
+    let memory = Memory::new();
+    let config = config();
+    {
+        let mut world = memory.world();
+        let mut foreign = world.snapshots[&snapshot_id(1)].clone();
+        foreign.id = snapshot_id(0x8000);
+        foreign.volume = Some(volume(7, 7));
+        world.snapshots.insert(foreign.id.clone(), foreign);
+    }
+    for id in [snapshot_id(0x8000), snapshot_id(0x8001)] {
+        let hint = Hint::Snapshots(BTreeSet::from([id]));
+        for job in [Job::CopySnapshots, Job::SettleCopies] {
+            let outcome = run(job, START, &config, &memory, &hint).await;
+            assert_eq!(outcome.count("hints-foreign"), 1, "{outcome:?}");
+        }
+    }
+    assert!(memory.world().effects.is_empty());
+    // One of ours is as good as a tick: it begins every copy that is due.
+    let hint = Hint::Snapshots(BTreeSet::from([snapshot_id(1)]));
+    let outcome = run(Job::CopySnapshots, START, &config, &memory, &hint).await;
+    assert_eq!(outcome.count("copies-begun"), 4, "{outcome:?}");
+}
+
+/// A→B→A: what carries the mark of a copy is never copied on, whoever put it there.
+#[tokio::test]
+async fn a_copy_is_never_copied_on() {
+    let memory = Memory::new();
+    {
+        let mut world = memory.world();
+        for snapshot in world.snapshots.values_mut() {
+            snapshot.tags.insert(tag::SOURCE_REGION.to_owned(), "eu-west-1".to_owned());
+        }
+    }
+    memory.ticks(&config(), 3).await;
+    assert!(memory.world().copies().is_empty());
+}
+
+#[tokio::test]
+async fn with_the_source_region_gone_the_rest_goes_on_and_says_so() {
+    let memory = Memory::new();
+    memory.ticks(&config(), 6).await;
+    memory.world().away.insert(source());
+    let before = memory.world().effects.len();
+    let outcomes = memory.tick(&config()).await;
+    for job in [Job::CopySnapshots, Job::CopyHsmBackups, Job::ExpireCopies, Job::AuditRecovery] {
+        let outcome = &outcomes[&job];
+        assert!(outcome.unasked.iter().all(|one| one.region == source()), "{outcome:?}");
+        assert!(!outcome.unasked.is_empty() && said(outcome, Code::PARTLY_ASKED) > 0, "{outcome:?}");
+    }
+    assert!(outcomes[&Job::SettleCopies].unasked.is_empty(), "it asks the DR region alone");
+    assert!(outcomes[&Job::AuditRecovery].metrics.iter().any(|metric| metric.name == "Unasked" && metric.value > 0.0));
+    let after: Vec<String> = memory.world().effects[before..].to_vec();
+    assert!(!after.iter().any(|call| call.contains("Delete")), "{after:?}");
+    assert_eq!(memory.world().copies().len(), 4);
+}
+
+#[tokio::test]
+async fn without_records_nothing_is_begun_and_nothing_deleted() {
+    let memory = Memory::new();
+    memory.world().records_away = true;
+    let outcomes = memory.tick(&config()).await;
+    for (job, outcome) in &outcomes {
+        assert!(said(outcome, Code::RECORDS_AWAY) > 0, "{job:?}: {outcome:?}");
+    }
+    let effects = memory.world().effects.clone();
+    let stages = |call: &&String| !call.contains("UpdateSecretVersionStage");
+    assert_eq!(effects.iter().filter(stages).count(), 0, "{effects:?}");
+}
+
+/// A record that cannot be understood decides nothing: what it is about is left alone, the rest goes on.
+#[tokio::test]
+async fn an_unreadable_record_is_told_and_left_alone() {
+    let memory = Memory::new();
+    memory.world().objects.insert(format!("copies/{}.json", snapshot_id(1)), (b"{".to_vec(), 0, START));
+    let outcomes = memory.ticks(&config(), 6).await;
+    for job in [Job::CopySnapshots, Job::SettleCopies] {
+        assert!(said(&outcomes[&job], Code::RECORD_INVALID) > 0, "{:?}", outcomes[&job]);
+    }
+    let world = memory.world();
+    assert!(!world.copy_calls.contains_key(&snapshot_id(1)));
+    assert_eq!(world.copy_calls.len(), 3);
+    assert_eq!(world.objects[&format!("copies/{}.json", snapshot_id(1))].0, b"{");
+}
+
+/// Kept from the cluster's purge before its copy is begun, and given back when the copy is READY; what somebody else keeps
+/// stays theirs.
+#[tokio::test]
+async fn h45_a_backup_is_held_until_its_copy_is_ready() {
+    let memory = Memory::new();
+    let source_backup = memory.world().backups.keys().next().unwrap().clone();
+    memory.tick(&config()).await;
+    {
+        let world = memory.world();
+        assert_eq!(world.backups[&source_backup].never_expires, Some(true));
+        let hold = world.effects.iter().position(|call| call == "cloudhsmv2:ModifyBackupAttributes").unwrap();
+        let copy = world.effects.iter().position(|call| call == "cloudhsmv2:CopyBackupToRegion").unwrap();
+        assert!(hold < copy);
+    }
+    memory.pass(900);
+    memory.ticks(&config(), 6).await;
+    assert_eq!(memory.world().backups[&source_backup].never_expires, Some(false), "given back");
+
+    let memory = Memory::new();
+    memory.world().backups.values_mut().for_each(|backup| backup.never_expires = Some(true));
+    memory.ticks(&config(), 6).await;
+    let world = memory.world();
+    assert!(world.backups.values().filter(|b| b.region == source()).all(|b| b.never_expires == Some(true)));
+    assert!(!world.effects.iter().any(|call| call == "cloudhsmv2:ModifyBackupAttributes"));
+}
+
+/// The version of the backup's time is noted and keeps a stage of ours through rotations.
+#[tokio::test]
+async fn h42_the_password_of_a_backups_time_stays() {
+    let memory = Memory::new();
+    memory.ticks(&config(), 4).await;
+    {
+        let world = memory.world();
+        let record = world.objects.keys().find(|key| key.starts_with("hsm-copies/")).unwrap().clone();
+        assert_eq!(world.record(&record)["secrets"][0]["versions"][0], VERSION);
+    }
+    for n in 2..5 {
+        let mut world = memory.world();
+        let now = world.now;
+        for secret in world.secrets.values_mut() {
+            for version in &mut secret.versions {
+                version.stages.remove("AWSPREVIOUS");
+                if version.stages.remove("AWSCURRENT") {
+                    version.stages.insert("AWSPREVIOUS".to_owned());
+                }
+            }
+            // What AWS does with a version that nothing holds.
+            secret.versions.retain(|version| !version.stages.is_empty());
+            secret.versions.push(SecretVersionFact {
+                version: tde2hsm_protocol::SecretVersion::new(VERSION.replace('1', &n.to_string())).unwrap(),
+                stages: BTreeSet::from(["AWSCURRENT".to_owned()]),
+                created: Some(now),
+            });
+        }
+        drop(world);
+        memory.ticks(&config(), 8).await;
+    }
+    let world = memory.world();
+    assert!(world.secrets[&source()].versions.iter().any(|version| version.version.as_str() == VERSION));
+}
+
+/// H41: a set lies between two looks, and a host that is silent is asked less and less, and told of.
+#[tokio::test]
+async fn h41_a_new_set_is_followed_by_a_survey() {
+    let memory = Memory::new();
+    memory.world().silent.insert(instance(1));
+    memory.ticks(&config(), 4).await;
+    let taken = {
+        let mut world = memory.world();
+        let now = world.now;
+        world.add_sets(now);
+        now
+    };
+    let outcomes = memory.ticks(&config(), 5).await;
+    let world = memory.world();
+    let after = world
+        .objects
+        .keys()
+        .filter_map(|key| store::parse_inventory_key(key))
+        .filter(|(of, at)| *of == instance(0) && at.since(taken) >= tde2hsm_dr::points::MARGIN);
+    assert_eq!(after.count(), 1, "{:?}", world.objects.keys());
+    assert!(!world.objects.keys().any(|key| key.starts_with(&format!("inventories/{}/", instance(1)))));
+    let copying = &outcomes[&Job::CopySnapshots];
+    assert!(copying.messages.iter().any(|m| m.code == Code::HOST_UNSURVEYED && m.text.contains(instance(1).as_str())));
+    assert_eq!(world.copies().len(), 8, "snapshots are copied all the same");
+}
+
+#[tokio::test]
+async fn each_breach_is_told_once() {
+    let memory = Memory::new();
+    with_database(&memory);
+    let config = DrConfig { document: None, ..config() };
+    memory.world().topic_away = true;
+    let outcomes = memory.ticks(&config, 2).await;
+    assert_eq!(said(&outcomes[&Job::AuditRecovery], Code::ALARM_UNSENT), 1, "{:?}", outcomes[&Job::AuditRecovery]);
+    memory.world().topic_away = false;
+    memory.ticks(&config, 8).await;
+    let world = memory.world();
+    let told: Vec<&String> = world.published.iter().map(|(subject, _)| subject).filter(|s| s.contains("RPO")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("breached: ORCL"), "{told:?}");
+}
+
+/// Whatever single call of the audit breaks, the breach is told at least once and hardly ever twice.
+#[tokio::test]
+async fn a_broken_call_of_the_audit_loses_no_alarm() {
+    let config = DrConfig { document: None, ..config() };
+    let mut twice = 0;
+    let mut tried = 0;
+    for how in [Break::Before, Break::After, Break::LostReply, Break::LostCall] {
+        for point in 1..=5 {
+            let memory = Memory::new();
+            with_database(&memory);
+            memory.set_fuse(Some((point, how)));
+            tokio::select! {
+                biased;
+                () = memory.blown.notified() => {}
+                _ = run(Job::AuditRecovery, START, &config, &memory, &Hint::Tick) => {}
+            }
+            memory.set_fuse(None);
+            for _ in 0..4 {
+                memory.pass(900);
+                let now = memory.world().now;
+                run(Job::AuditRecovery, now, &config, &memory, &Hint::Tick).await;
+            }
+            let told = memory.world().published.len();
+            assert!((1..=2).contains(&told), "call {point} {how:?}: told {told} times");
+            twice += usize::from(told == 2);
+            tried += 1;
+        }
+    }
+    println!("{tried} runs with a broken call, {twice} of them told twice");
+    assert!(twice <= 4);
+}
+
+/// Nothing of a dry run changes AWS; it says what it would do.
+#[tokio::test]
+async fn a_dry_run_deletes_nothing() {
+    let memory = Memory::new();
+    memory.ticks(&config(), 6).await;
+    let dry = DrConfig { expiry: Expiry::DryRun, ..config() };
+    let before = memory.world().effects.len();
+    let now = Timestamp(memory.world().now.0 + 400 * 86_400);
+    run(Job::ExpireCopies, now, &dry, &memory, &Hint::Tick).await;
+    let after: Vec<String> = memory.world().effects[before..].to_vec();
+    assert!(after.is_empty(), "{after:?}");
+}
