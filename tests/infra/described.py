@@ -9,8 +9,7 @@ import json
 import urllib.parse
 
 from botocore.exceptions import ClientError
-
-from cfn import ACCOUNT, document
+from cfn import document
 
 GONE = {
     "AWS.SimpleQueueService.NonExistentQueue",
@@ -50,10 +49,7 @@ def policy(text):
 def role(c, wanted):
     name = wanted["RoleName"]
     found = c("iam").get_role(RoleName=name)["Role"]
-    inline = [
-        c("iam").get_role_policy(RoleName=name, PolicyName=one)
-        for one in c("iam").list_role_policies(RoleName=name)["PolicyNames"]
-    ]
+    inline = [c("iam").get_role_policy(RoleName=name, PolicyName=one) for one in c("iam").list_role_policies(RoleName=name)["PolicyNames"]]
     return {
         "RoleName": found["RoleName"],
         "Description": found.get("Description"),
@@ -64,9 +60,7 @@ def role(c, wanted):
             {"PolicyName": one["PolicyName"], "PolicyDocument": policy(one["PolicyDocument"])}
             for one in sorted(inline, key=lambda one: one["PolicyName"])
         ],
-        "ManagedPolicyArns": [
-            one["PolicyArn"] for one in c("iam").list_attached_role_policies(RoleName=name)["AttachedPolicies"]
-        ],
+        "ManagedPolicyArns": [one["PolicyArn"] for one in c("iam").list_attached_role_policies(RoleName=name)["AttachedPolicies"]],
     }
 
 
@@ -175,9 +169,7 @@ def function(c, wanted):
         "ReservedConcurrentExecutions": found.get("Concurrency", {}).get("ReservedConcurrentExecutions"),
         "DeadLetterConfig": now.get("DeadLetterConfig") or None,
         "LoggingConfig": logging and {"LogFormat": logging.get("LogFormat"), "LogGroup": logging.get("LogGroup")},
-        "Environment": {
-            "Variables": {key: str(value) for key, value in now.get("Environment", {}).get("Variables", {}).items()}
-        },
+        "Environment": {"Variables": {key: str(value) for key, value in now.get("Environment", {}).get("Variables", {}).items()}},
         "CodeSha256": now["CodeSha256"],
     }
 

@@ -34,7 +34,7 @@ def table(readme):
     """function -> {(call, region or record)} from the table under `## Calls`."""
     calls = defaultdict(set)
     text = readme.split("## Calls", 1)[1].split("\n## ", 1)[0]
-    for function, call, regions, resource in re.findall(r"^\| `([a-z-]+)` \| `([A-Za-z0-9:]+)` \| ([^|]+) \| (.+) \|$", text, re.M):
+    for function, call, regions, resource in re.findall(r"^\| `([a-z-]+)` \| `([A-Za-z0-9:]+)` \| ([^|]+) \| (.+) \|$", text, re.MULTILINE):
         if call in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"):
             for record in re.findall(r"`records/([^`]+)`", resource):
                 calls[function].add((call, record + "*" if record.endswith("/") else record))
