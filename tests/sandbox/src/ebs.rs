@@ -186,7 +186,7 @@ impl Copy<'_> {
         let changed = i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec());
         let now = (meta.ino(), changed, meta.size());
         let unchanged = self.former.filter(|(_, seen)| seen.get(name) == Some(&now)).map(|(tree, _)| tree.join(name));
-        if !unchanged.is_some_and(|old| fs::hard_link(old, to).is_ok()) {
+        if unchanged.is_none_or(|old| fs::hard_link(old, to).is_err()) {
             fs::copy(from, to)?;
             same_owner(&meta, to)?;
             let times = fs::FileTimes::new().set_modified(meta.modified()?).set_accessed(meta.accessed()?);

@@ -111,16 +111,8 @@ impl Store {
         }
     }
 
-    fn put(
-        &self,
-        bucket: &str,
-        key: &str,
-        bytes: &[u8],
-        kind: Option<String>,
-        metadata: Option<Metadata>,
-        when: &Precondition,
-        now: SystemTime,
-    ) -> S3Result<Stored> {
+    fn put(&self, bucket: &str, key: &str, bytes: &[u8], about: About, when: &Precondition, now: SystemTime) -> S3Result<Stored> {
+        let About { kind, metadata } = about;
         let sha256: [u8; 32] = Sha256::digest(bytes).into();
         let mut inner = self.lock();
         let Inner { ids, buckets } = &mut *inner;
@@ -146,6 +138,13 @@ impl Store {
         versions.push(stored.clone());
         Ok(stored)
     }
+}
+
+/// What its writer says of an object.
+#[derive(Debug, Default)]
+struct About {
+    kind: Option<String>,
+    metadata: Option<Metadata>,
 }
 
 /// What must be so for an object to be written, looked at and written in one step.
@@ -388,7 +387,7 @@ impl S3 for Service3 {
         let kind = input.content_type.map(|kind| kind.to_string());
         let when = Precondition { matches: input.if_match, none_matches: input.if_none_match };
         let now = self.0.clock.system();
-        let stored = self.store().put(&input.bucket, &input.key, &bytes, kind, input.metadata, &when, now)?;
+        let stored = self.store().put(&input.bucket, &input.key, &bytes, About { kind, metadata: input.metadata }, &when, now)?;
         Ok(S3Response::new(PutObjectOutput {
             e_tag: stored.blob.as_ref().map(Blob::etag),
             version_id: stored.version,
