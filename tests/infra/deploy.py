@@ -144,21 +144,13 @@ def parameters_of_both():
     return dr, source
 
 
-def create(clients, name, template, parameters):
-    return _made(clients, "create_stack", name, template, parameters)
-
-
-def update(clients, name, template, parameters):
-    return _made(clients, "update_stack", name, template, parameters)
-
-
-def _made(clients, call, name, template, parameters, deadline=60):
-    """Carries a template out and waits for the end; the stack's outputs and the physical ids of its resources."""
+def create(clients, name, template, parameters, deadline=60):
+    """Creates a stack and waits for its end; its outputs and the physical ids of its resources."""
     # By way of S3: more than 51,200 bytes do not go into the call itself.
     bucket = parameters["CodeBucket"]
     clients("s3").put_object(Bucket=bucket, Key=template.name, Body=template.read_bytes())
     cloudformation = clients("cloudformation")
-    getattr(cloudformation, call)(
+    cloudformation.create_stack(
         StackName=name,
         TemplateURL=f"https://s3.{clients.region}.amazonaws.com/{bucket}/{template.name}",
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
@@ -167,9 +159,9 @@ def _made(clients, call, name, template, parameters, deadline=60):
     until = time.monotonic() + deadline
     while True:
         stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
-        if stack["StackStatus"] == call.split("_")[0].upper() + "_COMPLETE":
+        if stack["StackStatus"] == "CREATE_COMPLETE":
             break
-        if not stack["StackStatus"].endswith(("_IN_PROGRESS", "CREATE_COMPLETE")) or time.monotonic() > until:
+        if not stack["StackStatus"].endswith("_IN_PROGRESS") or time.monotonic() > until:
             events = cloudformation.describe_stack_events(StackName=name)["StackEvents"]
             why = [e for e in events if "FAILED" in e["ResourceStatus"]]
             raise SystemExit(f"{name}: {stack['StackStatus']}: {json.dumps(why, default=str, indent=1)}")

@@ -71,6 +71,15 @@ class Sandbox:
         return boto3.client(service, region_name=region, config=Config(s3={"addressing_style": "path"}))
 
 
+def hosting_clock(minutes):
+    """Moves MiniStack's clock, which is another than the sandbox's, ahead."""
+    path = Path(os.environ["HOSTING_CLOCK"])
+    ahead = int.from_bytes(path.read_bytes(), sys.byteorder, signed=True) + minutes * 60_000
+    # In place: the file is mapped.
+    with path.open("r+b") as file:
+        file.write(ahead.to_bytes(8, sys.byteorder, signed=True))
+
+
 def wait(what, look, seconds):
     """Until `look` answers something; the last state is told if it never does."""
     until = time.monotonic() + seconds
@@ -213,17 +222,14 @@ def main():
     wait("verified copies after an event", verified(first), 30)
     check(copied(first), "an event")
 
-    # A tick, and no event: the schedules of three functions are made due.
+    # A tick, and no event: half an hour of the host's own clock, and every schedule of the templates but one is due.
     second = sorted(snapshot for one in world("snapshot").values() for snapshot in one)
     settle(world)
-    for clients, name, template, parameters, due in (
-        (hosting_source, "tde2hsm-source", "source.yaml", source_parameters, ["CopySnapshotsSchedule", "CopyHsmBackupsSchedule"]),
-        (hosting_dr, "tde2hsm-dr", "dr.yaml", dr_parameters, ["SettleCopiesSchedule"]),
-    ):
-        deploy.update(clients, name, copies / template, parameters | {one: "rate(1 minute)" for one in due})
-    wait("copies after a tick", begun(second), 90)
+    hosting_clock(31)
+    wait("copies after a tick", begun(second), 60)
     settle(world)
-    wait("verified copies after a tick", verified(second), 90)
+    hosting_clock(31)
+    wait("verified copies after a tick", verified(second), 60)
     check(copied(second), "a tick of the Scheduler")
 
     hsm = world.client("cloudhsmv2", dr)
