@@ -366,3 +366,72 @@ pub fn believed(mut copies: Vec<Snapshot>, records: &Records, outcome: &mut Outc
     }
     copies
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Job;
+    use crate::store::Came;
+    use tde2hsm_dr::facts::{SetId, SnapshotState};
+    use tde2hsm_dr::records::{Attempt, CopyIntent};
+
+    fn id(n: u32) -> SnapshotId {
+        SnapshotId::new(format!("snap-{n:017x}")).unwrap()
+    }
+
+    fn copy(n: u32) -> Snapshot {
+        Snapshot {
+            id: id(n),
+            region: Region::new("eu-west-1").unwrap(),
+            volume: None,
+            size_gib: 8,
+            state: SnapshotState::Completed,
+            state_message: None,
+            progress: None,
+            started: Timestamp(2),
+            completed: None,
+            encrypted: true,
+            kms_key: None,
+            archived: false,
+            description: String::new(),
+            tags: BTreeMap::from([(tag::TOKEN.to_owned(), "t-1".to_owned())]),
+        }
+    }
+
+    /// H37: a token can be read off a copy and written onto another. The record says which copy it was for.
+    #[test]
+    fn h37_a_token_counts_for_the_copy_that_the_record_knows() {
+        let intent = CopyIntent {
+            v: 1,
+            source: id(1),
+            source_region: Region::new("eu-central-1").unwrap(),
+            set: SetId("set".to_owned()),
+            instance: "i-0123456789abcdef0".parse().unwrap(),
+            volume: VolumeId::new("vol-0123456789abcdef0").unwrap(),
+            device: None,
+            root: false,
+            instance_profile: None,
+            size_gib: 8,
+            started: Timestamp(1),
+            consistency: None,
+            kms_key: "arn:aws:kms:eu-west-1:123456789012:key/1".parse().unwrap(),
+            attempts: vec![Attempt { token: "t-1".to_owned(), at: Timestamp(2) }],
+            secrets: vec![],
+            expired: None,
+        };
+        let mut record = CopyRecord::new(intent);
+        let records = |record: &CopyRecord| Records {
+            copies: BTreeMap::from([(id(1), Read { value: record.clone(), etag: String::new() })]),
+            ..Records::default()
+        };
+        let mut outcome = Outcome::new(Job::SettleCopies, Timestamp(3));
+        let unanswered = believed(vec![copy(2)], &records(&record), &mut outcome);
+        assert!(unanswered[0].tags.contains_key(tag::TOKEN), "no answer came: it may be this one");
+        record.results.insert("t-1".to_owned(), Came::Made { copy: id(2), at: Timestamp(2) });
+        let seen = believed(vec![copy(2), copy(3)], &records(&record), &mut outcome);
+        assert!(seen[0].tags.contains_key(tag::TOKEN));
+        assert!(!seen[1].tags.contains_key(tag::TOKEN));
+        assert_eq!(outcome.messages.len(), 1);
+        assert!(outcome.messages[0].text.contains(id(3).as_str()));
+    }
+}

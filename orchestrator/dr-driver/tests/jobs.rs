@@ -76,7 +76,11 @@ async fn a_full_region_queues_and_never_fails() {
     let world = memory.world();
     assert!(queued > 0);
     assert_eq!(world.copies().len(), 4);
-    assert!(world.copy_calls.values().all(|calls| *calls == 1), "a refused call is no attempt: {:?}", world.copy_calls);
+    assert!(world.copy_calls.values().all(|calls| *calls == 1), "{:?}", world.copy_calls);
+    for n in 1..=4 {
+        let record = world.record(&format!("copies/{}.json", snapshot_id(n)));
+        assert_eq!(record["attempts"].as_array().unwrap().len(), 1, "a refused call is no attempt: {record}");
+    }
 }
 
 #[tokio::test]
