@@ -90,38 +90,32 @@ fn move_aside(ctx: &mut Context<'_>, path: &Path, into: &str) -> Result<(), Step
     ctx.observed(Subject::Host, "set aside", json!(moved))
 }
 
-/// What would start something of Oracle, at boot or by the clock: oratab, units, crontabs.
+/// What would act by itself, at boot or by the clock. No list of words finds the job that sends last night's figures to another
+/// system, so nothing that someone put on the host stays: a throw-away copy needs none of it.
 fn autostarts(ctx: &mut Context<'_>, places: &[Place]) -> Result<(), StepError> {
     oratab(ctx)?;
     units(ctx, places)?;
-    let mut users = BTreeSet::new();
-    for place in places {
-        if let Ok(owner) = Owner::of_home(ctx.paths, &place.home) {
-            users.insert((owner.user, owner.uid));
-        }
-    }
-    for (user, uid) in users {
-        for dir in ["/var/spool/cron", "/var/spool/cron/crontabs"] {
-            let path = ctx.paths.at(dir).join(&user);
-            if path.is_file() {
-                move_aside(ctx, &path, "cron")?;
-            }
-        }
-        for dir in ["/var/spool/at", "/var/spool/cron/atjobs"] {
-            for info in files::list(&ctx.paths.at(dir)).ok().flatten().unwrap_or_default() {
-                if info.kind == FileKind::File && info.uid == uid {
-                    move_aside(ctx, &info.path, "at")?;
-                }
+    for (dir, into) in [
+        ("/var/spool/cron", "cron"),
+        ("/var/spool/cron/crontabs", "cron"),
+        ("/etc/cron.d", "cron"),
+        ("/etc/cron.hourly", "cron"),
+        ("/etc/cron.daily", "cron"),
+        ("/etc/cron.weekly", "cron"),
+        ("/etc/cron.monthly", "cron"),
+        ("/var/spool/at", "at"),
+        ("/var/spool/cron/atjobs", "at"),
+    ] {
+        for info in files::list(&ctx.paths.at(dir)).ok().flatten().unwrap_or_default() {
+            if info.kind == FileKind::File {
+                move_aside(ctx, &info.path, into)?;
             }
         }
     }
-    // Root's own, where they start a database or a listener.
-    let homes = homes(places);
-    for dir in ["/etc/cron.d", "/etc/cron.hourly", "/etc/cron.daily", "/var/spool/cron", "/var/spool/cron/crontabs"] {
-        for (path, text) in texts(&ctx.paths.at(dir)) {
-            if speaks_of_oracle(&text, &homes) {
-                move_aside(ctx, &path, "cron")?;
-            }
+    for file in ["/etc/crontab", "/etc/anacrontab", "/etc/rc.d/rc.local", "/etc/rc.local"] {
+        let path = ctx.paths.at(file);
+        if files::stat(&path)?.is_some_and(|info| info.kind == FileKind::File) {
+            move_aside(ctx, &path, "cron")?;
         }
     }
     Ok(())
@@ -163,17 +157,26 @@ fn homes(places: &[Place]) -> Vec<String> {
 }
 
 fn speaks_of_oracle(text: &str, homes: &[String]) -> bool {
-    let live = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
-    let mut words = live.flat_map(|line| {
+    live(text).any(|line| {
         let lower = line.to_ascii_lowercase();
         let named = homes.iter().any(|home| line.contains(home.as_str()));
-        ["dbstart", "lsnrctl", "tnslsnr", "srvctl", "sqlplus"]
-            .iter()
-            .any(|word| lower.contains(word))
-            .then_some(())
-            .or(named.then_some(()))
-    });
-    words.next().is_some()
+        named || ["dbstart", "lsnrctl", "tnslsnr", "srvctl", "sqlplus"].iter().any(|word| lower.contains(word))
+    })
+}
+
+fn live(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']))
+}
+
+/// It, or a script that it names.
+fn starts_oracle(ctx: &Context<'_>, text: &str, homes: &[String]) -> bool {
+    let named = live(text).flat_map(|line| line.split(|c: char| c.is_whitespace() || "=\"';:&|<>()".contains(c)));
+    speaks_of_oracle(text, homes)
+        || named.filter(|word| word.starts_with('/') && !word.starts_with("/usr/bin/")).any(|word| {
+            let path = ctx.paths.at(word);
+            let small = std::fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() <= 1 << 20);
+            small && std::fs::read(&path).is_ok_and(|bytes| speaks_of_oracle(&String::from_utf8_lossy(&bytes), homes))
+        })
 }
 
 /// Plain files of a directory with their text; links and what is large are none.
@@ -186,7 +189,13 @@ fn texts(dir: &Path) -> Vec<(PathBuf, String)> {
         .collect()
 }
 
+/// What brings our orders; without it nobody hears how the drill ended.
+fn is_agent(name: &str) -> bool {
+    name.contains("amazon-ssm-agent")
+}
+
 /// A unit is masked: its name leads to `/dev/null`, whichever directory it came from, and an init script goes by the same name.
+/// All that the host's people wrote themselves; of what packages brought, what speaks of Oracle or runs what does.
 fn units(ctx: &mut Context<'_>, places: &[Place]) -> Result<(), StepError> {
     let homes = homes(places);
     let own = ctx.paths.at("/etc/systemd/system");
@@ -194,12 +203,13 @@ fn units(ctx: &mut Context<'_>, places: &[Place]) -> Result<(), StepError> {
     for dir in ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system", "/etc/init.d"] {
         for (path, text) in texts(&ctx.paths.at(dir)) {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let script = dir == "/etc/init.d";
             let unit = [".service", ".timer", ".path", ".socket"].iter().any(|kind| name.ends_with(kind));
-            let name = if dir == "/etc/init.d" { format!("{name}.service") } else { name.to_owned() };
-            if (unit || dir == "/etc/init.d") && speaks_of_oracle(&text, &homes) {
-                // A timer starts the service of its name, whatever that says.
-                names.insert(name);
+            let local = dir == "/etc/systemd/system";
+            if !(unit || script) || is_agent(name) || !(local || starts_oracle(ctx, &text, &homes)) {
+                continue;
             }
+            names.insert(if script { format!("{name}.service") } else { name.to_owned() });
         }
     }
     let found: Vec<String> = names.into_iter().collect();

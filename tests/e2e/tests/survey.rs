@@ -70,11 +70,15 @@ fn h40_h41_a_survey_follows_every_file_to_its_volume_and_names_every_key() {
 
             let facts = database.facts.as_ref().context("facts")?;
             let keys = facts.keys.as_ref().context("keys")?;
-            let active: Vec<_> = facts.containers.iter().filter_map(|container| Some((&container.name, container.key.as_ref()?))).collect();
+            let active: Vec<_> =
+                facts.containers.iter().filter_map(|container| Some((&container.name, container.key.as_ref()?))).collect();
             ensure!(!active.is_empty(), "{}: no key", database.sid);
             for (name, key) in active {
                 let known = keys.iter().find(|known| known.key == key.id).with_context(|| format!("{name}: {keys:?}"))?;
-                ensure!(known.container.as_ref() == Some(name) && known.store == key.store && known.activated.is_some(), "{known:?}");
+                ensure!(
+                    known.container.as_ref() == Some(name) && known.store == key.store && known.activated.is_some(),
+                    "{known:?}"
+                );
             }
             let kept = facts.kept.as_ref().context("kept")?;
             ensure!(kept.record_keep_days == Some(7) && kept.archived_logs.is_some() && kept.flashback.is_some(), "{kept:?}");
