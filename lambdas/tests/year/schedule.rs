@@ -56,7 +56,12 @@ enum Act {
     },
     RotatePin,
     RotatePassword,
+    /// A PDB is closed for some days: nobody can read which keys it needs.
     Close {
+        host: usize,
+        database: usize,
+    },
+    Open {
         host: usize,
         database: usize,
     },
@@ -292,14 +297,16 @@ impl Year {
             for ms in [0, 2 * HOUR, 2 * HOUR + 15 * MINUTE, 2 * HOUR + 30 * MINUTE, 6 * HOUR, 12 * HOUR, 18 * HOUR] {
                 self.at(day, ms, Act::Run(Job::CopySnapshots));
             }
-            for ms in [45 * MINUTE, 3 * HOUR, 15 * HOUR] {
+            for ms in [3 * HOUR, 15 * HOUR] {
                 self.at(day, ms, Act::Run(Job::SettleCopies));
             }
-            for ms in [30 * MINUTE, 12 * HOUR + 30 * MINUTE, 22 * HOUR + 30 * MINUTE] {
+            for ms in [30 * MINUTE, 22 * HOUR + 30 * MINUTE] {
                 self.at(day, ms, Act::Run(Job::CopyHsmBackups));
             }
             self.at(day, 4 * HOUR, Act::Run(Job::AuditRecovery));
-            self.at(day, 5 * HOUR, Act::Run(Job::ExpireCopies));
+            if day % 2 == 0 {
+                self.at(day, 5 * HOUR, Act::Run(Job::ExpireCopies));
+            }
             self.at(day, 23 * HOUR, Act::Purge);
             let any = |year: &mut Self| year.ids.between(5 * MINUTE, DAY - 5 * MINUTE);
             if self.one_in(2) {
@@ -320,7 +327,9 @@ impl Year {
             }
             if self.one_in(15) {
                 let ((host, database), ms) = (self.pick(), any(self));
+                let again = self.ids.between(1, 4);
                 self.at(day, ms, Act::Close { host, database });
+                self.at(day + again, ms, Act::Open { host, database });
             }
             if self.one_in(4) {
                 let (fault, ms) = (self.fault(), any(self));
@@ -339,8 +348,8 @@ impl Year {
                 let ms = any(self);
                 self.at(day, ms, Act::Claim);
             }
-            // One day of eight has events, some of them lost, twice or late; on the others all are lost.
-            if day % 8 == 0 && self.one_in(2) {
+            // One day of sixteen has events, some of them lost, twice or late; on the others all are lost.
+            if day % 16 == 0 && self.one_in(2) {
                 let fault = match self.ids.between(0, 2) {
                     0 => Fault::EventsLost(2),
                     1 => Fault::EventsTwice(4),
@@ -431,8 +440,8 @@ impl Year {
         let events = std::mem::take(&mut self.cloud.inner().events);
         for (region, event) in events {
             let day = self.cloud.inner().now.since(START).div_euclid(DAY);
-            self.cloud.inner().ledger.events[usize::from(day % 8 != 0)] += 1;
-            if day % 8 != 0 {
+            self.cloud.inner().ledger.events[usize::from(day % 16 != 0)] += 1;
+            if day % 16 != 0 {
                 continue;
             }
             let job = if region == self.config.dr_region.as_str() { Job::SettleCopies } else { Job::CopySnapshots };
@@ -518,8 +527,12 @@ impl Year {
             Act::Close { host, database } => {
                 let mut inner = self.cloud.inner();
                 if let Some(container) = inner.hosts[host].databases[database].containers.get_mut(1) {
-                    container.open = !container.open;
+                    container.open = false;
                 }
+            }
+            Act::Open { host, database } => {
+                let mut inner = self.cloud.inner();
+                inner.hosts[host].databases[database].containers.iter_mut().for_each(|container| container.open = true);
             }
             Act::Migrate { host, step } => self.migrate(host, step),
             Act::Clock { host, seconds } => self.cloud.inner().hosts[host].clock = seconds,
