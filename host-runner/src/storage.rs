@@ -72,7 +72,8 @@ impl Storage<'_> {
 
     /// Where each of these lies. Many files of one kind that lie in one directory are said as the directory.
     pub fn places(&self, files: impl IntoIterator<Item = (FileKind, String)>) -> Vec<FilePlace> {
-        let mut found: BTreeMap<(FileKind, String, Option<Vec<String>>), Vec<String>> = BTreeMap::new();
+        type Group = (FileKind, String, Option<Vec<String>>);
+        let mut found: BTreeMap<Group, Vec<String>> = BTreeMap::new();
         for (what, path) in files {
             let mounts = self.mounts(&path);
             let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir).to_owned();

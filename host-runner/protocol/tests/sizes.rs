@@ -211,3 +211,182 @@ fn a_fetch_of_fifty_hosts_with_a_detail_each_fits_one_command() {
     };
     assert_eq!(Order::decode(&order.encode().expect("fits")).expect("reads back"), order);
 }
+
+/// A scheduled survey pays one SSM command a chunk.
+#[test]
+fn h41_the_survey_of_a_typical_host_takes_at_most_ten_chunks() {
+    use tde2hsm_protocol::survey::*;
+    let text = |n: u64| Digest::of(&n.to_le_bytes()).to_string();
+    let id = |n: u64| -> MasterKeyId { text(n)[..32].parse().expect("a key id") };
+    let at = |n: u64| Timestamp(1_790_000_000 + (n as i64 * 7919) % 30_000_000);
+    let place = |what, path: String, mount: &str| FilePlace { what, path, mounts: Some(vec![mount.to_owned()]) };
+    // Four container databases of three PDBs, each container with two encrypted tablespaces and five keys in its past.
+    let database = |d: u64| {
+        let sid = format!("PRD{d}");
+        let home = "/u01/app/oracle/product/19.0.0/dbhome_1".to_owned();
+        let name =
+            |c: u64| ContainerName::new(if c == 1 { "CDB$ROOT".to_owned() } else { format!("{sid}PDB{c}") }).expect("name");
+        let cons = [1_u64, 3, 4, 5];
+        let key = |c: u64, n: u64| id(d * 1000 + c * 10 + n);
+        let row = |con_id: u64, wrl: &str| WalletRow {
+            con_id: con_id as u32,
+            wrl_type: wrl.into(),
+            wrl_parameter: (wrl == "FILE" && con_id == 1).then(|| format!("/u01/app/oracle/admin/{sid}/wallet/tde/")),
+            status: "OPEN".into(),
+            wallet_type: if wrl == "FILE" { "AUTOLOGIN" } else { "HSM" }.into(),
+            wallet_order: "PRIMARY".into(),
+            keystore_mode: Some("UNITED".into()),
+        };
+        Database {
+            sid: Sid::new(sid.clone()).expect("sid"),
+            owner: Owner { user: "oracle".into(), uid: 54321, gid: 54321 },
+            tns_admin: format!("{home}/network/admin"),
+            in_oratab: true,
+            state: InstanceState::OpenReadWrite,
+            pmon: None,
+            keystore: KeystoreConfig::WalletRoot {
+                wallet_root: format!("/u01/app/oracle/admin/{sid}/wallet"),
+                tde_configuration: Some("KEYSTORE_CONFIGURATION=HSM|FILE".into()),
+            },
+            keystore_dir: Some(format!("/u01/app/oracle/admin/{sid}/wallet/tde")),
+            keystore_files: (0..6)
+                .map(|n| KeystoreFile {
+                    name: format!("ewallet_20260101{n}_tde2hsm.p12"),
+                    size: 4000 + n,
+                    sha256: Digest::of(&(d * 10 + n).to_le_bytes()),
+                    uid: 54321,
+                    mode: 0o600,
+                    filesystem: "xfs".into(),
+                })
+                .collect(),
+            auto_login: Some(AutoLogin::Anywhere),
+            files: Some(vec![
+                place(FileKind::Datafile, format!("/u02/oradata/{sid}"), "/u02"),
+                place(FileKind::Datafile, format!("/u03/oradata/{sid}/{}", text(d)), "/u03"),
+                place(FileKind::Controlfile, format!("/u02/oradata/{sid}/control01.ctl"), "/u02"),
+                place(FileKind::Controlfile, format!("/u04/fra/{sid}/control02.ctl"), "/u04"),
+                place(FileKind::RedoLog, format!("/u05/redo/{sid}"), "/u05"),
+                place(FileKind::RecoveryArea, "/u04/fra".into(), "/u04"),
+                place(FileKind::ParameterFile, format!("{home}/dbs/spfile{sid}.ora"), "/u01"),
+                place(FileKind::PasswordFile, format!("{home}/dbs/orapw{sid}"), "/u01"),
+                place(FileKind::NetworkConfig, format!("{home}/network/admin"), "/u01"),
+                place(FileKind::KeystoreDir, format!("/u01/app/oracle/admin/{sid}/wallet/tde"), "/u01"),
+                place(FileKind::OracleHome, home.clone(), "/u01"),
+            ]),
+            home,
+            facts: Some(Facts {
+                dbid: 4_000_000 + d,
+                name: sid.clone(),
+                unique_name: sid.clone(),
+                version: "19.0.0.0.0".into(),
+                role: "PRIMARY".into(),
+                open_mode: "READ WRITE".into(),
+                cdb: true,
+                log_mode: "ARCHIVELOG".into(),
+                restricted: false,
+                rac: false,
+                data_guard: false,
+                capture: false,
+                flashback: false,
+                spfile: None,
+                pending: vec![],
+                wallet: cons.iter().flat_map(|c| [row(*c, "HSM"), row(*c, "FILE")]).collect(),
+                containers: cons
+                    .iter()
+                    .map(|c| Container {
+                        con_id: *c as u32,
+                        name: name(*c),
+                        open_mode: "READ WRITE".into(),
+                        restricted: false,
+                        key: Some(ActiveKey { id: key(*c, 4), store: Some(Store::Hsm), activated: Some(at(d * 100 + c)) }),
+                    })
+                    .collect(),
+                tablespaces: cons
+                    .iter()
+                    .flat_map(|c| ["DATA", "HISTORY"].map(|space| (*c, space)))
+                    .map(|(c, space)| EncryptedTablespace {
+                        con_id: c as u32,
+                        name: space.into(),
+                        key: key(c, 4),
+                        access: Access::ReadWrite,
+                        status: "NORMAL".into(),
+                    })
+                    .collect(),
+                column_keys: cons.iter().map(|c| ColumnKey { con_id: *c as u32, key: key(*c, 4), tables: 3 }).collect(),
+                redo: (1..=4).map(|group| RedoLog { group, status: "INACTIVE".into(), archived: true }).collect(),
+                restore_points: vec![],
+                blockers: Blockers::default(),
+                last_full_backup: Some(at(d)),
+                processes: 80,
+                processes_limit: 300,
+                opens_by_itself: true,
+                keys: Some(
+                    cons.iter()
+                        .flat_map(|c| (0..5).map(|n| (*c, n)))
+                        .map(|(c, n)| KnownKey {
+                            key: key(c, n),
+                            store: Some(if n < 3 { Store::Software } else { Store::Hsm }),
+                            container: Some(name(c)),
+                            created: Some(at(c * n + d)),
+                            activated: Some(at(c * n + d + 1)),
+                        })
+                        .collect(),
+                ),
+                kept: Some(Kept::default()),
+            }),
+        }
+    };
+    let mount = |n: u64| Mount {
+        point: format!("/u0{n}"),
+        source: format!("/dev/nvme{n}n1"),
+        disks: Some(vec![Disk {
+            name: format!("nvme{n}n1"),
+            volume: Some(VolumeId::new(format!("vol-{}", &text(n)[..17])).expect("id")),
+            ephemeral: false,
+        }]),
+    };
+    let survey = Survey {
+        v: 1,
+        taken_at: at(1),
+        instance: InstanceId::new("i-0123456789abcdef0").expect("id"),
+        account: AccountId::new("123456789012").expect("id"),
+        region: Region::new("eu-central-1").expect("id"),
+        runner_version: "0.1.0".into(),
+        os: Os { id: "rhel".into(), version: "8.10".into(), arch: "x86_64".into(), kernel: "4.18.0".into(), systemd: true },
+        clusterware: false,
+        autostarts: vec![],
+        provider: Provider {
+            libraries: vec![],
+            mapped: vec![],
+            packages: vec!["cloudhsm-pkcs11-5.17.0-1".into()],
+            cloudhsm_mapped: true,
+            vendor: Some(Vendor::CloudHsm),
+            cloudhsm_servers: Some(vec!["10.0.1.5".into(), "10.0.2.5".into()]),
+        },
+        filesystems: vec![],
+        databases: (1..=4).map(database).collect(),
+        unreadable: vec![],
+        files: Some(vec![place(FileKind::Provider, "/opt/oracle/extapi".into(), "/")]),
+        mounts: (1..=5).map(mount).collect(),
+    };
+    let json = serde_json::to_vec(&survey).expect("serialises");
+    let chunks = wire::deflate(&json).len().div_ceil(CHUNK_BYTES);
+    println!("{} bytes of JSON are {chunks} chunks", json.len());
+    assert!(chunks <= 10, "{chunks} chunks");
+    assert_eq!(serde_json::from_slice::<Survey>(&json).expect("reads back"), survey);
+    // One of a runner that did not look: not known, and no error.
+    let mut old: serde_json::Value = serde_json::from_slice(&json).expect("json");
+    old.as_object_mut().expect("object").retain(|name, _| name != "files" && name != "mounts");
+    old["provider"].as_object_mut().expect("object").retain(|name, _| name != "vendor" && name != "cloudhsm_servers");
+    old["databases"].as_array_mut().expect("array").iter_mut().for_each(|database| {
+        database.as_object_mut().expect("object").retain(|name, _| name != "files" && name != "auto_login");
+        database["facts"].as_object_mut().expect("object").retain(|name, _| name != "keys" && name != "kept");
+    });
+    let old: Survey = serde_json::from_value(old).expect("an older survey still reads");
+    assert!(old.files.is_none() && old.databases[0].files.is_none() && old.provider.vendor.is_none());
+    assert!(
+        old.databases
+            .iter()
+            .all(|d| d.auto_login.is_none() && d.facts.as_ref().is_some_and(|f| f.keys.is_none() && f.kept.is_none()))
+    );
+}
