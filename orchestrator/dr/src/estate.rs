@@ -88,6 +88,8 @@ fn seen(survey: &Survey, facts: &Facts, migrated: Timestamp) -> Vec<(Thing, Need
     if survey.taken_at < migrated {
         return found;
     }
+    // Without this room nobody looked for what is kept, nor for the times of restore points.
+    let looked = facts.kept.is_some();
     let kept = facts.kept.clone().unwrap_or_default();
     for (thing, span) in [(Thing::RmanPieces, &kept.backups), (Thing::ArchivedLogs, &kept.archived_logs)] {
         if let Some(need) = span.as_ref().and_then(|span| older(span, migrated)) {
@@ -101,7 +103,9 @@ fn seen(survey: &Survey, facts: &Facts, migrated: Timestamp) -> Vec<(Thing, Need
         .filter(|point| point.time.is_none_or(|time| time < migrated))
         .map(|point| point.name.as_str())
         .collect();
-    found.push((Thing::RestorePoints, open(before, "made before the keys moved")));
+    if looked || !before.is_empty() {
+        found.push((Thing::RestorePoints, open(before, "made before the keys moved")));
+    }
     match kept.flashback {
         Some(Flashback::Off) => found.push((Thing::FlashbackLogs, Need::None)),
         Some(Flashback::Since(time)) if time >= migrated => found.push((Thing::FlashbackLogs, Need::None)),

@@ -184,11 +184,21 @@ impl World {
 
     /// `setup` with what the sandbox left for an operator to install.
     pub fn setup(&self) -> Result<Ran> {
+        self.setup_with(&[])
+    }
+
+    /// The same in another region, for what a drill starts there.
+    pub fn setup_in(&self, region: &str) -> Result<Ran> {
+        self.setup_with(&["--region", region])
+    }
+
+    fn setup_with(&self, more: &[&str]) -> Result<Ran> {
         let packages = self.dir.join("packages");
         let rpm = self.client_package()?;
         run(self
             .tde2hsm()
             .arg("setup")
+            .args(more)
             .arg("--runner")
             .arg(self.programs.join("host-runner"))
             .arg("--client-package")

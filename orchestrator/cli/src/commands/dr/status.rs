@@ -9,12 +9,13 @@ use crate::failure::Failure;
 use crate::out::Out;
 use serde::Serialize;
 use std::fmt::Write as _;
+use tde2hsm_dr::facts::BackupState;
 use tde2hsm_dr::points::{DatabasePoint, Point, Verdict};
 use tde2hsm_dr::rpo::{self, DatabaseStatus, Level};
 use tde2hsm_dr_driver::Unasked;
 use tde2hsm_dr_driver::drill::Kept;
 use tde2hsm_protocol::wire::printable;
-use tde2hsm_protocol::{Code, DrillId, InstanceId, Sid, Timestamp};
+use tde2hsm_protocol::{BackupId, Code, DrillId, InstanceId, Sid, Timestamp};
 
 /// One cause or unknown.
 #[derive(Serialize)]
@@ -33,6 +34,8 @@ struct Answer<'a> {
     databases: Vec<Row<'a>>,
     /// Instances that no inventory was ever taken of.
     unseen: &'a [InstanceId],
+    /// READY in the DR region, newest first.
+    hsm_backups: &'a [BackupRow],
     unasked: &'a [Unasked],
     open_drills: &'a [DrillId],
 }
@@ -45,6 +48,13 @@ struct Row<'a> {
     verdict: &'static str,
     causes: Vec<Why>,
     unknowns: Vec<Why>,
+}
+
+#[derive(Serialize)]
+struct BackupRow {
+    id: BackupId,
+    source: Option<BackupId>,
+    created: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -86,7 +96,8 @@ pub async fn run(context: &Context, args: DrStatus) -> Result<Exit, Failure> {
         })
         .collect();
     let level = status.databases.iter().map(|row| row.level).max().unwrap_or(Level::Breached);
-    let human = table(context, &second, &status, &rows, &look, &drills);
+    let backups = look.backups();
+    let human = table(context, &second, &status, &rows, &look, &backups, &drills);
     let answer = Answer {
         at: context.now(),
         rpo_minutes: second.config.rpo_minutes,
@@ -94,6 +105,7 @@ pub async fn run(context: &Context, args: DrStatus) -> Result<Exit, Failure> {
         fleet_age: status.fleet_age,
         databases: rows,
         unseen: &status.unseen,
+        hsm_backups: &backups,
         unasked: &look.unasked,
         open_drills: &drills,
     };
@@ -114,6 +126,17 @@ pub async fn run(context: &Context, args: DrStatus) -> Result<Exit, Failure> {
 impl Look {
     fn status(&self, rpo_minutes: u32) -> rpo::Status {
         rpo::status(&self.world.common, &self.world.hosts, &self.points, rpo_minutes)
+    }
+
+    /// READY in the DR region, newest first.
+    fn backups(&self) -> Vec<BackupRow> {
+        let there = self.world.common.backups.iter();
+        let mut ready: Vec<BackupRow> = there
+            .filter(|backup| backup.region == self.world.common.dr_region && backup.state == BackupState::Ready)
+            .map(|backup| BackupRow { id: backup.id.clone(), source: backup.source_backup.clone(), created: backup.created })
+            .collect();
+        ready.sort_by_key(|backup| std::cmp::Reverse(backup.created));
+        ready
     }
 
     fn newest(&self, instance: &InstanceId, sid: &Sid) -> Option<(&Point, &DatabasePoint)> {
@@ -157,7 +180,15 @@ pub(super) fn say_unasked(out: Out, look: &Look) {
     }
 }
 
-fn table(context: &Context, second: &Second, status: &rpo::Status, rows: &[Row<'_>], look: &Look, drills: &[DrillId]) -> String {
+fn table(
+    context: &Context,
+    second: &Second,
+    status: &rpo::Status,
+    rows: &[Row<'_>],
+    look: &Look,
+    backups: &[BackupRow],
+    drills: &[DrillId],
+) -> String {
     let now = context.now();
     let mut text = String::new();
     let _ = writeln!(text, "{:<32} {:<21} {:<21} {:<12} {}", "database", "newest point", "newest that opens", "age", "");
@@ -191,6 +222,11 @@ fn table(context: &Context, second: &Second, status: &rpo::Status, rows: &[Row<'
         when(now),
         long(i64::from(second.config.rpo_minutes) * 60)
     );
+    let newest = backups.first().map_or_else(
+        || "no HSM backup".to_owned(),
+        |one| format!("{} HSM backups, the newest {} of {}", backups.len(), one.id, one.created.map_or_else(String::new, when)),
+    );
+    let _ = writeln!(text, "in {}: {newest}", second.config.dr_region);
     for instance in &status.unseen {
         let _ = writeln!(text, "no inventory of {instance}: what databases it has is not known; `tde2hsm dr copy` surveys it");
     }
