@@ -422,6 +422,14 @@ mod tests {
     }
 
     #[test]
+    fn h5_what_a_keystore_lies_on_is_the_innermost_mount() {
+        let world = World::new(&[("/", "259:1", "xfs", "/dev/x"), ("/u01/app/w", "0:20", "tmpfs", "tmpfs")]);
+        let kind = |path: &str| Storage::read(&world.paths).kind(&world.paths.at(path));
+        assert_eq!(kind("/u01/app/w/tde"), "tmpfs");
+        assert_eq!(kind("/u01/app/wallet"), "xfs");
+    }
+
+    #[test]
     fn files_of_one_directory_are_said_as_the_directory() {
         let world = World::new(&[("/", "259:1", "xfs", "/dev/x")]);
         for n in 0..500 {
