@@ -54,10 +54,9 @@ impl Asker<'_> {
 
     /// Notes that the records could not be read: without them nothing is begun and nothing removed.
     pub fn note_records<T>(&mut self, answer: Result<T, CallError>) -> Option<T> {
-        let answer = answer.map_err(|error| {
+        if let Err(error) = &answer {
             self.outcome.say(Severity::Error, Code::RECORDS_AWAY, error.to_string());
-            error
-        });
+        }
         let region = self.config.dr_region.clone();
         self.note(&region, answer)
     }

@@ -258,6 +258,27 @@ async fn h45_a_backup_is_held_until_its_copy_is_ready() {
     assert!(!world.effects.iter().any(|call| call == "cloudhsmv2:ModifyBackupAttributes"));
 }
 
+/// What a rotation does to a secret, and what AWS then does with a version that nothing holds.
+fn rotate(memory: &Memory, n: u32) {
+    let mut world = memory.world();
+    let now = world.now;
+    for secret in world.secrets.values_mut() {
+        for version in &mut secret.versions {
+            version.stages.remove("AWSPREVIOUS");
+            if version.stages.remove("AWSCURRENT") {
+                version.stages.insert("AWSPREVIOUS".to_owned());
+            }
+        }
+        // What AWS does with a version that nothing holds.
+        secret.versions.retain(|version| !version.stages.is_empty());
+        secret.versions.push(SecretVersionFact {
+            version: tde2hsm_protocol::SecretVersion::new(VERSION.replace('1', &n.to_string())).unwrap(),
+            stages: BTreeSet::from(["AWSCURRENT".to_owned()]),
+            created: Some(now),
+        });
+    }
+}
+
 /// The version of the backup's time is noted and keeps a stage of ours through rotations.
 #[tokio::test]
 async fn h42_the_password_of_a_backups_time_stays() {
@@ -269,24 +290,7 @@ async fn h42_the_password_of_a_backups_time_stays() {
         assert_eq!(world.record(&record)["secrets"][0]["versions"][0], VERSION);
     }
     for n in 2..5 {
-        let mut world = memory.world();
-        let now = world.now;
-        for secret in world.secrets.values_mut() {
-            for version in &mut secret.versions {
-                version.stages.remove("AWSPREVIOUS");
-                if version.stages.remove("AWSCURRENT") {
-                    version.stages.insert("AWSPREVIOUS".to_owned());
-                }
-            }
-            // What AWS does with a version that nothing holds.
-            secret.versions.retain(|version| !version.stages.is_empty());
-            secret.versions.push(SecretVersionFact {
-                version: tde2hsm_protocol::SecretVersion::new(VERSION.replace('1', &n.to_string())).unwrap(),
-                stages: BTreeSet::from(["AWSCURRENT".to_owned()]),
-                created: Some(now),
-            });
-        }
-        drop(world);
+        rotate(&memory, n);
         memory.ticks(&config(), 8).await;
     }
     let world = memory.world();
