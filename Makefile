@@ -3,7 +3,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: demo test lint dist build tools fmt
+.PHONY: demo test lint dist bench build tools fmt
 
 tools:
 	@./tests/tools.sh
@@ -32,6 +32,10 @@ lint:
 dist: tools
 	@./tests/tools.sh dist
 	./tests/dist.sh
+
+# Figures of the program that `make dist` made, beside the same job in Python; nothing here is part of the tests.
+bench: build
+	$(TARGET)/debug/bench
 
 fmt:
 	$(CARGO) fmt --all

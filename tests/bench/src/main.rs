@@ -160,16 +160,18 @@ fn run(mut command: Command, env: &[(String, String)]) -> Result<Run> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()));
     child.kill()?;
     child.wait()?;
+    // Its last question hung on this connection until here: it lived when the kernel was asked.
+    let (answer, _open) = answered?;
     let kib = status?
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:"))
         .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
         .context("the kernel tells no high-water mark")?;
-    Ok(Run { ms, kib, answer: answered? })
+    Ok(Run { ms, kib, answer })
 }
 
 /// The runtime API for one invocation: an event for who asks, the answer from who has it.
-fn serve(listener: &TcpListener, child: &mut Child, until: Instant) -> Result<Value> {
+fn serve(listener: &TcpListener, child: &mut Child, until: Instant) -> Result<(Value, TcpStream)> {
     listener.set_nonblocking(true)?;
     loop {
         match listener.accept() {
@@ -193,7 +195,7 @@ fn serve(listener: &TcpListener, child: &mut Child, until: Instant) -> Result<Va
     }
 }
 
-fn connection(mut stream: TcpStream) -> Result<Option<Value>> {
+fn connection(mut stream: TcpStream) -> Result<Option<(Value, TcpStream)>> {
     let mut reader = BufReader::new(stream.try_clone()?);
     loop {
         let mut first = String::new();
@@ -244,7 +246,7 @@ fn connection(mut stream: TcpStream) -> Result<Option<Value>> {
         }
         let answer: Value = serde_json::from_slice(&body)?;
         ensure!(first.contains("/response"), "it failed: {answer}");
-        return Ok(Some(answer));
+        return Ok(Some((answer, stream)));
     }
 }
 
