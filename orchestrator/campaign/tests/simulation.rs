@@ -391,7 +391,7 @@ proptest! {
         }
         prop_assert!(sim.all(|staged, cut_over, proven| !staged && !cut_over && !proven));
         prop_assert!(sim.keeping.hsms.iter().all(|h| h.whose != Whose::Ours), "H8: its HSM is left behind");
-        prop_assert!(sim.all_inventoried(), "H41: {:?}", sim.inventoried);
+        written_in_the_end(&mut sim, End::Undone);
     }
 
     /// Total: any events in any order change a state or do not, and never more.
@@ -447,6 +447,16 @@ fn h10_a_host_staged_for_a_password_that_turns_out_wrong_is_unstaged_and_staged_
     assert_eq!(sim.drive(), End::Done);
     assert!(sim.all(|staged, _, proven| staged && proven));
     assert_eq!(sim.bad_logins, 1);
+}
+
+/// H41: what could not be written by the end is named, and written by the resume after it.
+fn written_in_the_end(sim: &mut Sim, end: End) {
+    if !sim.all_inventoried() {
+        let missing = sim.state.summary(sim.now).inventories.expect("a second region is named").missing;
+        assert!(!missing.is_empty() && missing.iter().all(|m| m.code == Some(Code::INVENTORY_UNWRITTEN)), "{missing:?}");
+        sim.resume_until(end);
+    }
+    assert!(sim.all_inventoried(), "{:?}", sim.inventoried);
 }
 
 /// The state of the gate, as `status` has it.
@@ -791,6 +801,6 @@ proptest! {
         prop_assert_eq!(sim.keeping.hsms.iter().filter(|h| h.whose == Whose::Fleet).count(), 2);
         prop_assert!(sim.keeping.hsms.iter().all(|h| h.whose != Whose::Ours));
         prop_assert_eq!(gate_of(&sim).standing, Protected::Protected);
-        prop_assert!(sim.all_inventoried(), "H41: {:?}", sim.inventoried);
+        written_in_the_end(&mut sim, End::Done);
     }
 }

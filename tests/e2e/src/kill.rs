@@ -74,6 +74,16 @@ pub fn strike(world: &World, victim: Victim) -> bool {
     found.first().is_some_and(|pid| kill(Pid::from_raw(*pid as i32), Signal::SIGKILL).is_ok())
 }
 
+/// Makes one victim stand still, and answers which.
+pub fn hold(world: &World, victim: Victim) -> Option<u32> {
+    let found = below(world.pid()).into_iter().filter(|p| victim.is(p)).map(|p| p.pid).min()?;
+    kill(Pid::from_raw(found as i32), Signal::SIGSTOP).is_ok().then_some(found)
+}
+
+pub fn go_on(pid: u32) -> Result<()> {
+    Ok(kill(Pid::from_raw(pid as i32), Signal::SIGCONT)?)
+}
+
 /// Where the hosts of a world are: lines of their journals, and the last step that each names.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {

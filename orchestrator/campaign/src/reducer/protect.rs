@@ -57,6 +57,9 @@ pub(super) struct Guard {
     ahead: Option<i64>,
     backups: Vec<Backup>,
     copies: Vec<BackupCopy>,
+    /// Since when a backup that would do is seen on its way.
+    #[serde(default)]
+    moving: Option<Timestamp>,
     trouble: Option<String>,
     copied: Option<Timestamp>,
     copy_trouble: Option<String>,
@@ -184,9 +187,10 @@ impl State {
         self.core.guard.since.plus(i64::from(protect.wait_seconds)).plus(spare)
     }
 
-    /// Looks become rarer the longer the gate has waited: a day costs hundreds of calls, not thousands.
+    /// Looks become rarer the longer nothing moves: a day costs hundreds of calls, not thousands.
     fn pause_after(&self, at: Timestamp) -> i64 {
-        (at.since(self.core.guard.since) / 20).clamp(self.poll().min(SELDOM), SELDOM)
+        let since = self.core.guard.moving.unwrap_or(self.core.guard.since);
+        (at.since(since) / 20).clamp(self.poll().min(SELDOM), SELDOM)
     }
 
     /// Backups that would hold the keys, oldest first.
@@ -306,6 +310,7 @@ impl State {
         if guard.mark.as_ref().is_none_or(|before| before.needed() <= mark.needed()) {
             guard.since = at;
             guard.looked = None;
+            guard.moving = None;
             guard.mark = Some(mark);
         }
     }
@@ -422,6 +427,7 @@ impl State {
         guard.backups = backups.to_vec();
         guard.copies = copies.to_vec();
         let Some(mark) = self.uncovered() else { return };
+        let moving = self.fit(mark).next().map(|_| self.core.guard.moving.unwrap_or(at));
         let covered = self.fit(mark).filter(|b| b.state == "READY").find_map(|backup| {
             let copy = match second {
                 true => Some(self.copy_of(backup).filter(|copy| copy.state == "READY")?.id.clone()),
@@ -429,6 +435,7 @@ impl State {
             };
             Some(Covered { backup: backup.id.clone(), created: backup.created, copy, seen: at })
         });
+        self.core.guard.moving = moving;
         let Some(covered) = covered else { return };
         let flying: BTreeSet<u16> = self.core.hosts.iter().filter(|h| h.in_flight()).filter_map(|h| h.wave).collect();
         for wave in (1..=self.wave_now()).filter(|wave| !flying.contains(wave)) {

@@ -1,0 +1,168 @@
+//! What a host does when the second of its databases cannot follow the first (H29), and when a database is not what the
+//! swap needs (H1): nothing is lost, everything reads, and the campaign says so.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::fs::File;
+use std::process::Child;
+use std::time::{Duration, Instant};
+use tde2hsm_e2e::{Ran, World, files_below};
+
+/// The host of a database, by its oratab.
+fn host_of(world: &World, sid: &str) -> Result<String> {
+    let has = |host: &String| {
+        let oratab = std::fs::read_to_string(world.root(host).join("etc/oratab")).unwrap_or_default();
+        oratab.lines().any(|line| line.starts_with(&format!("{sid}:")))
+    };
+    world.hosts()?.into_iter().find(has).with_context(|| format!("no host of {sid}"))
+}
+
+/// A plan for this host alone.
+fn plan_for(world: &World, host: &str) -> Result<()> {
+    let file = world.path("fleet.toml");
+    let text = std::fs::read_to_string(&file)?;
+    let (before, rest) = text.split_once("[[targets]]").context("targets")?;
+    let after = rest.split_once("\n\n").map_or("", |(_, after)| after);
+    std::fs::write(&file, format!("{before}[[targets]]\ninstances = [\"{host}\"]\n\n{after}"))?;
+    world.plan()?.ok().map(drop)
+}
+
+fn spawn(world: &World, words: &[&str]) -> Result<Child> {
+    let log = File::options().create(true).append(true).open(world.path("cli.log"))?;
+    Ok(world.tde2hsm().args(words).stdout(log.try_clone()?).stderr(log).spawn()?)
+}
+
+fn said(world: &World) -> String {
+    std::fs::read_to_string(world.path("cli.log")).unwrap_or_default()
+}
+
+fn until(what: &str, world: &World, child: &mut Child, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !holds()? {
+        ensure!(child.try_wait()?.is_none(), "it ended before {what}:\n{}", said(world));
+        ensure!(Instant::now() < deadline, "{what}: not within 120 s\n{}", said(world));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn status(world: &World) -> Result<Value> {
+    Ok(world.cli(&["status", "--output", "json"])?.json()?["hosts"][0].clone())
+}
+
+/// As the DBA does it, with the password of this secret where the text says `PIN`.
+fn sql(world: &World, host: &str, sid: &str, pin: &str, script: &str) -> Result<Ran> {
+    let home = "/u01/app/oracle/product/19.0.0/dbhome_1";
+    let file = world.root(host).join("tmp/dba.sql");
+    std::fs::write(&file, format!("CONNECT / AS SYSDBA\n{}\nEXIT\n", script.replace("PIN", pin)))?;
+    let run = format!(
+        "setpriv --reuid oracle --regid oinstall --init-groups env ORACLE_SID={sid} ORACLE_HOME={home} {home}/bin/sqlplus -S -L /nolog < /tmp/dba.sql"
+    );
+    let ran = world.exec(host, &["sh", "-c", &run])?.ok()?;
+    std::fs::remove_file(file)?;
+    Ok(ran)
+}
+
+/// Files of the provider's tree of a host.
+fn provider(world: &World, host: &str) -> Result<Vec<String>> {
+    let root = world.root(host);
+    let files = files_below(&root.join("opt/oracle/extapi"))?;
+    files.iter().map(|file| Ok(file.strip_prefix(&root)?.display().to_string())).collect()
+}
+
+#[test]
+fn h29_a_second_database_that_cannot_follow_leaves_its_host_parked_and_every_row_readable() {
+    let run = || -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let world = World::up(&dir.path().join("world"), "mixed", 41)?;
+        world.setup()?.ok()?;
+        let host = host_of(&world, "SALES")?;
+        ensure!(host_of(&world, "STOCK")? == host, "two hosts");
+        plan_for(&world, &host)?;
+        let hang = r#"{"faults":[{"id":"h29","sid":"STOCK","at":"MIGRATE:begin","do":"hang","times":1}]}"#;
+        world.fault(&["oracle", &host, hang])?;
+        let mut cli = spawn(&world, &["apply", "plan.json", "--yes"])?;
+        until("SALES is on CloudHSM", &world, &mut cli, || Ok(world.inspect()?.on_cloudhsm("SALES")))?;
+        // The cluster is gone between the two.
+        world.fault(&["hsm-down", "cloudhsm"])?;
+        world.fault(&["oracle", &host, r#"{"faults":[]}"#])?;
+        let ended = cli.wait()?;
+        ensure!(!ended.success(), "{}", said(&world));
+        let parked = status(&world)?;
+        ensure!(parked["standing"] == "parked", "{parked}\n{}", said(&world));
+        let now = world.inspect()?;
+        ensure!(now.on_cloudhsm("SALES") && now.active_stores("STOCK") == ["software"], "{}", now.0["databases"]);
+        ensure!(now.starts("SALES") == now.starts("STOCK"), "a database was restarted alone");
+        let library = provider(&world, &host)?;
+        ensure!(library.iter().any(|file| file.contains("cloudhsm")), "the provider was changed: {library:?}");
+        // Open and reading, while the cluster is away: in their own sessions, as their users have them.
+        for sid in ["SALES", "STOCK"] {
+            let read = sql(&world, &host, sid, "", "SELECT open_mode FROM v$database;")?;
+            ensure!(read.stdout.contains("READ WRITE"), "{sid}: {}", read.stdout);
+        }
+        world.fault(&["hsm-up", "cloudhsm"])?;
+        let open = world.verify("")?;
+        for sid in ["SALES", "STOCK"] {
+            ensure!(open.all_readable(sid), "{sid}: {} of {}", open.readable(sid), open.rows(sid));
+        }
+        let resumed = world.cli(&["resume", "--yes"])?;
+        ensure!(resumed.status.success(), "{}{}", resumed.stdout, resumed.stderr);
+        let now = world.inspect()?;
+        ensure!(now.on_cloudhsm("SALES") && now.on_cloudhsm("STOCK"), "{}", now.0["databases"]);
+        let (open, without) = (world.verify("")?, world.verify("target")?);
+        for sid in ["SALES", "STOCK"] {
+            ensure!(open.all_readable(sid) && without.readable(sid) == 0, "{sid}");
+        }
+        Ok(())
+    };
+    run().expect("parked, and done");
+}
+
+/// Somebody moves a database back to the old HSM between its reverse migrate and the swap, and is cut off half-way: tablespaces
+/// are under a key of the old HSM while the software keystore has the active one. The library must not go.
+#[test]
+fn h01_a_half_moved_database_is_not_swapped_away_from_its_keys() {
+    let run = || -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let world = World::up(&dir.path().join("world"), "small", 42)?;
+        world.setup()?.ok()?;
+        world.plan()?.ok()?;
+        let host = world.hosts()?.remove(0);
+        let (before, library) = (world.inspect()?, provider(&world, &host)?);
+        // Its worker stands still while the keystore is to go off the host: the AWS call is tried again meanwhile.
+        world.fault(&["throttle", "secretsmanager:CreateSecret", "2"])?;
+        let mut cli = spawn(&world, &["apply", "plan.json", "--yes"])?;
+        let worker = std::cell::Cell::new(None);
+        until("the escrow", &world, &mut cli, || {
+            let journals = tde2hsm_e2e::kill::journals(&world)?;
+            let lines: String = journals.iter().filter_map(|journal| std::fs::read_to_string(journal).ok()).collect();
+            if lines.lines().any(|line| line.contains("\"escrow\"")) {
+                worker.set(tde2hsm_e2e::kill::hold(&world, tde2hsm_e2e::kill::Victim::Worker));
+            }
+            Ok(worker.get().is_some())
+        })?;
+        let cut_off = r#"{"faults":[{"id":"h01","sid":"ORCL1","at":"MIGRATE:tablespaces","do":"kill-server","times":1}]}"#;
+        world.fault(&["oracle", &host, cut_off])?;
+        let (pin, software) = (world.secret("old-hsm")?, world.secret("software")?);
+        let back = format!(
+            "ALTER SYSTEM SET TDE_CONFIGURATION='KEYSTORE_CONFIGURATION=HSM|FILE' SCOPE=BOTH;\n\
+             ADMINISTER KEY MANAGEMENT SET KEY IDENTIFIED BY \"PIN\" MIGRATE USING \"{software}\" WITH BACKUP;"
+        );
+        let broken = sql(&world, &host, "ORCL1", &pin, &back)?;
+        ensure!(broken.stdout.contains("ORA-03113") || broken.stdout.contains("ORA-03114"), "{}", broken.stdout);
+        world.fault(&["oracle", &host, r#"{"faults":[]}"#])?;
+        tde2hsm_e2e::kill::go_on(worker.get().context("held")?)?;
+        // Refused by the gate, before anything stopped; the next attempt finishes the rotation first, and then swaps.
+        let ended = cli.wait()?;
+        let said = said(&world);
+        ensure!(said.contains("failed TDE0417 in swap-provider: ORCL1"), "the gate did not refuse:\n{said}");
+        ensure!(ended.success(), "{said}");
+        let after = world.inspect()?;
+        ensure!(after.starts("ORCL1") == before.starts("ORCL1") + 2, "{} starts", after.starts("ORCL1"));
+        ensure!(provider(&world, &host)? != library, "the library was never exchanged");
+        let (open, cut) = (world.verify("")?, world.verify("old-hsm,software")?);
+        ensure!(open.all_readable("ORCL1") && cut.all_readable("ORCL1"), "a row is under a key that is gone");
+        Ok(())
+    };
+    run().expect("refused, then done");
+}
