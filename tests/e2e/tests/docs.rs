@@ -12,7 +12,7 @@ fn root() -> PathBuf {
 /// Names of all functions in the repository's Rust files.
 fn functions() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    let mut todo: Vec<PathBuf> = ["host-runner", "orchestrator", "tests"].map(|dir| root().join(dir)).into();
+    let mut todo: Vec<PathBuf> = ["host-runner", "lambdas", "orchestrator", "tests"].map(|dir| root().join(dir)).into();
     while let Some(dir) = todo.pop() {
         for path in fs::read_dir(&dir).expect("a directory").map(|entry| entry.expect("an entry").path()) {
             if path.is_dir() {
