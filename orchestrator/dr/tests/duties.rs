@@ -447,7 +447,8 @@ fn h43_each_missing_fact_is_named() {
         stale.databases[0].answers.insert(thing, seen(Need::None, TAKEN.plus(-1)));
         assert_eq!(missing(&stale), [Missing::Stale { instance: instance(1), sid: sid(), thing }], "seen before the keys moved");
     }
-    let spoil: [(fn(&mut retire::Estate), Missing); 4] = [
+    type Change = fn(&mut retire::Estate);
+    let spoil: [(Change, Missing); 4] = [
         (|e| e.points = None, Missing::Points),
         (|e| e.undo_until = None, Missing::Undo),
         (|e| e.databases[0].migrated = None, Missing::Migration { instance: instance(1), sid: sid() }),

@@ -219,7 +219,7 @@ fn h41_outside_observed_time_nothing_is_proven() {
     w.host.inventories[1].ordered_at = Some(TAKEN.plus(10));
     assert!(w.verdict().opens().is_some());
     let mut w = world();
-    w.data(|d| drop(d.blind.insert(ContainerName::new("PDB1").unwrap())));
+    w.data(|d| d.blind = [ContainerName::new("PDB1").unwrap()].into());
     let verdict = w.verdict();
     assert!(matches!(verdict, Verdict::NotProven { .. }) && codes(&verdict) == [819, 819], "{verdict:?}");
     let mut w = world();

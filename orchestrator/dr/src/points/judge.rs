@@ -17,12 +17,15 @@ use tde2hsm_protocol::{
     BackupId, ContainerName, InstanceId, KmsKeyArn, MasterKeyId, SecretArn, SecretRef, Sid, Store, Timestamp, VolumeId,
 };
 
+/// Of whom a secret is: a database, a host, or the fleet.
+type Of<'a> = Option<(&'a InstanceId, Option<&'a Sid>)>;
+
 pub struct Judge<'a> {
     common: &'a Common,
     kms: HashMap<&'a KmsKeyArn, KmsState>,
     /// Of the DR region, by what does not depend on the region.
     secrets: HashMap<String, &'a Secret>,
-    uses: HashMap<(SecretRole, Option<(&'a InstanceId, Option<&'a Sid>)>), Vec<&'a SecretArn>>,
+    uses: HashMap<(SecretRole, Of<'a>), Vec<&'a SecretArn>>,
     views: HashMap<Vec<&'a SecretArn>, HsmView>,
     /// The newest READY backup of either region.
     newest_anywhere: Option<Timestamp>,
