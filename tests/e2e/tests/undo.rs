@@ -133,6 +133,34 @@ fn h30_undo_days_after_success_brings_everything_back() {
     run().expect("undone");
 }
 
+/// The pinned document is taken away after the campaign, and another one is there: nothing goes out by it before somebody has
+/// approved what it brings.
+#[test]
+fn h34_a_campaign_whose_document_is_gone_is_undone_by_the_one_that_is_approved() {
+    let run = || -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let world = World::up(&dir.path().join("world"), "small", 9)?;
+        world.setup()?.ok()?;
+        let then = before(&world)?;
+        world.plan()?.ok()?;
+        world.cli(&["apply", "plan.json", "--yes"])?.ok()?;
+        world.cli(&["clean", "--yes"])?.ok()?;
+        // The same programs with another CA file: another document.
+        let ca = world.path("packages/customerCA.crt");
+        let text = std::fs::read_to_string(&ca)?;
+        std::fs::write(&ca, format!("{text}\n"))?;
+        world.setup()?.ok()?;
+        let refused = world.cli(&["undo", "--yes"])?;
+        ensure!(!refused.status.success(), "it went out by a document that nobody approved");
+        ensure!(refused.stderr.contains("TDE0608") || refused.stderr.contains("TDE0609"), "{}", refused.stderr);
+        let undone = world.cli(&["undo", "--document", "--yes"])?;
+        ensure!(undone.status.success(), "{}{}", undone.stdout, undone.stderr);
+        ensure!(undone.stderr.contains("host-runner sha256") && undone.stderr.contains("going on with"), "{}", undone.stderr);
+        is_undone(&world, &then)
+    };
+    run().expect("undone by the approved document");
+}
+
 /// A step and what makes it fail for good.
 const FAILURES: [(&str, &[&[&str]]); 9] = [
     (
