@@ -2,13 +2,13 @@
 
 use anyhow::{Result, ensure};
 use std::path::Path;
-use tde2hsm_conformance::programs;
 use tde2hsm_infra::{Server, Who, root, script};
 
 fn deployed(who: Who, deploy: &Path, read: &Path) -> Result<(bool, String)> {
     let dir = tempfile::tempdir()?;
     let server = Server::up(who, dir.path(), &[])?;
-    let bootstrap = programs()?.join("bootstrap");
+    // Nothing of it runs here.
+    let bootstrap = Path::new("/bin/true");
     let words = [who.name(), &server.endpoint, &deploy.to_string_lossy(), &read.to_string_lossy(), &bootstrap.to_string_lossy()];
     script(who, "deploy.py", &words, &[])
 }
