@@ -18,6 +18,9 @@ const PATIENCE: i64 = 60 * 60;
 /// How long something may be there without being listed, in seconds. AWS names no bound.
 const LATE: i64 = 5 * 60;
 
+/// Seconds between two looks for it.
+const PAUSE: i64 = 5;
+
 pub struct Teardown<'a> {
     pub cloud: &'a dyn Cloud,
     pub room: &'a dyn DrillCloud,
@@ -48,7 +51,7 @@ impl Teardown<'_> {
         let now = self.pace.now();
         let uncertain = kept.record.steps.iter().any(|step| {
             step.done.is_none_or(|done| now.since(done) < LATE)
-                && kept.record.plan.actions.get(step.action).is_some_and(words::effect)
+                && kept.record.plan.actions.get(step.action).is_some_and(words::makes)
         });
         let wanted = if uncertain { LOOKS } else { 1 };
         let mut waits = Waits::new(self.pace, PATIENCE);
@@ -56,7 +59,13 @@ impl Teardown<'_> {
         let left = loop {
             let sweep = self.sweep(kept, &allowed).await?;
             nothing = if sweep.left.is_empty() { nothing + 1 } else { 0 };
-            if nothing >= wanted || !(sweep.moving || sweep.left.is_empty()) || !waits.next().await {
+            if nothing >= wanted || (!sweep.left.is_empty() && !sweep.moving) || self.pace.stopping() {
+                break sweep.left;
+            }
+            // What may still come into sight is looked for however long the rest took to go.
+            if sweep.left.is_empty() {
+                self.pace.pause(PAUSE).await;
+            } else if !waits.next().await {
                 break sweep.left;
             }
         };

@@ -24,6 +24,14 @@ pub fn effect(action: &Action) -> bool {
     }
 }
 
+/// It makes something that costs until it is removed.
+pub(super) fn makes(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::CreateCluster { .. } | Action::CreateHsm { .. } | Action::RegisterImage { .. } | Action::RunInstance { .. }
+    )
+}
+
 /// One line a plan is printed by.
 pub fn describe(action: &Action) -> String {
     match action {

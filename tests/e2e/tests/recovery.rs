@@ -1,0 +1,370 @@
+//! What the product says of recovery points, and one point that is really restored: in worlds where the truth is the sandbox's.
+//!
+//! Time is the world's: copies take hours and restored clusters minutes, and the test moves the clock on. While a survey is under
+//! way it stands still, since an order is valid for minutes.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tde2hsm_e2e::{Ran, World};
+
+const DR: &str = "us-west-2";
+
+/// A fleet that was migrated four hours before its cluster's next backup.
+fn migrated(world: &World) -> Result<()> {
+    world.advance("20h")?;
+    world.setup()?.ok()?;
+    world.setup_in(DR)?.ok()?;
+    world.plan()?.ok()?;
+    world.cli(&["apply", "plan.json", "--yes"])?.ok()?;
+    Ok(())
+}
+
+/// How long a survey of a busy machine's hosts may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Runs the copy jobs until nothing is left to do; what failed is in the answer.
+fn settle(world: &World) -> Result<Value> {
+    let start = Instant::now();
+    loop {
+        let last = world.cli(&["dr", "copy", "--once", "--output", "json"])?.json()?;
+        let n = |name: &str| last[name].as_u64().unwrap_or(u64::MAX);
+        if n("surveys_open") > 0 {
+            std::thread::sleep(Duration::from_millis(100));
+        } else if n("snapshots_in_flight") + n("hsm_backups_in_flight") + n("hsm_backups_to_copy") > 0 {
+            world.advance("30m")?;
+        } else if n("gib_left") > 0 && n("snapshots_failed") == 0 {
+            world.advance("5m")?;
+        } else {
+            return Ok(last);
+        }
+        ensure!(start.elapsed() < PATIENCE, "the copies do not settle: {last}");
+    }
+}
+
+/// Lets the world's time pass while something waits in it.
+fn while_time_passes<T>(world: &World, work: impl FnOnce() -> T) -> T {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                let _ = world.advance("1m");
+                std::thread::sleep(Duration::from_millis(250));
+            }
+        });
+        let done = work();
+        over.store(true, Ordering::SeqCst);
+        done
+    })
+}
+
+fn status(world: &World) -> Result<Value> {
+    world.cli(&["dr", "status", "--output", "json"])?.json()
+}
+
+/// Verdict and codes of the newest point of a host's one database.
+fn newest(status: &Value, host: &str) -> Result<(String, Vec<String>)> {
+    let row = status["databases"].as_array().into_iter().flatten().find(|row| row["instance"] == host);
+    let row = row.with_context(|| format!("{host} is not in {status}"))?;
+    let codes = ["causes", "unknowns"].iter().flat_map(|of| row[of].as_array().into_iter().flatten());
+    let codes = codes.filter_map(|why| why["code"].as_str().map(str::to_owned)).collect();
+    Ok((row["verdict"].as_str().unwrap_or_default().to_owned(), codes))
+}
+
+fn sids(world: &World) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for host in world.hosts()? {
+        let oratab = std::fs::read_to_string(world.root(&host).join("etc/oratab"))?;
+        let sid = oratab.lines().find_map(|line| line.split_once(':').filter(|_| !line.starts_with('#')));
+        found.insert(host, sid.context("a database")?.0.to_owned());
+    }
+    Ok(found)
+}
+
+#[test]
+fn h42_each_planted_case_has_its_own_cause_in_dr_status() {
+    let run = || -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let world = World::up(&dir.path().join("world"), "8", 81)?;
+        migrated(&world)?;
+        world.advance("5h")?;
+        settle(&world)?;
+        world.advance("10m")?;
+        world.snapshot(&[])?;
+        world.advance("15m")?;
+        settle(&world)?;
+        settle(&world)?;
+        let sids = sids(&world)?;
+        let hosts: Vec<&String> = sids.keys().collect();
+        ensure!(hosts.len() == 8);
+        let before = status(&world)?;
+        for host in &hosts {
+            ensure!(newest(&before, host)?.0 == "opens", "{host} before anything was planted: {before}");
+        }
+
+        // What the next look at the hosts can see.
+        let plant = |fault: &str, host: &str| world.fault(&[fault, host, &sids[host]]);
+        let [older, seen_by_nobody, in_keystore, local, outside, volume, failed, not_copied] = hosts.as_slice() else {
+            bail!("eight")
+        };
+        plant("rotate-key", older)?;
+        plant("rotate-key", not_copied)?;
+        plant("local-auto-login-only", local)?;
+        plant("local-auto-login-only", in_keystore)?;
+        plant("move-controlfile", outside)?;
+        let wallet = "find /u01 -name cwallet.sso -delete";
+        world.exec(in_keystore, &["sh", "-c", wallet])?.ok()?;
+        world.advance("7h")?;
+        settle(&world)?;
+        world.advance("10m")?;
+        // Behind everybody's back: after one look and before the next.
+        plant("rotate-key", seen_by_nobody)?;
+        world.advance("10m")?;
+        world.snapshot(&["--host", failed])?;
+        world.fault(&["copy-fails", "1"])?;
+        world.advance("15m")?;
+        world.cli(&["dr", "copy", "--once"])?;
+        for host in hosts.iter().filter(|host| **host != *failed) {
+            match host {
+                host if host == volume => world.snapshot(&["--host", host, "--exclude-data"])?,
+                host if host == outside => world.snapshot(&["--host", host, "--exclude", "/u03"])?,
+                host => world.snapshot(&["--host", host])?,
+            };
+        }
+        world.advance("15m")?;
+        settle(&world)?;
+        settle(&world)?;
+        let planted = status(&world)?;
+        let mut wrong = Vec::new();
+        let mut expect = |status: &Value, host: &str, code: &str, what: &str| -> Result<()> {
+            let (verdict, codes) = newest(status, host)?;
+            println!("{what}: {verdict} {codes:?}");
+            if verdict == "opens" || codes.first().map(String::as_str) != Some(code) {
+                wrong.push(format!("{what}: {verdict} {codes:?}, not {code}"));
+            }
+            Ok(())
+        };
+        expect(&planted, older, "TDE0810", "backup older than a key")?;
+        expect(&planted, not_copied, "TDE0810", "backup older than a key, too")?;
+        expect(&planted, seen_by_nobody, "TDE0811", "key rotated behind our back")?;
+        expect(&planted, in_keystore, "TDE0813", "key in the interim keystore only")?;
+        expect(&planted, local, "TDE0814", "LOCAL auto-login only")?;
+        expect(&planted, outside, "TDE0802", "control file on a volume outside the set")?;
+        expect(&planted, volume, "TDE0801", "a volume of the set missing")?;
+        expect(&planted, failed, "TDE0805", "copy in error")?;
+
+        // The next backup has the rotated keys. Its copy fails; then it is copied after its password is gone.
+        world.fault(&["hsm-backup-copy-fails", "1"])?;
+        world.advance("17h")?;
+        world.snapshot(&["--host", not_copied])?;
+        world.advance("15m")?;
+        world.cli(&["dr", "copy", "--once"])?;
+        settle_surveys(&world)?;
+        expect(&status(&world)?, not_copied, "TDE0809", "set newer than any copied HSM backup")?;
+        for n in 0..3 {
+            world.fault(&["rotate-crypto-user", &format!("Rotated{n}Passw0rd")])?;
+            world.advance("20m")?;
+        }
+        settle(&world)?;
+        expect(&status(&world)?, not_copied, "TDE0815", "secret rotated after the backup")?;
+
+        world.fault(&["kms-key", "copies", "disabled"])?;
+        expect(&status(&world)?, volume, "TDE0807", "KMS key disabled")?;
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        Ok(())
+    };
+    run().expect("each case has its cause");
+}
+
+/// The copy jobs until no survey is under way, the clock standing still.
+fn settle_surveys(world: &World) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let answer = world.cli(&["dr", "copy", "--once", "--output", "json"])?.json()?;
+        if answer["surveys_open"] == 0 {
+            return Ok(());
+        }
+        ensure!(start.elapsed() < PATIENCE, "a survey does not end: {answer}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn drill(world: &World, args: &[&str]) -> Result<Ran> {
+    while_time_passes(world, || world.cli(&[&["dr", "drill", "--output", "json", "--yes"], args].concat()))
+}
+
+/// Nothing that a drill made is there any more, as the sandbox sees it.
+fn gone(world: &World) -> Result<()> {
+    let inspected = world.inspect()?.0;
+    for (host, drill) in inspected["drills"].as_object().into_iter().flatten() {
+        ensure!(drill["state"] == "gone", "{host} is left: {drill}");
+    }
+    let tokens = inspected["logins"].as_object().context("logins")?;
+    let left: Vec<&String> = tokens
+        .iter()
+        .filter(|(token, row)| token.starts_with("cluster-") && row["gone"] != true)
+        .map(|(token, _)| token)
+        .collect();
+    ensure!(left.is_empty(), "clusters are left: {left:?}");
+    Ok(())
+}
+
+#[test]
+fn h44_a_drill_reads_rows_without_the_source_and_none_without_its_cluster() {
+    let run = || -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let world = World::up(&dir.path().join("world"), "small", 82)?;
+        world.cli(&["dr", "copy", "--once"])?.ok()?;
+        // A backup of the cluster from before any key of the fleet was in it.
+        world.advance("1h")?;
+        let early = backups(&world)?;
+        migrated(&world)?;
+        world.fault(&["autostart", "all"])?;
+        world.advance("26h")?;
+        settle(&world)?;
+        world.advance("10m")?;
+        world.snapshot(&[])?;
+        world.advance("15m")?;
+        settle(&world)?;
+        settle(&world)?;
+        let (host, sid) = sids(&world)?.pop_first().context("a host")?;
+        let rows = world.verify("")?.rows(&sid);
+        ensure!(rows > 0);
+        let production = (world.inspect()?.logins("cloudhsm"), world.inspect()?.logins("old-hsm"));
+
+        // Everything that the drill may use is in the second region.
+        world.fault(&["region-lost", "us-east-1"])?;
+        world.fault(&["hsm-down", "old-hsm"])?;
+        let seen = status(&world)?;
+        ensure!(newest(&seen, &host)?.0 == "opens" && !seen["unasked"].as_array().context("unasked")?.is_empty(), "{seen}");
+        let done = drill(&world, &["--database", &sid, "--keep"])?;
+        let answer = done.json()?;
+        ensure!(done.code() == 0 && answer["ending"]["outcome"] == "read", "{answer}\n{}", done.stderr);
+        ensure!(answer["reading"]["rows"].as_u64() == Some(rows), "{rows} rows are seeded: {answer}");
+        ensure!(answer["ending"]["seconds"].as_i64().is_some_and(|seconds| seconds > 0), "{answer}");
+        ensure!(world.inspect()?.0["crossings"] == 0, "something crossed the regions");
+
+        // As the sandbox has it: the same rows, from the restored cluster and from nothing else.
+        let id = answer["drill"].as_str().context("an id")?.to_owned();
+        let inspected = world.inspect()?.0;
+        let drills = inspected["drills"].as_object().context("drills")?;
+        let made = drills.iter().find(|(_, drill)| drill["state"] == "up").context("a drill's host")?.0.clone();
+        let restored = inspected["logins"].as_object().context("logins")?;
+        let restored = restored.iter().find(|(token, _)| token.starts_with("cluster-")).context("a restored cluster")?;
+        ensure!(restored.1["ok"] == 1 && restored.1["failed"] == 0, "one login: {}", restored.1);
+        let cluster = restored.0.clone();
+        ensure!(world.verify_host(&made, "software")?.readable(&sid) == rows);
+        world.fault(&["detach-cluster", &cluster])?;
+        ensure!(world.verify_host(&made, "software")?.readable(&sid) == 0, "rows read with the cluster detached");
+        world.fault(&["attach-cluster", &cluster])?;
+        ensure!(
+            production == (world.inspect()?.logins("cloudhsm"), world.inspect()?.logins("old-hsm")),
+            "production saw a login"
+        );
+
+        // One drill at a time; then it goes, whole.
+        let second = world.cli(&["dr", "drill", "--database", &sid, "--yes"])?;
+        ensure!(second.code() == 3 && second.stderr.contains("TDE0838"), "{}", second.stderr);
+        let ended = drill(&world, &["--teardown", &id])?;
+        ensure!(ended.code() == 0 && ended.json()?["torn_down"].is_i64(), "{}{}", ended.stdout, ended.stderr);
+        gone(&world)?;
+
+        // A backup from before the key: it fails, says so, and leaves nothing.
+        let failed = drill(&world, &["--database", &sid, "--backup", &early])?;
+        ensure!(failed.code() == 9 && failed.stderr.contains("TDE0834"), "{} {}{}", failed.code(), failed.stdout, failed.stderr);
+        ensure!(failed.json()?["torn_down"].is_i64(), "{}", failed.stdout);
+        gone(&world)?;
+        ensure!(
+            production == (world.inspect()?.logins("cloudhsm"), world.inspect()?.logins("old-hsm")),
+            "production saw a login"
+        );
+        Ok(())
+    };
+    run().expect("a drill");
+}
+
+/// The one HSM backup that lies in the DR region so far.
+fn backups(world: &World) -> Result<String> {
+    let seen = status(world)?;
+    match seen["hsm_backups"].as_array().context("backups")?.as_slice() {
+        [one] => Ok(one["id"].as_str().context("an id")?.to_owned()),
+        other => bail!("not one copied backup: {other:?}"),
+    }
+}
+
+/// Facts that a bank's people would write down.
+fn facts(host: &str, except: &str) -> String {
+    let mut text = String::from("undo_until = 2026-12-31T00:00:00Z\n");
+    for (thing, needs) in [
+        ("rman-pieces", "2027-03-01T00:00:00Z"),
+        ("archived-logs", "2027-01-15T00:00:00Z"),
+        ("restore-points", "2027-01-10T00:00:00Z"),
+        ("flashback-logs", "none"),
+        ("transparent-dumps", "2027-06-30T00:00:00Z"),
+        ("unplugged-pdbs", "none"),
+    ] {
+        if thing != except {
+            text.push_str(&format!(
+                "[[facts]]\ndatabase = \"{host}\"\nthing = \"{thing}\"\nneeds = \"{needs}\"\nby = \"A. Keeper\"\nat = \"AT\"\n"
+            ));
+        }
+    }
+    text
+}
+
+#[test]
+fn h43_retire_when_gives_a_date_or_names_each_fact_that_is_missing() {
+    let run = || -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let world = World::up(&dir.path().join("world"), "small", 83)?;
+        migrated(&world)?;
+        world.advance("1h")?;
+        let host = world.hosts()?.remove(0);
+        world.cli(&["survey", "fleet.toml", "-o", "surveys.json"])?.ok()?;
+        let surveys: Value = serde_json::from_str(&std::fs::read_to_string(world.path("surveys.json"))?)?;
+        let at = surveys["surveys"][0]["taken_at"].as_i64().context("a time")? - 60;
+        let ask = |surveys: &Value, facts: &str| -> Result<(Ran, Value)> {
+            std::fs::write(world.path("surveys.json"), surveys.to_string())?;
+            std::fs::write(world.path("facts.toml"), facts.replace("AT", &time_of(at)?))?;
+            let ran =
+                world.cli(&["dr", "retire-when", "--surveys", "surveys.json", "--facts", "facts.toml", "--output", "json"])?;
+            let answer = ran.json()?;
+            Ok((ran, answer))
+        };
+        let (ran, answer) = ask(&surveys, &facts(&host, ""))?;
+        ensure!(ran.code() == 0 && answer["answer"] == "from", "{answer}\n{}", ran.stderr);
+        // The dumps are the last to need it.
+        ensure!(answer["when"] == json!(1_814_313_600), "{answer}");
+        let reasons = answer["reasons"].as_array().context("reasons")?;
+        ensure!(reasons[0]["text"].as_str().is_some_and(|t| t.contains("declared by A. Keeper")), "{answer}");
+
+        for (thing, words) in [
+            ("rman-pieces", "RMAN pieces"),
+            ("archived-logs", "archived logs"),
+            ("restore-points", "restore points"),
+            ("transparent-dumps", "TRANSPARENT Data Pump dumps"),
+            ("unplugged-pdbs", "unplugged PDBs"),
+        ] {
+            // A host whose control file could not be read for it, and nobody who knows.
+            let mut blind = surveys.clone();
+            for database in blind["surveys"][0]["databases"].as_array_mut().context("databases")? {
+                database["facts"]["kept"] = Value::Null;
+            }
+            let (ran, answer) = ask(&blind, &facts(&host, thing))?;
+            ensure!(ran.code() == 9 && answer["answer"] == "not-yet-computable", "{thing}: {answer}\n{}", ran.stderr);
+            let missing = answer["missing"].as_array().context("missing")?;
+            ensure!(missing.len() == 1 && missing[0]["thing"] == thing, "{thing}: {answer}");
+            let human = world.cli(&["dr", "retire-when", "--surveys", "surveys.json", "--facts", "facts.toml"])?;
+            ensure!(human.stdout.contains("not yet computable") && human.stdout.contains(words), "{}", human.stdout);
+        }
+        Ok(())
+    };
+    run().expect("a date or what is missing");
+}
+
+fn time_of(at: i64) -> Result<String> {
+    let shown = std::process::Command::new("date").args(["-u", "-d", &format!("@{at}"), "+%Y-%m-%dT%H:%M:%SZ"]).output()?;
+    Ok(String::from_utf8(shown.stdout)?.trim().to_owned())
+}
