@@ -34,6 +34,7 @@ pub struct KeyRow {
     pub key: Key,
     pub place: Place,
     pub container: usize,
+    /// By the host's clock.
     pub made: Millis,
     pub used: Millis,
 }
@@ -85,8 +86,9 @@ pub struct Host {
     pub client: bool,
     pub servers: Vec<String>,
     pub databases: Vec<Database>,
-    /// How many seconds the host's clock is ahead.
+    /// How many seconds the host's clock is ahead, now and on a good day: less than the five minutes of H8.
     pub clock: i64,
+    pub usual_clock: i64,
     pub reachable: bool,
     frozen: Option<Arc<Machine>>,
     frozen_until: Option<Millis>,
@@ -128,10 +130,13 @@ impl Host {
             servers: if place == Place::CloudHsm { vec!["10.0.9.10".into(), "10.0.9.11".into()] } else { Vec::new() },
             databases: Vec::new(),
             clock: 0,
+            usual_clock: 0,
             reachable: true,
             frozen: None,
             frozen_until: None,
         };
+        host.usual_clock = ids.between(-240, 240);
+        host.clock = host.usual_clock;
         for n in 0..PER_HOST {
             let cdb = n % 2 == 0;
             let names: Vec<String> = if cdb { vec!["CDB$ROOT".into(), "PDB1".into()] } else { vec![format!("DB{number}{n}")] };
@@ -158,7 +163,7 @@ impl Host {
                 });
                 // Long before the year begins.
                 let long_ago = now.plus_ms(-60 * 86_400_000);
-                database.make_key(at, place, long_ago, hsms, ids);
+                database.make_key(at, place, long_ago, 0, hsms, ids);
             }
             for container in &mut database.containers {
                 container.redo.clear();
@@ -460,7 +465,7 @@ fn facts(database: &Database) -> survey::Facts {
 impl Database {
     /// SET KEY: a new key in the store of `place`. Read-write tablespaces and columns are wrapped by it from now on, what is
     /// read-only or offline keeps the key it has.
-    pub fn make_key(&mut self, container: usize, place: Place, now: Millis, hsms: &mut Hsms, ids: &mut Ids) -> Key {
+    pub fn make_key(&mut self, container: usize, place: Place, now: Millis, clock: i64, hsms: &mut Hsms, ids: &mut Ids) -> Key {
         let new = key(ids);
         match place {
             Place::OldHsm => drop(hsms.old.keys.insert(new)),
@@ -471,7 +476,7 @@ impl Database {
                 }
             }
         }
-        self.keys.push(KeyRow { key: new, place, container, made: now, used: now });
+        self.keys.push(KeyRow { key: new, place, container, made: now.plus_secs(clock), used: now.plus_secs(clock) });
         let target = &mut self.containers[container];
         let former = std::mem::replace(&mut target.active, new);
         target.redo.retain(|(_, until)| *until > now);

@@ -313,6 +313,11 @@ impl Year {
                 let ((host, database), ms, ours) = (self.pick(), any(self), self.ids.between(0, 1) == 0);
                 self.at(day, ms, Act::Rotate { host, database, ours });
             }
+            // Around the moment of the daily HSM backup, where the clocks of hosts and AWS decide (H8).
+            if self.one_in(3) {
+                let ((host, database), ms) = (self.pick(), 22 * HOUR + self.ids.between(-5 * MINUTE, 5 * MINUTE));
+                self.at(day, ms, Act::Rotate { host, database, ours: false });
+            }
             if self.one_in(3) {
                 let ((host, database), ms) = (self.pick(), any(self));
                 self.at(day, ms, Act::Access { host, database });
@@ -535,7 +540,11 @@ impl Year {
                 inner.hosts[host].databases[database].containers.iter_mut().for_each(|container| container.open = true);
             }
             Act::Migrate { host, step } => self.migrate(host, step),
-            Act::Clock { host, seconds } => self.cloud.inner().hosts[host].clock = seconds,
+            Act::Clock { host, seconds } => {
+                let mut inner = self.cloud.inner();
+                let host = &mut inner.hosts[host];
+                host.clock = host.usual_clock + seconds;
+            }
             Act::Reach { host, reachable } => self.cloud.inner().hosts[host].reachable = reachable,
             Act::Key(state) => {
                 let region = tde2hsm_model::Region::new(self.config.dr_region.as_str());
@@ -697,13 +706,14 @@ impl Year {
         let limited = inner.world.region(&region).is_some_and(|r| r.hsm.limited_write(CLUSTER));
         let Inner { hosts, hsms, .. } = &mut *inner;
         let at = &mut hosts[host];
+        let clock = at.clock;
         let target = &mut at.databases[database];
         // No token key can be made there meanwhile (A§4.7).
         if target.place == Place::CloudHsm && limited {
             return;
         }
         let container = target.containers.len() - 1;
-        target.make_key(container, target.place, now, hsms, &mut self.ids);
+        target.make_key(container, target.place, now, clock, hsms, &mut self.ids);
         at.touch();
         drop(inner);
         if ours {
@@ -736,13 +746,14 @@ impl Year {
         let password = self.password.clone();
         let Inner { hosts, hsms, .. } = &mut *inner;
         let at = &mut hosts[host];
+        let clock = at.clock;
         match step {
             Step::Reverse => {
                 for database in at.databases.iter_mut().filter(|d| d.place == Place::OldHsm) {
                     database.p12.get_or_insert_with(|| (password.clone(), Default::default()));
                     for container in 0..database.containers.len() {
                         database.containers[container].open = true;
-                        database.make_key(container, Place::Software, now, hsms, &mut self.ids);
+                        database.make_key(container, Place::Software, now, clock, hsms, &mut self.ids);
                     }
                     database.place = Place::Software;
                     database.checkpoint();
@@ -757,7 +768,7 @@ impl Year {
                 for (n, database) in at.databases.iter_mut().enumerate() {
                     for container in 0..database.containers.len() {
                         database.containers[container].open = true;
-                        database.make_key(container, Place::CloudHsm, now, hsms, &mut self.ids);
+                        database.make_key(container, Place::CloudHsm, now, clock, hsms, &mut self.ids);
                     }
                     database.place = Place::CloudHsm;
                     database.checkpoint();
