@@ -878,7 +878,6 @@ async fn what_cannot_be_removed_is_listed_with_its_cost_and_the_drill_stays_open
         ("terminate_instance", "instance"),
         ("deregister_image", "image"),
         ("delete_volume", "volume"),
-        ("delete_hsm_backup", "HSM backup"),
     ] {
         let room = Room::new();
         room.state().refuse = Some((call, "AccessDeniedException"));
@@ -892,6 +891,17 @@ async fn what_cannot_be_removed_is_listed_with_its_cost_and_the_drill_stays_open
         assert_eq!(left, Vec::new(), "{call}");
         gone(&room);
     }
+}
+
+/// Whoever may run a drill need not be able to delete HSM backups: a point may need one.
+#[tokio::test]
+async fn a_backup_that_may_not_be_deleted_is_named_and_keeps_no_drill_open() {
+    let room = Room::new();
+    room.state().refuse = Some(("delete_hsm_backup", "CloudHsmAccessDeniedException"));
+    let (outcome, left) = program(&room, &Person { allows: all }, Goal::Begin).await.expect("no crash").expect("ends");
+    assert_eq!(outcome, Outcome::Read);
+    assert!(left.len() == 1 && left[0].what == "HSM backup" && left[0].id == backup_id('d').to_string(), "{left:?}");
+    assert!(record(&room).expect("a record").torn_down.is_some());
 }
 
 #[tokio::test]

@@ -264,7 +264,9 @@ fn answer(context: &Context, record: &Record, teardown: bool) -> Result<Exit, Fa
     let failure = match outcome {
         Some(Outcome::Failed { code, message }) if !teardown => Some(Failure::new(*code, message.clone())),
         Some(Outcome::Declined) if !teardown => Some(Failure::new(Code::NOT_APPROVED, "the drill was not allowed to go on")),
-        _ if !record.left.is_empty() => Some(Failure::new(Code::DRILL_LEFT_OVER, summary(&record.left))),
+        _ if record.torn_down.is_none() && !record.left.is_empty() => {
+            Some(Failure::new(Code::DRILL_LEFT_OVER, summary(&record.left)))
+        }
         _ => None,
     };
     match failure {
@@ -306,7 +308,12 @@ fn text(record: &Record) -> String {
         None => text.push_str("not ended\n"),
     }
     match (record.torn_down, record.left.as_slice()) {
-        (Some(at), _) => text.push_str(&format!("everything of it was removed, {}\n", when(at))),
+        (Some(at), left) => {
+            text.push_str(&format!("everything of it was removed, {}\n", when(at)));
+            for one in left {
+                text.push_str(&format!("except {} {}, which costs {}: {}\n", one.what, one.id, one.cost, one.why));
+            }
+        }
         (None, []) => text.push_str(&format!("it is still there; `tde2hsm dr drill --teardown {}` removes it\n", record.id)),
         (None, left) => {
             for one in left {
