@@ -102,7 +102,8 @@ fn config(plan: &Plan, second: &Second) -> DrConfig {
 
 /// The passwords that the new keys need, as the plan's databases use them (H42).
 fn secrets(plan: &Plan) -> Vec<SecretUse> {
-    let mut uses: BTreeMap<(u16, SecretRole), Vec<(InstanceId, Option<Sid>)>> = BTreeMap::new();
+    type Users = Vec<(InstanceId, Option<Sid>)>;
+    let mut uses: BTreeMap<(u16, SecretRole), Users> = BTreeMap::new();
     for host in &plan.hosts {
         for database in &host.databases {
             let order = &database.order;

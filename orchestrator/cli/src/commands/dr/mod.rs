@@ -138,6 +138,9 @@ fn secret_uses(fleet: &Fleet) -> Vec<SecretUse> {
     uses
 }
 
+/// Points and what each is to one database.
+type PointsOf<'a> = Vec<(&'a Point, &'a DatabasePoint)>;
+
 /// What a look at both regions gave.
 struct Look {
     world: World,
@@ -147,9 +150,9 @@ struct Look {
 
 impl Look {
     /// Points of one database, oldest first. A name without an instance must be of one host only.
-    fn of(&self, name: &DatabaseName) -> Result<(InstanceId, Vec<(&Point, &DatabasePoint)>), Failure> {
+    fn of(&self, name: &DatabaseName) -> Result<(InstanceId, PointsOf<'_>), Failure> {
         let fits = |instance: &InstanceId| name.instance.as_ref().is_none_or(|wanted| wanted == instance);
-        let found: Vec<(&Point, &DatabasePoint)> = self
+        let found: PointsOf<'_> = self
             .points
             .iter()
             .filter(|point| fits(&point.instance))

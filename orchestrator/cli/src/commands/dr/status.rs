@@ -191,7 +191,7 @@ fn table(
 ) -> String {
     let now = context.now();
     let mut text = String::new();
-    let _ = writeln!(text, "{:<32} {:<21} {:<21} {:<12} {}", "database", "newest point", "newest that opens", "age", "");
+    let _ = writeln!(text, "{:<32} {:<21} {:<21} age", "database", "newest point", "newest that opens");
     for row in rows {
         let of = |at: Option<Timestamp>| at.map_or_else(|| "none".to_owned(), when);
         let age = row.status.age.map_or_else(|| "-".to_owned(), long);
