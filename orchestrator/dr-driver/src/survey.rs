@@ -360,7 +360,8 @@ async fn send(
         plan: Digest::ZERO,
         generation: Generation(0),
         token: token.clone(),
-        not_before: now.plus(-60),
+        // A host whose clock is behind by what a point forgives must not refuse it (H31, H41).
+        not_before: now.plus(-MARGIN),
         not_after: now.plus(VALID),
         journal_head: Digest::ZERO,
         work: match ask {
