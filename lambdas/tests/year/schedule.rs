@@ -39,6 +39,8 @@ enum Act {
     LoseCopy,
     /// Somebody else copies with our tags.
     Claim,
+    /// Somebody takes every stage that is not AWS's own off a secret.
+    Unstage(usize),
     /// The source region answers nobody, or does again.
     Away(bool),
     /// The customer's tool removes its old sets.
@@ -389,6 +391,13 @@ impl Year {
         let day = self.days / 4;
         self.at(day, 7 * HOUR, Act::Key(KeyState::Disabled));
         self.at(day + 7, 7 * HOUR, Act::Key(KeyState::Enabled));
+        // The keystores' password while a host still depends on it, the HSM's later. AWS keeps the last two by itself.
+        for (secret, day) in [(1, self.days * 2 / 5), (0, self.days * 3 / 5)] {
+            for before in 1..4 {
+                self.at(day - before, 13 * HOUR, if secret == 1 { Act::RotatePassword } else { Act::RotatePin });
+            }
+            self.at(day, 23 * HOUR, Act::Unstage(secret));
+        }
         let day = self.days * 5 / 6;
         self.at(day, 8 * HOUR, Act::Away(true));
         self.at(day + 2, 8 * HOUR, Act::Away(false));
@@ -472,6 +481,7 @@ impl Year {
             Act::Careless(careless) => self.careless = Some(careless),
             Act::LoseCopy => self.lose_copy(),
             Act::Claim => self.claim(),
+            Act::Unstage(secret) => self.unstage(secret),
             Act::Away(away) => self.cloud.inner().away = away,
             Act::Run(Job::ExpireCopies) => {
                 let begun = std::time::Instant::now();
@@ -634,6 +644,19 @@ impl Year {
         if !copies.is_empty() {
             let (copy, source) = &copies[self.ids.between(0, copies.len() as i64 - 1) as usize];
             inner.lose_copy(copy, source);
+        }
+    }
+
+    fn unstage(&mut self, secret: usize) {
+        let mut inner = self.cloud.inner();
+        let region = inner.source.clone();
+        let arn = &self.secrets[secret];
+        let described = inner.operator(&region, Service::Secrets, "DescribeSecret", json!({"SecretId": arn}));
+        for (version, stages) in described["VersionIdsToStages"].as_object().into_iter().flatten() {
+            for stage in stages.as_array().into_iter().flatten().filter(|s| s.as_str().is_some_and(|s| !s.starts_with("AWS"))) {
+                let body = json!({"SecretId": arn, "VersionStage": stage, "RemoveFromVersionId": version});
+                inner.operator(&region, Service::Secrets, "UpdateSecretVersionStage", body);
+            }
         }
     }
 
