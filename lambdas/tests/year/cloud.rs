@@ -225,10 +225,10 @@ impl Inner {
                     }
                 }
                 Effect::SnapshotDeleted { snapshot, .. } => drop(self.frozen.remove(&snapshot)),
-                Effect::BackupTaken { region, cluster, backup } => {
-                    if region.as_str() == self.source.as_str() && cluster == self.cluster {
-                        self.tokens.insert(backup, Arc::new(self.hsms.cluster.clone()));
-                    }
+                Effect::BackupTaken { region, cluster, backup }
+                    if region.as_str() == self.source.as_str() && cluster == self.cluster =>
+                {
+                    self.tokens.insert(backup, Arc::new(self.hsms.cluster.clone()));
                 }
                 Effect::BackupCopied { source, backup, .. } => {
                     if let Some(content) = self.tokens.get(&source).cloned() {

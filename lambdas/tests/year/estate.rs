@@ -118,7 +118,7 @@ impl Host {
         let volume = |n: usize| format!("vol-{:017x}", number * 16 + n + 1);
         let mut mounts = BTreeMap::from([("/u02".to_owned(), volume(1))]);
         // Some hosts have their archived logs on a volume of their own.
-        if number % 4 == 0 {
+        if number.is_multiple_of(4) {
             mounts.insert("/u03".to_owned(), volume(2));
         }
         let mut host = Self {

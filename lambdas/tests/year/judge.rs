@@ -65,7 +65,6 @@ impl Judging {
         rows.push(("questions without an answer".to_owned(), self.unasked.to_string()));
         rows.push(("breaches".to_owned(), self.breaches.to_string()));
         rows.push(("breaches predicted".to_owned(), self.predicted.to_string()));
-        rows.push(("wrong".to_owned(), self.wrong.len().to_string()));
         rows
     }
 
@@ -280,11 +279,6 @@ impl Year {
         let judging = &mut self.judging;
         let new: Vec<&str> = messages[judging.heard..].iter().map(|m| m.subject.as_str()).collect();
         judging.heard = messages.len();
-        if let Ok(trace) = std::env::var("YEAR_TRACE") {
-            for message in new.iter().filter(|subject| subject.contains(&trace)) {
-                eprintln!("{now} {message} blind={}", judging.blind_audit);
-            }
-        }
         judging.predicted += new.iter().filter(|subject| subject.contains("will be breached")).count() as u64;
         let mut newest: BTreeMap<String, Option<i64>> = BTreeMap::new();
         for point in points {
@@ -301,9 +295,6 @@ impl Year {
             let heard = |what: &str| new.iter().filter(|subject| subject.contains(&format!("{what}: {name}"))).count();
             let (begun, over) = (heard("RPO breached"), heard("RPO kept again"));
             let before = judging.breached.insert(name.clone(), breached).unwrap_or(false);
-            if std::env::var("YEAR_TRACE").is_ok_and(|t| name.contains(&t)) {
-                eprintln!("{now} {name} newest {at:?} breached {breached} before {before} blind {blind}");
-            }
             judging.breaches += u64::from(breached && !before);
             let expected = (usize::from(breached && !before), usize::from(!breached && before));
             if blind && (begun, over) == (0, 0) {
