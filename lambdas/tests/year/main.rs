@@ -19,27 +19,29 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-fn run(seed: u64, days: i64) -> String {
+fn run(seed: u64, days: i64) -> (Year, String) {
     let mut year = Year::new(seed, days);
     year.run();
     let table = year.table();
     eprintln!("{table}\n{}", year.times());
     assert!(year.wrong().is_empty(), "{}", year.wrong().join("\n"));
-    year.suffices();
-    table
+    (year, table)
 }
 
-/// Issue: every verdict right, no last good point deleted, no copy made twice, every breach alarmed once.
+/// Every verdict right, no last good point deleted, no copy made twice, every breach alarmed once.
 #[test]
 fn h40_h45_a_year_of_faults_in_which_every_verdict_is_true() {
     let seed = number("YEAR_SEED").unwrap_or(1);
     let days = number("YEAR_DAYS").map_or(365, |n| n as i64);
-    run(seed, days);
+    run(seed, days).0.suffices();
 }
 
 #[test]
 fn a_year_is_its_seed() {
-    let first = run(5, 8);
-    assert_eq!(first, run(5, 8));
-    assert_ne!(first, run(6, 8));
+    let table = |seed| run(seed, 6).1;
+    let first = table(5);
+    assert_eq!(first, table(5));
+    // The first line is the seed itself.
+    let rest = |table: &str| table.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    assert_ne!(rest(&first), rest(&table(6)));
 }
