@@ -6,14 +6,14 @@
 //! planner counts the attempt and lets a time pass before the next. So nothing is ever made twice because somebody did not
 //! know, and nothing is lost but time.
 
-use crate::store::{self, Came, CopyRecord, HsmCopyRecord, Read, Refused};
+use crate::store::{self, Came, CopyRecord, HsmCopyRecord, Intent, Read, Record, Refused};
 use crate::world::Asker;
 use crate::{CallError, CopySnapshot, Effect, Wrote};
 use std::collections::BTreeMap;
 use tde2hsm_dr::facts::tag;
 use tde2hsm_dr::records::{Attempt, CopyIntent, HsmCopyIntent};
 use tde2hsm_protocol::wire::printable;
-use tde2hsm_protocol::{Code, Digest, Severity};
+use tde2hsm_protocol::{Code, Digest, Severity, Timestamp};
 
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,29 @@ fn token(fleet: &str, of: &str, attempts: usize, at: i64) -> String {
     Digest::of_json(&(fleet, of, attempts, at)).to_string()[..32].to_owned()
 }
 
+/// Writes one attempt more into the record: its token, and the ETag of what was written. `None`: another run was quicker, or
+/// it could not be written, and nothing may go out.
+async fn intend<I: Intent>(
+    asker: &mut Asker<'_>,
+    record: &mut Record<I, I::Copy>,
+    etag: Option<&str>,
+) -> Option<(String, String)> {
+    let token = token(&asker.config.fleet, record.intent.source(), record.intent.attempts().len(), asker.now.0);
+    record.intent.attempts_mut().push(Attempt { token: token.clone(), at: asker.now });
+    match write(asker, record, etag).await? {
+        Wrote::Yes(etag) => Some((token, etag)),
+        Wrote::Lost => {
+            asker.outcome.add("raced", 1);
+            None
+        }
+    }
+}
+
+async fn write<I: Intent>(asker: &mut Asker<'_>, record: &Record<I, I::Copy>, etag: Option<&str>) -> Option<Wrote> {
+    let wrote = store::write(asker.cloud, &record.intent.key(), record, etag).await;
+    asker.note_records(wrote)
+}
+
 /// Begins the copy of one snapshot.
 pub async fn begin_copy(
     asker: &mut Asker<'_>,
@@ -43,7 +66,6 @@ pub async fn begin_copy(
     intent: CopyIntent,
     completion_minutes: Option<u16>,
 ) -> Sent {
-    let key = store::copy_key(&intent.source);
     let (mut record, etag) = match known {
         Some(read) => (read.value, Some(read.etag)),
         None => (CopyRecord::new(intent), None),
@@ -51,17 +73,7 @@ pub async fn begin_copy(
     // A key that was changed since applies to this attempt.
     record.intent.kms_key = asker.config.kms_key.clone();
     let intent = record.intent.clone();
-    let token = token(&asker.config.fleet, intent.source.as_str(), intent.attempts.len(), asker.now.0);
-    record.intent.attempts.push(Attempt { token: token.clone(), at: asker.now });
-    let wrote = store::write(asker.cloud, &key, &record, etag.as_deref()).await;
-    let etag = match asker.note_records(wrote) {
-        Some(Wrote::Yes(etag)) => etag,
-        Some(Wrote::Lost) => {
-            asker.outcome.add("raced", 1);
-            return Sent::Not;
-        }
-        None => return Sent::Not,
-    };
+    let Some((token, etag)) = intend(asker, &mut record, etag.as_deref()).await else { return Sent::Not };
     let mut tags = BTreeMap::from([
         (tag::FLEET, asker.config.fleet.clone()),
         (tag::SET, intent.set.0.clone()),
@@ -88,32 +100,20 @@ pub async fn begin_copy(
     match answer {
         Ok(copy) => drop(record.results.insert(token, Came::Made { copy, at: asker.now })),
         Err(error) if error.effect == Effect::Ambiguous => return sent,
-        Err(error) => take_back(&mut record.intent.attempts, &mut record.refused, &token, &error, asker.now),
+        Err(error) => take_back(&mut record, &token, &error, asker.now),
     }
-    let wrote = store::write(asker.cloud, &key, &record, Some(&etag)).await;
-    asker.note_records(wrote);
+    write(asker, &record, Some(&etag)).await;
     sent
 }
 
 /// Begins the copy of one HSM backup. The answer names no id: what it made is found by its source (`A§4.4`).
 pub async fn begin_hsm_copy(asker: &mut Asker<'_>, known: Option<Read<HsmCopyRecord>>, intent: HsmCopyIntent) -> Sent {
-    let key = store::hsm_copy_key(&intent.source);
     let (mut record, etag) = match known {
         Some(read) => (read.value, Some(read.etag)),
         None => (HsmCopyRecord::new(intent), None),
     };
     let intent = record.intent.clone();
-    let token = token(&asker.config.fleet, intent.source.as_str(), intent.attempts.len(), asker.now.0);
-    record.intent.attempts.push(Attempt { token: token.clone(), at: asker.now });
-    let wrote = store::write(asker.cloud, &key, &record, etag.as_deref()).await;
-    let etag = match asker.note_records(wrote) {
-        Some(Wrote::Yes(etag)) => etag,
-        Some(Wrote::Lost) => {
-            asker.outcome.add("raced", 1);
-            return Sent::Not;
-        }
-        None => return Sent::Not,
-    };
+    let Some((token, etag)) = intend(asker, &mut record, etag.as_deref()).await else { return Sent::Not };
     let tags = BTreeMap::from(
         [
             (tag::FLEET, asker.config.fleet.clone()),
@@ -129,9 +129,8 @@ pub async fn begin_hsm_copy(asker: &mut Asker<'_>, known: Option<Read<HsmCopyRec
     if let Err(error) = answer
         && error.effect != Effect::Ambiguous
     {
-        take_back(&mut record.intent.attempts, &mut record.refused, &token, &error, asker.now);
-        let wrote = store::write(asker.cloud, &key, &record, Some(&etag)).await;
-        asker.note_records(wrote);
+        take_back(&mut record, &token, &error, asker.now);
+        write(asker, &record, Some(&etag)).await;
     }
     sent
 }
@@ -160,13 +159,7 @@ fn judge<T>(asker: &mut Asker<'_>, answer: &Result<T, CallError>, of: &str) -> S
 }
 
 /// Nothing happened, so there was no attempt.
-fn take_back(
-    attempts: &mut Vec<Attempt>,
-    refused: &mut Option<Refused>,
-    token: &str,
-    error: &CallError,
-    at: tde2hsm_protocol::Timestamp,
-) {
-    attempts.retain(|attempt| attempt.token != token);
-    *refused = Some(Refused { at, code: error.aws_code.clone(), message: printable(&error.message, 300) });
+fn take_back<I: Intent>(record: &mut Record<I, I::Copy>, token: &str, error: &CallError, at: Timestamp) {
+    record.intent.attempts_mut().retain(|attempt| attempt.token != token);
+    record.refused = Some(Refused { at, code: error.aws_code.clone(), message: printable(&error.message, 300) });
 }

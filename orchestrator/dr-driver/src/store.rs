@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tde2hsm_dr::inventory::Inventory;
-use tde2hsm_dr::records::{CopyIntent, HsmCopyIntent};
+use tde2hsm_dr::records::{Attempt, CopyIntent, HsmCopyIntent};
 use tde2hsm_protocol::{BackupId, InstanceId, SnapshotId, Timestamp};
 
 pub const COPIES: &str = "copies/";
@@ -46,6 +46,48 @@ pub fn survey_key(instance: &InstanceId) -> String {
 pub fn parse_inventory_key(key: &str) -> Option<(InstanceId, Timestamp)> {
     let (instance, time) = key.strip_prefix(INVENTORIES)?.strip_suffix(".json")?.split_once('/')?;
     Some((InstanceId::new(instance).ok()?, Timestamp(time.parse().ok()?)))
+}
+
+/// What the intents of both kinds of copies have in common.
+pub trait Intent: Clone + PartialEq + Serialize {
+    type Copy: Clone + Ord + Serialize;
+    /// Of its record.
+    fn key(&self) -> String;
+    fn source(&self) -> &str;
+    fn attempts(&self) -> &[Attempt];
+    fn attempts_mut(&mut self) -> &mut Vec<Attempt>;
+}
+
+impl Intent for CopyIntent {
+    type Copy = SnapshotId;
+    fn key(&self) -> String {
+        copy_key(&self.source)
+    }
+    fn source(&self) -> &str {
+        self.source.as_str()
+    }
+    fn attempts(&self) -> &[Attempt] {
+        &self.attempts
+    }
+    fn attempts_mut(&mut self) -> &mut Vec<Attempt> {
+        &mut self.attempts
+    }
+}
+
+impl Intent for HsmCopyIntent {
+    type Copy = BackupId;
+    fn key(&self) -> String {
+        hsm_copy_key(&self.source)
+    }
+    fn source(&self) -> &str {
+        self.source.as_str()
+    }
+    fn attempts(&self) -> &[Attempt] {
+        &self.attempts
+    }
+    fn attempts_mut(&mut self) -> &mut Vec<Attempt> {
+        &mut self.attempts
+    }
 }
 
 /// An intent with what came of its calls.

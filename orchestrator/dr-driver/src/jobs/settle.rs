@@ -4,7 +4,7 @@
 //! failed or vanished is written into its record, which is what the planner retries by, and told once: the record says that
 //! it was told, and it says so only after it was.
 
-use crate::store::{self, Came, CopyRecord, HsmCopyRecord, Read};
+use crate::store::{Came, CopyRecord, HsmCopyRecord, Intent, Read, Record};
 use crate::world::{Asker, Records, believed};
 use crate::{Hint, Put, Unit, Wrote};
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,12 +61,51 @@ async fn any_of_ours(asker: &mut Asker<'_>, ids: &BTreeSet<SnapshotId>) -> bool 
     false
 }
 
+/// Every token that was ever written down.
+fn tokens<'a, I: Intent + 'a>(records: impl Iterator<Item = &'a Read<Record<I, I::Copy>>>) -> BTreeSet<&'a str> {
+    records.flat_map(|read| read.value.intent.attempts()).map(|attempt| attempt.token.as_str()).collect()
+}
+
+/// What is new, attempt by attempt. A copy is known by its id once it was heard or found, until then by its token. `became`
+/// says what is to be written down of an attempt, where that is something new.
+fn changes<'a, I: Intent + 'a, C>(
+    now: Timestamp,
+    records: impl Iterator<Item = &'a Read<Record<I, I::Copy>>>,
+    by_id: &BTreeMap<&I::Copy, &C>,
+    by_token: &BTreeMap<&str, &C>,
+    became: Became<I, C>,
+) -> Vec<Change> {
+    let of = |read: &Read<Record<I, I::Copy>>| {
+        let mut record = read.value.clone();
+        let mut troubles = Vec::new();
+        for attempt in record.intent.attempts() {
+            let came = record.results.get(&attempt.token);
+            let seen = match came {
+                Some(came) => by_id.get(came.copy()),
+                None => by_token.get(attempt.token.as_str()),
+            };
+            if let Some(next) = became(now, &record, came, seen.copied(), &mut troubles) {
+                record.results.insert(attempt.token.clone(), next);
+            }
+        }
+        Change::of(read, &record, troubles)
+    };
+    records.filter_map(of).collect()
+}
+
+type Became<I, C> = fn(
+    Timestamp,
+    &Record<I, <I as Intent>::Copy>,
+    Option<&Came<<I as Intent>::Copy>>,
+    Option<&C>,
+    &mut Vec<Trouble>,
+) -> Option<Came<<I as Intent>::Copy>>;
+
 fn settle_snapshots(asker: &mut Asker<'_>, records: &Records, snapshots: Vec<Snapshot>) -> Vec<Change> {
     let snapshots = believed(snapshots, records, &mut asker.outcome);
     let by_id: BTreeMap<&SnapshotId, &Snapshot> = snapshots.iter().map(|copy| (&copy.id, copy)).collect();
     let mut by_token: BTreeMap<&str, &Snapshot> = BTreeMap::new();
-    let known: BTreeSet<&str> =
-        records.copies.values().flat_map(|r| &r.value.intent.attempts).map(|attempt| attempt.token.as_str()).collect();
+    let known = tokens(records.copies.values());
     let pending = snapshots.iter().filter(|copy| copy.state == SnapshotState::Pending).count();
     for copy in &snapshots {
         match copy.tags.get(tag::TOKEN) {
@@ -80,28 +119,10 @@ fn settle_snapshots(asker: &mut Asker<'_>, records: &Records, snapshots: Vec<Sna
             }
         }
     }
-    let mut changes = Vec::new();
-    for read in records.copies.values() {
-        let mut record = read.value.clone();
-        let mut troubles = Vec::new();
-        for attempt in &record.intent.attempts {
-            let came = record.results.get(&attempt.token);
-            let seen = match came {
-                Some(came) => by_id.get(came.copy()),
-                None => by_token.get(attempt.token.as_str()),
-            };
-            let next = snapshot_came(asker.now, &record, came, seen.copied(), &mut troubles);
-            if let Some(next) = next {
-                record.results.insert(attempt.token.clone(), next);
-            }
-        }
-        changes.extend(Change::of(store::copy_key(&record.intent.source), read, &record, troubles));
-    }
     asker.outcome.metric("CopiesInFlight", Unit::Count, pending as f64, &[]);
-    changes
+    changes(asker.now, records.copies.values(), &by_id, &by_token, snapshot_came)
 }
 
-/// What is to be written down of an attempt, where that is something new.
 fn snapshot_came(
     now: Timestamp,
     record: &CopyRecord,
@@ -166,8 +187,7 @@ fn unfit(record: &CopyRecord, copy: &Snapshot) -> Option<String> {
 }
 
 fn settle_backups(asker: &mut Asker<'_>, records: &Records, backups: Vec<HsmBackup>) -> Vec<Change> {
-    let known: BTreeSet<&str> =
-        records.hsm_copies.values().flat_map(|r| &r.value.intent.attempts).map(|attempt| attempt.token.as_str()).collect();
+    let known = tokens(records.hsm_copies.values());
     let mut by_token: BTreeMap<&str, &HsmBackup> = BTreeMap::new();
     let by_id: BTreeMap<&BackupId, &HsmBackup> = backups.iter().map(|copy| (&copy.id, copy)).collect();
     for copy in &backups {
@@ -180,23 +200,7 @@ fn settle_backups(asker: &mut Asker<'_>, records: &Records, backups: Vec<HsmBack
             asker.outcome.add("copies-claimed", 1);
         }
     }
-    let mut changes = Vec::new();
-    for read in records.hsm_copies.values() {
-        let mut record = read.value.clone();
-        let mut troubles = Vec::new();
-        for attempt in &record.intent.attempts {
-            let came = record.results.get(&attempt.token);
-            let seen = match came {
-                Some(came) => by_id.get(came.copy()),
-                None => by_token.get(attempt.token.as_str()),
-            };
-            if let Some(next) = backup_came(asker.now, &record, came, seen.copied(), &mut troubles) {
-                record.results.insert(attempt.token.clone(), next);
-            }
-        }
-        changes.extend(Change::of(store::hsm_copy_key(&record.intent.source), read, &record, troubles));
-    }
-    changes
+    changes(asker.now, records.hsm_copies.values(), &by_id, &by_token, backup_came)
 }
 
 fn backup_came(
@@ -255,22 +259,19 @@ struct Change {
 
 impl Change {
     /// `None`: nothing new.
-    fn of<I, Id>(
-        key: String,
-        read: &Read<store::Record<I, Id>>,
-        record: &store::Record<I, Id>,
-        troubles: Vec<Trouble>,
-    ) -> Option<Change>
-    where
-        I: serde::Serialize + PartialEq,
-        Id: serde::Serialize + Ord,
-    {
-        let settled = |record: &store::Record<I, Id>| {
+    fn of<I: Intent>(read: &Read<Record<I, I::Copy>>, record: &Record<I, I::Copy>, troubles: Vec<Trouble>) -> Option<Change> {
+        let settled = |record: &Record<I, I::Copy>| {
             record.results.values().filter(|came| matches!(came, Came::Settled { .. })).count() as u64
         };
         let more = settled(record).saturating_sub(settled(&read.value));
         let body = serde_json::to_vec(record).ok()?;
-        (*record != read.value).then(|| Change { key, body, etag: read.etag.clone(), settled: more, troubles })
+        (*record != read.value).then(|| Change {
+            key: record.intent.key(),
+            body,
+            etag: read.etag.clone(),
+            settled: more,
+            troubles,
+        })
     }
 }
 
