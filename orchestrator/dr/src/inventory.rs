@@ -6,8 +6,8 @@
 use crate::facts::FleetInstance;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-pub use tde2hsm_protocol::survey::FileKind;
 use tde2hsm_protocol::survey::{self, AutoLogin, Survey, Vendor};
+pub use tde2hsm_protocol::survey::{FileKind, KnownKey};
 use tde2hsm_protocol::{ContainerName, InstanceId, MasterKeyId, Sid, Store, Timestamp, VolumeId};
 
 pub const VERSION: u8 = 1;
@@ -86,18 +86,6 @@ pub enum NeededBy {
         container: ContainerName,
         tables: u32,
     },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct KnownKey {
-    pub key: MasterKeyId,
-    pub store: Option<Store>,
-    pub container: Option<ContainerName>,
-    /// Host clock. A key may lie in a store before it is used.
-    #[serde(default)]
-    pub created: Option<Timestamp>,
-    /// Host clock.
-    pub activated: Option<Timestamp>,
 }
 
 /// Where a file that a point needs lies. A file on several volumes has a line for each.
@@ -193,13 +181,7 @@ fn of_database(survey: &Survey, database: &survey::Database, now: Option<&FleetI
         Some(facts) => {
             match &facts.keys {
                 None => unreadable.push(String::from("V$ENCRYPTION_KEYS")),
-                Some(keys) => known.extend(keys.iter().map(|key| KnownKey {
-                    key: key.key,
-                    store: key.store,
-                    container: key.container.clone(),
-                    created: key.created,
-                    activated: key.activated,
-                })),
+                Some(keys) => known.extend(keys.iter().cloned()),
             }
             needs_of(facts, &known, survey.taken_at, &mut needs, &mut blind);
         }
