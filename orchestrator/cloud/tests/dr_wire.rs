@@ -1,37 +1,18 @@
 //! What goes over the wire to the two regions, on the real SDK against a socket of this process.
 
-use aws_config::{BehaviorVersion, Region as AwsRegion, SdkConfig};
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
-use aws_smithy_types::retry::RetryConfig;
+mod common;
+
+use common::{Log, Seen, Then, serve};
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tde2hsm_cloud::{Aws, DrAws, Effect as CloudEffect};
 use tde2hsm_dr::facts::{BackupState, KmsState, SnapshotState};
 use tde2hsm_dr_driver::{Cloud as _, CopySnapshot, DrConfig, Effect, Expiry, Put, Wrote};
 use tde2hsm_protocol::{AccountId, BackupId, ClusterId, KmsKeyArn, Region, SecretArn, SecretVersion, SnapshotId, VolumeId};
 
-#[derive(Debug, Clone)]
-struct Seen {
-    line: String,
-    headers: BTreeMap<String, String>,
-    body: String,
-}
-
-#[derive(Debug, Clone)]
-enum Then {
-    /// Reads it and hangs up.
-    Drop,
-    Answer(u16, String),
-}
-
 struct Server {
     dr: DrAws,
     aws: Aws,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    log: Log,
 }
 
 fn source() -> Region {
@@ -54,40 +35,8 @@ fn cluster() -> ClusterId {
 }
 
 impl Server {
-    /// Answers requests in the order of `script`, the last of it again and again.
     fn new(script: Vec<Then>) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&seen);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                while let Some(request) = read(&mut stream) {
-                    let number = {
-                        let mut log = log.lock().unwrap();
-                        log.push(request);
-                        log.len() - 1
-                    };
-                    match &script[number.min(script.len() - 1)] {
-                        Then::Drop => break,
-                        Then::Answer(status, body) => {
-                            let head =
-                                format!("HTTP/1.1 {status} x\r\netag: \"e-{number}\"\r\ncontent-length: {}\r\n\r\n", body.len());
-                            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
-                        }
-                    }
-                }
-            }
-        });
-        let credentials = Credentials::new("AKIDEXAMPLE", "not-a-secret", None, None, "test");
-        let config = SdkConfig::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(AwsRegion::new("eu-west-1"))
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .endpoint_url(url)
-            .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(1)))
-            .build();
+        let (config, log) = serve(script, "eu-west-1", |number| format!("etag: \"e-{number}\"\r\n"));
         let dr_config = DrConfig {
             account: AccountId::new("123456789012").unwrap(),
             fleet: "demo".to_owned(),
@@ -106,7 +55,7 @@ impl Server {
             document: None,
             expiry: Expiry::Delete,
         };
-        Server { dr: DrAws::new(&config, &dr_config), aws: Aws::with(&config, dr()), seen }
+        Server { dr: DrAws::new(&config, &dr_config), aws: Aws::with(&config, dr()), log }
     }
 
     fn answer(body: &str) -> Server {
@@ -114,31 +63,8 @@ impl Server {
     }
 
     fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+        self.log.seen()
     }
-}
-
-fn read(stream: &mut TcpStream) -> Option<Seen> {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let (mut line, mut headers) = (String::new(), BTreeMap::new());
-    loop {
-        let mut text = String::new();
-        if reader.read_line(&mut text).ok()? == 0 {
-            return None;
-        }
-        let text = text.trim_end();
-        if text.is_empty() {
-            break;
-        }
-        match text.split_once(": ") {
-            Some((name, value)) if !line.is_empty() => drop(headers.insert(name.to_ascii_lowercase(), value.to_owned())),
-            _ => line = text.to_owned(),
-        }
-    }
-    let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    Some(Seen { line, headers, body: String::from_utf8(body).unwrap() })
 }
 
 fn copy() -> CopySnapshot {
@@ -192,7 +118,7 @@ async fn copy_backup_to_region_goes_out_once_in_the_source_region() {
         assert_eq!((error.effect, server.seen().len()), (Effect::Ambiguous, 1), "{error}");
         let seen = &server.seen()[0];
         assert!(seen.headers["authorization"].contains("/eu-central-1/cloudhsm/"), "{:?}", seen.headers);
-        let body: serde_json::Value = serde_json::from_str(&seen.body).unwrap();
+        let body = seen.json();
         assert_eq!(body["DestinationRegion"], "eu-west-1");
         assert_eq!(body["TagList"][0]["Key"], "tde2hsm:token");
     }
@@ -273,7 +199,7 @@ async fn h42_versions_are_listed_with_those_that_have_no_stage() {
     assert_eq!(found.versions[0].created.unwrap().0, 1_795_500_000);
     assert!(found.versions[1].stages.is_empty());
     assert!(found.replicas.contains(&dr()));
-    let targets: Vec<String> = server.seen().iter().map(|seen| seen.headers["x-amz-target"].clone()).collect();
+    let targets: Vec<String> = server.seen().iter().map(Seen::target).collect();
     assert_eq!(targets, ["secretsmanager.DescribeSecret", "secretsmanager.ListSecretVersionIds"]);
     for seen in server.seen() {
         assert!(seen.body.contains("arn:aws:secretsmanager:eu-west-1:123456789012:secret:tde/x-AbCdEf"), "{}", seen.body);
@@ -282,7 +208,7 @@ async fn h42_versions_are_listed_with_those_that_have_no_stage() {
     let server = Server::answer("{}");
     let version = SecretVersion::new("11111111-1111-1111-1111-111111111111").unwrap();
     server.dr.stage_secret(&source(), &secret(), "tde2hsm-1", None, Some(&version)).await.unwrap();
-    let body: serde_json::Value = serde_json::from_str(&server.seen()[0].body).unwrap();
+    let body = server.seen()[0].json();
     assert_eq!((body["VersionStage"].as_str(), body["MoveToVersionId"].as_str()), (Some("tde2hsm-1"), Some(version.as_str())));
     assert!(body.get("RemoveFromVersionId").is_none());
 }
@@ -297,7 +223,7 @@ async fn copies_of_backups_are_found_by_their_source() {
     assert_eq!(found.len(), 1, "H36: an id that is none is left out");
     assert_eq!((found[0].state, found[0].source_backup.as_ref()), (BackupState::Ready, Some(&backup())));
     assert_eq!(found[0].tags["tde2hsm:token"], "t-1");
-    let asked: serde_json::Value = serde_json::from_str(&server.seen()[0].body).unwrap();
+    let asked = server.seen()[0].json();
     assert_eq!(asked["Filters"], serde_json::json!({"sourceBackupIds": ["backup-abcdefghijk"]}));
 }
 

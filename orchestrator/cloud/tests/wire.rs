@@ -1,106 +1,29 @@
 //! What really goes over the wire when a connection breaks, on the real SDK against a socket of this process.
 
-use aws_config::{BehaviorVersion, Region as AwsRegion, SdkConfig};
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
-use aws_smithy_types::retry::RetryConfig;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+mod common;
+
+use common::{Log, Then, serve};
 use tde2hsm_campaign::plan::DocumentPin;
 use tde2hsm_cloud::ssm::{Sending, Stage};
 use tde2hsm_cloud::{Aws, Effect};
 use tde2hsm_document::Fetch;
 use tde2hsm_protocol::{Code, Digest, InstanceId, OrderToken, Region, Timestamp};
 
-/// One request as it came in.
-#[derive(Debug, Clone)]
-struct Seen {
-    target: String,
-    body: serde_json::Value,
-}
-
-/// What the server does with the next request.
-#[derive(Debug, Clone)]
-enum Then {
-    /// Reads it and hangs up.
-    Drop,
-    Answer(u16, String),
-}
-
 struct Server {
     aws: Aws,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    log: Log,
 }
 
 impl Server {
-    /// Answers requests in the order of `script`, the last of it again and again.
     fn new(script: Vec<Then>) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&seen);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                while let Some(request) = read(&mut stream) {
-                    let number = {
-                        let mut log = log.lock().unwrap();
-                        log.push(request);
-                        log.len() - 1
-                    };
-                    match &script[number.min(script.len() - 1)] {
-                        Then::Drop => break,
-                        Then::Answer(status, body) => {
-                            let head = format!(
-                                "HTTP/1.1 {status} x\r\ncontent-type: application/x-amz-json-1.1\r\nx-amzn-requestid: r-1\r\ncontent-length: {}\r\n\r\n",
-                                body.len()
-                            );
-                            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
-                        }
-                    }
-                }
-            }
-        });
-        let credentials = Credentials::new("AKIDEXAMPLE", "not-a-secret", None, None, "test");
-        // As the program's own configuration, but for pauses that no test should sit through.
-        let config = SdkConfig::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(AwsRegion::new("us-east-1"))
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .endpoint_url(url)
-            .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(1)))
-            .build();
-        Server { aws: Aws::with(&config, Region::new("us-east-1").unwrap()), seen }
+        let headers = |_| "content-type: application/x-amz-json-1.1\r\nx-amzn-requestid: r-1\r\n".to_owned();
+        let (config, log) = serve(script, "us-east-1", headers);
+        Server { aws: Aws::with(&config, Region::new("us-east-1").unwrap()), log }
     }
 
     fn targets(&self) -> Vec<String> {
-        self.seen.lock().unwrap().iter().map(|seen| seen.target.clone()).collect()
+        self.log.seen().iter().map(common::Seen::target).collect()
     }
-}
-
-fn read(stream: &mut TcpStream) -> Option<Seen> {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let (mut target, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        let line = line.trim_end();
-        if line.is_empty() {
-            break;
-        }
-        match line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value)) {
-            Some((name, value)) if name == "x-amz-target" => target = value.to_owned(),
-            Some((name, value)) if name == "content-length" => length = value.parse().unwrap(),
-            _ => {}
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    Some(Seen { target, body: serde_json::from_slice(&body).unwrap_or_default() })
 }
 
 fn pin() -> DocumentPin {
@@ -151,7 +74,7 @@ async fn what_only_reads_is_tried_again_and_each_try_is_counted() {
     assert!(found.is_empty());
     assert_eq!(server.targets(), ["AmazonSSM.ListCommands"; 3]);
     assert_eq!(server.aws.ledger.counts()["ssm:ListCommands"], 3);
-    let filters = server.seen.lock().unwrap()[0].body["Filters"].clone();
+    let filters = server.log.seen()[0].json()["Filters"].clone();
     assert_eq!(filters[0], serde_json::json!({"key": "InvokedAfter", "value": "2026-11-25T09:46:40Z"}));
     assert_eq!(filters[1], serde_json::json!({"key": "DocumentName", "value": "tde2hsm-run"}));
 }
@@ -160,7 +83,7 @@ async fn what_only_reads_is_tried_again_and_each_try_is_counted() {
 async fn h34_a_command_pins_the_document_and_carries_its_token() {
     let server = Server::new(vec![Then::Answer(200, SENT.to_owned())]);
     send(&server).await.unwrap();
-    let body = server.seen.lock().unwrap()[0].body.clone();
+    let body = server.log.seen()[0].json();
     assert_eq!(body["DocumentName"], "tde2hsm-run");
     assert_eq!(body["DocumentVersion"], "3");
     assert_eq!(body["DocumentHash"], Digest::of(b"document").to_string());
@@ -191,9 +114,9 @@ async fn results_are_read_page_by_page_with_details() {
     assert_eq!(found.len(), 2, "H36: an id that is none is left out");
     assert_eq!((found[0].stage, found[0].output.as_deref()), (Stage::Over, Some("TDE2HSM/1 done")));
     assert_eq!((found[1].stage, found[1].output.as_deref()), (Stage::Open, None), "a line that may still grow is not read");
-    let seen = server.seen.lock().unwrap();
-    assert_eq!(seen[0].body["Details"], true);
-    assert_eq!(seen[1].body["NextToken"], "more");
+    let seen = server.log.seen();
+    assert_eq!(seen[0].json()["Details"], true);
+    assert_eq!(seen[1].json()["NextToken"], "more");
 }
 
 /// A secret's value has no way into this program: DescribeSecret is all it ever asks.
