@@ -179,19 +179,9 @@ impl CloudHsm {
         matches!(self.state(cluster), Some("MODIFY_IN_PROGRESS" | "ROLLBACK_IN_PROGRESS"))
     }
 
-    /// The backup that a cluster was made from.
-    pub fn restored_from(&self, cluster: &str) -> Option<&str> {
-        self.clusters.iter().find(|c| c.id == cluster)?.source_backup.as_deref()
-    }
-
     /// A backup's state in AWS's words; `None` when it is gone without a trace.
     pub fn backup_state(&self, id: &str) -> Option<&'static str> {
         self.backups.iter().find(|b| b.id == id).map(Backup::state_name)
-    }
-
-    /// How many copies of a backup of another region were ever begun and are still to be seen here.
-    pub fn copies_of(&self, source: &str) -> usize {
-        self.backups.iter().filter(|b| b.copied_from.as_ref().is_some_and(|(_, id, _, _)| id == source)).count()
     }
 
     /// Puts a cluster into another state, such as `MODIFY_IN_PROGRESS`.
@@ -226,13 +216,9 @@ impl CloudHsm {
         self.backups.iter().find(|b| b.id == id)
     }
 
-    fn is_ready(&self, id: &str) -> bool {
+    /// It can be read, also by a copy in flight.
+    pub(crate) fn is_ready(&self, id: &str) -> bool {
         self.backup(id).is_some_and(|b| b.state == BackupState::Ready)
-    }
-
-    /// The backups of a cluster, as they lie here, with the moment each was made.
-    pub fn backups_of(&self, cluster: &str) -> Vec<(String, Millis)> {
-        self.backups.iter().filter(|b| b.cluster == cluster).map(|b| (b.id.clone(), b.created)).collect()
     }
 
     /// CopyBackupToRegion in its destination. `source` is READY.
@@ -279,11 +265,6 @@ impl CloudHsm {
         copies
             .filter_map(|b| b.copied_from.as_ref().map(|(region, id, _, _)| (b.id.clone(), region.clone(), id.clone())))
             .collect()
-    }
-
-    /// Whether a backup can still be read by a copy in flight.
-    pub(crate) fn readable(&self, id: &str) -> bool {
-        self.is_ready(id)
     }
 
     pub(crate) fn settle_copy(&mut self, id: &str, source_readable: bool, turn: &mut Turn<'_>) {

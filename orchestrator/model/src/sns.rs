@@ -1,7 +1,7 @@
 //! SNS of one region: topics, and every message that was published to them.
 
 use crate::world::{Turn, unknown};
-use crate::{AccountId, ApiError, Effect, Millis, Region, Service};
+use crate::{AccountId, ApiError, Millis, Region, Service};
 use serde_json::{Value, json};
 
 /// Of a subject, in characters.
@@ -73,12 +73,6 @@ impl Sns {
         }
         self.published.push(Message {
             at: turn.now,
-            topic: topic.to_owned(),
-            subject: subject.to_owned(),
-            message: message.to_owned(),
-        });
-        turn.effects.push(Effect::Published {
-            region: self.region.clone(),
             topic: topic.to_owned(),
             subject: subject.to_owned(),
             message: message.to_owned(),

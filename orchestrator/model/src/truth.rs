@@ -223,17 +223,17 @@ impl Mounted {
     }
 }
 
-/// Starts an instance of `sid` on these volumes, with an HSM restored from a backup and these secrets.
-pub fn open(volumes: &[Frozen], sid: &str, hsm: Option<&Token>, pins: &[&str], passwords: &[&str]) -> Result<(), Refusal> {
-    mount(volumes, sid)?.open(hsm, pins, passwords)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const ACTIVE: Key = [1; 16];
     const OLD: Key = [2; 16];
+
+    /// Starts an instance of `sid` on these volumes, with an HSM restored from a backup and these secrets.
+    fn open(volumes: &[Frozen], sid: &str, hsm: Option<&Token>, pins: &[&str], passwords: &[&str]) -> Result<(), Refusal> {
+        mount(volumes, sid)?.open(hsm, pins, passwords)
+    }
 
     fn machine() -> Machine {
         let home = "/u01/home";

@@ -162,12 +162,6 @@ pub enum Effect {
         region: Region,
         instance: InstanceId,
     },
-    Published {
-        region: Region,
-        topic: String,
-        subject: String,
-        message: String,
-    },
     /// An event as EventBridge gives it to a target: the whole envelope (A§2.3).
     Event {
         region: Region,
@@ -286,6 +280,8 @@ pub struct World {
     pub options: WorldOptions,
     regions: BTreeMap<Region, RegionState>,
     effects: Vec<Effect>,
+    /// Events that happened and have not been sent on their way.
+    happened: Vec<(Region, Value)>,
     /// Events on their way: when they arrive, in order of happening.
     events: Vec<(Millis, Region, Value)>,
     calls: BTreeMap<(Kind, String), u64>,
@@ -329,6 +325,7 @@ impl World {
             options,
             regions,
             effects: Vec::new(),
+            happened: Vec::new(),
             events: Vec::new(),
             calls: BTreeMap::new(),
             grants: BTreeMap::new(),
@@ -431,21 +428,13 @@ impl World {
         if service == Service::Ec2 && operation == "CopySnapshot" {
             return self.copy_snapshot(region, body, now);
         }
-        let mut events = Vec::new();
-        let Some(state) = self.regions.get_mut(region) else { return Err(no_region(region)) };
-        let turn = &mut Turn {
-            now,
-            ids: &mut self.ids,
-            options: &self.options,
-            faults: &mut self.faults,
-            effects: &mut self.effects,
-            events: &mut events,
-        };
+        let (regions, mut turn) = self.turn(now);
+        let Some(state) = regions.get_mut(region) else { return Err(no_region(region)) };
         match service {
             Service::Ssm => state.ssm.call(operation, body, now, turn.ids, turn.options, &state.ec2),
-            Service::Ec2 => state.ec2.call(operation, body, &state.kms, turn),
+            Service::Ec2 => state.ec2.call(operation, body, &state.kms, &mut turn),
             Service::CloudHsm => {
-                let (value, changed) = state.hsm.call(operation, body, &mut state.ec2, turn)?;
+                let (value, changed) = state.hsm.call(operation, body, &mut state.ec2, &mut turn)?;
                 turn.effects.extend(changed.map(|cluster| Effect::HsmsChanged { region: region.clone(), cluster }));
                 Ok(value)
             }
@@ -459,9 +448,15 @@ impl World {
                 Ok(value)
             }
             Service::Kms => state.kms.call(operation, body),
-            Service::Sns => state.sns.call(operation, body, turn),
+            Service::Sns => state.sns.call(operation, body, &mut turn),
             Service::Sts | Service::S3 => Err(unknown(service, operation)),
         }
+    }
+
+    /// The regions, and what one step of any of them may use and leave behind.
+    fn turn(&mut self, now: Millis) -> (&mut BTreeMap<Region, RegionState>, Turn<'_>) {
+        let Self { regions, ids, options, faults, effects, happened, .. } = self;
+        (regions, Turn { now, ids, options, faults, effects, events: happened })
     }
 
     /// Called in the destination; what it copies lies in `SourceRegion`.
@@ -471,18 +466,11 @@ impl World {
             return Err(ApiError::new("InvalidParameterValue", format!("Invalid region name {from}")));
         };
         let source = source.ec2.snapshots.get(body["SourceSnapshotId"].as_str().unwrap_or_default()).cloned();
-        let Some(state) = self.regions.get_mut(region) else { return Err(no_region(region)) };
+        let (regions, mut turn) = self.turn(now);
+        let Some(state) = regions.get_mut(region) else { return Err(no_region(region)) };
         // A key that is not there is kept as it was written: EBS finds out later.
         let key = body["KmsKeyId"].as_str().map(|key| state.kms.resolve(key).unwrap_or_else(|| key.to_owned()));
-        let turn = &mut Turn {
-            now,
-            ids: &mut self.ids,
-            options: &self.options,
-            faults: &mut self.faults,
-            effects: &mut self.effects,
-            events: &mut Vec::new(),
-        };
-        state.ec2.snapshots.copy(&from, source.as_ref(), body, key, turn)
+        state.ec2.snapshots.copy(&from, source.as_ref(), body, key, &mut turn)
     }
 
     /// CreateSecret, and the same secret in each region of `AddReplicaRegions`.
@@ -531,16 +519,9 @@ impl World {
         let id = body["BackupId"].as_str().unwrap_or_default();
         let source = self.regions.get(region).and_then(|state| state.hsm.backup(id)).cloned();
         let source = source.ok_or_else(|| cloudhsm::not_found(format!("Backup {id} was not found")))?;
-        let Some(state) = self.regions.get_mut(&target) else { return Err(cloudhsm::invalid("Invalid destination region")) };
-        let turn = &mut Turn {
-            now,
-            ids: &mut self.ids,
-            options: &self.options,
-            faults: &mut self.faults,
-            effects: &mut self.effects,
-            events: &mut Vec::new(),
-        };
-        state.hsm.adopt_copy(region, &source, body, turn)
+        let (regions, mut turn) = self.turn(now);
+        let Some(state) = regions.get_mut(&target) else { return Err(cloudhsm::invalid("Invalid destination region")) };
+        state.hsm.adopt_copy(region, &source, body, &mut turn)
     }
 
     /// Lets time pass: deliveries that are due, time-outs, HSMs, backups, snapshots, copies and instances that became ready.
@@ -549,18 +530,11 @@ impl World {
         let mut busy = false;
         let verdicts = self.judge_snapshots(now);
         let copies = self.judge_backup_copies(now);
-        let mut happened = Vec::new();
-        for (region, state) in &mut self.regions {
-            let sent = state.ssm.tick(now, &mut self.ids, &self.options, &mut self.faults, &state.ec2);
-            self.effects.extend(sent.into_iter().map(|delivery| delivery.into_effect(region)));
-            let turn = &mut Turn {
-                now,
-                ids: &mut self.ids,
-                options: &self.options,
-                faults: &mut self.faults,
-                effects: &mut self.effects,
-                events: &mut happened,
-            };
+        let (regions, mut turn) = self.turn(now);
+        for (region, state) in regions {
+            let turn = &mut turn;
+            let sent = state.ssm.tick(now, turn.ids, turn.options, turn.faults, &state.ec2);
+            turn.effects.extend(sent.into_iter().map(|delivery| delivery.into_effect(region)));
             for (_, id, verdict) in verdicts.iter().filter(|(at, _, _)| at == region) {
                 state.ec2.snapshots.settle(id, verdict, turn);
             }
@@ -572,10 +546,10 @@ impl World {
             for cluster in state.hsm.tick(turn) {
                 turn.effects.push(Effect::HsmsChanged { region: region.clone(), cluster });
             }
-            state.secrets.tick(now, self.options.bare_version_ms);
+            state.secrets.tick(now, turn.options.bare_version_ms);
             busy |= state.ssm.is_busy() || state.hsm.is_busy() || state.ec2.is_busy() || state.ec2.snapshots.is_busy();
         }
-        for (region, event) in happened {
+        for (region, event) in std::mem::take(&mut self.happened) {
             for late in self.faults.deliveries() {
                 self.events.push((now.plus_ms(late), region.clone(), event.clone()));
             }
@@ -621,7 +595,7 @@ impl World {
         let mut found = Vec::new();
         for (region, state) in &self.regions {
             for (id, from, source) in state.hsm.copies_due(now) {
-                let readable = self.regions.get(&from).is_some_and(|state| state.hsm.readable(&source));
+                let readable = self.regions.get(&from).is_some_and(|state| state.hsm.is_ready(&source));
                 found.push((region.clone(), id, readable));
             }
         }

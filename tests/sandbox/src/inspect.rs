@@ -73,10 +73,10 @@ fn drills(sandbox: &Sandbox) -> Map<String, Value> {
     let mut all = Map::new();
     for (id, launch) in launches {
         let mut row = json!({"region": launch.region.as_str(), "source": launch.source.as_ref().map(|s| s.as_str())});
-        row["state"] = match (&launch.failed, launch.terminated, here.get(&id)) {
-            (Some(why), ..) => format!("failed: {why}").into(),
-            (None, true, _) | (None, false, None) => "gone".into(),
-            (None, false, Some(_)) => "up".into(),
+        row["state"] = match (&launch.failed, here.get(&id)) {
+            (Some(why), _) => format!("failed: {why}").into(),
+            (None, None) => "gone".into(),
+            (None, Some(_)) => "up".into(),
         };
         if let Some(host) = here.get(&id) {
             match databases::inspect(sandbox.users, &host.plan, &host.namespace) {

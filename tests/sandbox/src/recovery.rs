@@ -26,7 +26,6 @@ pub struct Launch {
     pub source: Option<InstanceId>,
     /// Why it did not come up.
     pub failed: Option<String>,
-    pub terminated: bool,
 }
 
 impl Sandbox {
@@ -98,7 +97,6 @@ impl Sandbox {
             Effect::InstanceLaunched { region, instance, volumes, image } => self.launched(&region, &instance, &image, &volumes),
             Effect::InstanceTerminated { instance, .. } => self.terminated(&instance),
             // The model keeps what was published.
-            Effect::Published { .. } => {}
             Effect::Event { region, detail } => self.functions.event(self, &region, detail),
         }
     }
@@ -152,7 +150,7 @@ impl Sandbox {
 
     fn launched(self: &Arc<Self>, region: &Region, instance: &InstanceId, image: &str, volumes: &[LaunchedVolume]) {
         let result = self.launch(region, instance, image, volumes);
-        let mut launch = Launch { region: region.clone(), source: None, failed: None, terminated: false };
+        let mut launch = Launch { region: region.clone(), source: None, failed: None };
         match result {
             Ok(source) => launch.source = Some(source),
             Err(why) => {
@@ -275,9 +273,6 @@ impl Sandbox {
 
     fn terminated(&self, instance: &InstanceId) {
         let host = self.drills.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
-        if let Some(launch) = self.launches.lock().unwrap_or_else(PoisonError::into_inner).get_mut(instance) {
-            launch.terminated = true;
-        }
         if let Some(host) = host {
             if let Some(node) = self.cloud.world().region_mut(&host.region).and_then(|r| r.ssm.node_mut(instance)) {
                 node.online = false;

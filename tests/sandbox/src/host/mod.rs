@@ -93,11 +93,6 @@ impl Namespace {
         init.devices.push((device.to_owned(), volume.to_owned()));
     }
 
-    /// Process 1 as seen from outside.
-    pub fn pid1(&self) -> Option<i32> {
-        self.lock().as_ref().map(|r| r.pid1)
-    }
-
     pub fn is_up(&self) -> bool {
         let mut running = self.lock();
         match running.as_mut().map(|r| r.child.try_wait()) {
