@@ -5,10 +5,12 @@
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The crate's own directory, where the scripts are.
@@ -37,8 +39,14 @@ pub fn python() -> Result<PathBuf> {
 
 /// A virtual environment below the target directory, with these packages; made if `probe`, a line of Python, does not run in it.
 pub fn virtualenv(name: &str, probe: &str, packages: &[&str]) -> Result<PathBuf> {
+    // A probe starts an interpreter; one a process is enough.
+    static FOUND: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
     let target = target_dir()?;
     let venv = target.join(name);
+    if found.contains(name) {
+        return Ok(venv);
+    }
     // Two tests may want it at once.
     let lock = File::create(target.join(format!("{name}.lock")))?;
     lock.lock().context("waiting for the virtual environment")?;
@@ -49,6 +57,7 @@ pub fn virtualenv(name: &str, probe: &str, packages: &[&str]) -> Result<PathBuf>
         run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "--disable-pip-version-check"]).args(packages))
             .with_context(|| format!("installing {packages:?}"))?;
     }
+    found.insert(name.to_owned());
     Ok(venv)
 }
 
@@ -117,16 +126,29 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        // SIGTERM, so that it takes its namespaces and mounts down itself; waited for, so that the next one finds none.
-        let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while Instant::now() < deadline {
-            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // It takes its namespaces and mounts down itself; waited for, so that the next one finds none.
+        end(&mut self.child, Duration::from_secs(20));
     }
+}
+
+/// Asks a child to end, and ends it where it does not within this time.
+pub fn end(child: &mut Child, within: Duration) {
+    let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+    let deadline = Instant::now() + within;
+    while Instant::now() < deadline {
+        if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Takes everything of AWS out of a command's environment.
+pub fn without_aws(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+        command.env_remove(name);
+    }
+    command
 }

@@ -14,7 +14,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use tde2hsm_conformance::Served;
+use tde2hsm_conformance::{Served, without_aws};
 
 pub use tde2hsm_conformance::{programs, target_dir};
 
@@ -123,9 +123,7 @@ impl World {
     /// The CLI as the operator has it: the sandbox's environment and nothing else of AWS.
     pub fn tde2hsm(&self) -> Command {
         let mut command = Command::new(self.programs.join("tde2hsm"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
-            command.env_remove(name);
-        }
+        without_aws(&mut command);
         command.envs(&self.env).env("TDE2HSM_JOURNAL", self.journal()).current_dir(&self.dir).stdin(Stdio::null());
         command
     }

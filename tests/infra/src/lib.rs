@@ -4,14 +4,12 @@
 //! a third party that accepts anything proves nothing by accepting (H50).
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use tde2hsm_conformance::virtualenv;
+use tde2hsm_conformance::{end, virtualenv, without_aws};
 
 /// The crate's own directory, where the scripts are.
 pub fn here() -> &'static Path {
@@ -95,9 +93,7 @@ impl Server {
             }
         };
         let log = dir.join(format!("{}.log", who.name()));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
-            command.env_remove(name);
-        }
+        without_aws(&mut command);
         command.envs(env.iter().copied()).env("TMPDIR", dir).current_dir(dir).stdin(Stdio::null());
         command.stdout(File::create(&log)?).stderr(File::options().append(true).open(&log)?);
         let child = command.spawn().with_context(|| format!("starting {}", who.name()))?;
@@ -120,16 +116,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < deadline {
-            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child, Duration::from_secs(5));
     }
 }
 

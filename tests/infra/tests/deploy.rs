@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use tde2hsm_conformance::without_aws;
 use tde2hsm_infra::{ACCOUNT, Server, Who, archive, root};
 
 const SECRET: &str = "CryptoUserSecrets=arn:aws:secretsmanager:eu-central-1:123456789012:secret:hsm/crypto-user-AbCdEf";
@@ -46,9 +47,7 @@ fn deploy(path: &Path, endpoint: &str, args: &[&str]) -> Result<Output> {
         std::iter::once(path.to_owned()).chain(std::env::split_paths(&std::env::var_os("PATH").context("PATH")?)),
     )?;
     let mut command = Command::new(root().join("infra/deploy"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
-        command.env_remove(name);
-    }
+    without_aws(&mut command);
     command.args(args).env("PATH", paths).env("AWS_ENDPOINT_URL", endpoint).env("AWS_ACCESS_KEY_ID", ACCOUNT);
     command.env("AWS_SECRET_ACCESS_KEY", "secret").env("AWS_CONFIG_FILE", "/dev/null").stdin(Stdio::null());
     Ok(command.output()?)
