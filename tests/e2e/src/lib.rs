@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 use tde2hsm_conformance::{Served, without_aws};
 
 pub use tde2hsm_conformance::{programs, target_dir};
@@ -25,9 +26,11 @@ pub fn records() -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn unique() -> u32 {
+/// A recording that no other world writes.
+fn record(seed: u64) -> Result<PathBuf> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    Ok(records()?.join(format!("{}-{seed}-{number}.jsonl", std::process::id())))
 }
 
 /// A running sandbox and a journal, in one directory.
@@ -62,7 +65,7 @@ impl Ran {
 impl World {
     /// Starts a sandbox in `dir`, which is emptied first.
     pub fn up(dir: &Path, fleet: &str, seed: u64) -> Result<World> {
-        World::start(dir, fleet, seed, &[], &records()?.join(format!("{}-{seed}-{}.jsonl", std::process::id(), unique())))
+        World::start(dir, fleet, seed, &[], &record(seed)?)
     }
 
     /// The same under `strace`, which writes argv and environment of every program that any host, or the sandbox
@@ -73,7 +76,7 @@ impl World {
 
     /// With the functions of the templates behind events and [`World::tick`].
     pub fn up_with_functions(dir: &Path, fleet: &str, seed: u64) -> Result<World> {
-        let record = records()?.join(format!("{}-{seed}-{}.jsonl", std::process::id(), unique()));
+        let record = record(seed)?;
         let functions = programs()?.join("bootstrap");
         World::start_with(dir, fleet, seed, &[], &record, &["--functions".into(), functions.into()])
     }
@@ -140,6 +143,45 @@ impl World {
             .collect();
         hosts.sort();
         Ok(hosts)
+    }
+
+    /// The host of a database, by its oratab.
+    pub fn host_of(&self, sid: &str) -> Result<String> {
+        let has = |host: &String| {
+            let oratab = std::fs::read_to_string(self.root(host).join("etc/oratab")).unwrap_or_default();
+            oratab.lines().any(|line| line.starts_with(&format!("{sid}:")))
+        };
+        self.hosts()?.into_iter().find(has).with_context(|| format!("no host has {sid}"))
+    }
+
+    /// The CLI beside the test; what it says is in [`World::said`].
+    pub fn spawn(&self, words: &[&str]) -> Result<Child> {
+        let log = File::options().create(true).append(true).open(self.path("cli.log"))?;
+        Ok(self.tde2hsm().args(words).stdout(log.try_clone()?).stderr(log).spawn()?)
+    }
+
+    /// What every [`World::spawn`] has said so far.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.path("cli.log")).unwrap_or_default()
+    }
+
+    /// Looks until something is found, while `child` runs and for so long at most.
+    pub fn until<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        child: &mut Child,
+        mut look: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(found) = look()? {
+                return Ok(found);
+            }
+            ensure!(child.try_wait()?.is_none(), "it ended before {what}:\n{}", self.said());
+            ensure!(Instant::now() < deadline, "{what}: not within {within:?}\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// A host's root file system.

@@ -212,11 +212,7 @@ fn h44_a_copy_is_made_quiet_and_read_from_the_restored_cluster_alone() {
         let read_only = "printf 'CONNECT / AS SYSDBA\\nALTER TABLESPACE HISTORY READ ONLY;\\nEXIT\\n' | \
             setpriv --reuid oracle --regid oinstall --init-groups env ORACLE_SID=WEB \
             ORACLE_HOME=/u01/app/oracle/product/19.0.0/dbhome_1 /u01/app/oracle/product/19.0.0/dbhome_1/bin/sqlplus -S -L /nolog";
-        let web = world
-            .hosts()?
-            .into_iter()
-            .find(|host| std::fs::read_to_string(world.root(host).join("etc/oratab")).is_ok_and(|text| text.contains("WEB:")));
-        let said = world.exec(&web.context("WEB's host")?, &["sh", "-c", read_only])?.ok()?;
+        let said = world.exec(&world.host_of("WEB")?, &["sh", "-c", read_only])?.ok()?;
         ensure!(said.stdout.contains("Tablespace altered"), "{}", said.stdout);
         world.fault(&["autostart", "all"])?;
         world.plan()?.ok()?;

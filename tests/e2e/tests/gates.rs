@@ -3,19 +3,11 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::fs::File;
-use std::process::Child;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tde2hsm_e2e::{Ran, World, files_below};
 
-/// The host of a database, by its oratab.
-fn host_of(world: &World, sid: &str) -> Result<String> {
-    let has = |host: &String| {
-        let oratab = std::fs::read_to_string(world.root(host).join("etc/oratab")).unwrap_or_default();
-        oratab.lines().any(|line| line.starts_with(&format!("{sid}:")))
-    };
-    world.hosts()?.into_iter().find(has).with_context(|| format!("no host of {sid}"))
-}
+/// How long a busy machine may take to come to what a test waits for.
+const WITHIN: Duration = Duration::from_secs(120);
 
 /// A plan for this host alone.
 fn plan_for(world: &World, host: &str) -> Result<()> {
@@ -27,25 +19,6 @@ fn plan_for(world: &World, host: &str) -> Result<()> {
     world.plan()?.ok().map(drop)
 }
 
-fn spawn(world: &World, words: &[&str]) -> Result<Child> {
-    let log = File::options().create(true).append(true).open(world.path("cli.log"))?;
-    Ok(world.tde2hsm().args(words).stdout(log.try_clone()?).stderr(log).spawn()?)
-}
-
-fn said(world: &World) -> String {
-    std::fs::read_to_string(world.path("cli.log")).unwrap_or_default()
-}
-
-fn until(what: &str, world: &World, child: &mut Child, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !holds()? {
-        ensure!(child.try_wait()?.is_none(), "it ended before {what}:\n{}", said(world));
-        ensure!(Instant::now() < deadline, "{what}: not within 120 s\n{}", said(world));
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
-}
-
 fn status(world: &World) -> Result<Value> {
     Ok(world.cli(&["status", "--output", "json"])?.json()?["hosts"][0].clone())
 }
@@ -53,14 +26,11 @@ fn status(world: &World) -> Result<Value> {
 /// As the DBA does it, with the password of this secret where the text says `PIN`.
 fn sql(world: &World, host: &str, sid: &str, pin: &str, script: &str) -> Result<Ran> {
     let home = "/u01/app/oracle/product/19.0.0/dbhome_1";
-    let file = world.root(host).join("tmp/dba.sql");
-    std::fs::write(&file, format!("CONNECT / AS SYSDBA\n{}\nEXIT\n", script.replace("PIN", pin)))?;
+    let script = format!("CONNECT / AS SYSDBA\n{}\nEXIT\n", script.replace("PIN", pin));
     let run = format!(
-        "setpriv --reuid oracle --regid oinstall --init-groups env ORACLE_SID={sid} ORACLE_HOME={home} {home}/bin/sqlplus -S -L /nolog < /tmp/dba.sql"
+        "printf %s \"$1\" | setpriv --reuid oracle --regid oinstall --init-groups env ORACLE_SID={sid} ORACLE_HOME={home} {home}/bin/sqlplus -S -L /nolog"
     );
-    let ran = world.exec(host, &["sh", "-c", &run])?.ok()?;
-    std::fs::remove_file(file)?;
-    Ok(ran)
+    world.exec(host, &["sh", "-c", &run, "sh", &script])?.ok()
 }
 
 /// Files of the provider's tree of a host.
@@ -76,20 +46,20 @@ fn h29_a_second_database_that_cannot_follow_leaves_its_host_parked_and_every_row
         let dir = tempfile::tempdir()?;
         let world = World::up(&dir.path().join("world"), "mixed", 41)?;
         world.setup()?.ok()?;
-        let host = host_of(&world, "SALES")?;
-        ensure!(host_of(&world, "STOCK")? == host, "two hosts");
+        let host = world.host_of("SALES")?;
+        ensure!(world.host_of("STOCK")? == host, "two hosts");
         plan_for(&world, &host)?;
         let hang = r#"{"faults":[{"id":"h29","sid":"STOCK","at":"MIGRATE:begin","do":"hang","times":1}]}"#;
         world.fault(&["oracle", &host, hang])?;
-        let mut cli = spawn(&world, &["apply", "plan.json", "--yes"])?;
-        until("SALES is on CloudHSM", &world, &mut cli, || Ok(world.inspect()?.on_cloudhsm("SALES")))?;
+        let mut cli = world.spawn(&["apply", "plan.json", "--yes"])?;
+        world.until("SALES is on CloudHSM", WITHIN, &mut cli, || Ok(world.inspect()?.on_cloudhsm("SALES").then_some(())))?;
         // The cluster is gone between the two.
         world.fault(&["hsm-down", "cloudhsm"])?;
         world.fault(&["oracle", &host, r#"{"faults":[]}"#])?;
         let ended = cli.wait()?;
-        ensure!(!ended.success(), "{}", said(&world));
+        ensure!(!ended.success(), "{}", world.said());
         let parked = status(&world)?;
-        ensure!(parked["standing"] == "parked", "{parked}\n{}", said(&world));
+        ensure!(parked["standing"] == "parked", "{parked}\n{}", world.said());
         let now = world.inspect()?;
         ensure!(now.on_cloudhsm("SALES") && now.active_stores("STOCK") == ["software"], "{}", now.0["databases"]);
         ensure!(now.starts("SALES") == now.starts("STOCK"), "a database was restarted alone");
@@ -131,15 +101,15 @@ fn h01_a_half_moved_database_is_not_swapped_away_from_its_keys() {
         let (before, library) = (world.inspect()?, provider(&world, &host)?);
         // Its worker stands still while the keystore is to go off the host: the AWS call is tried again meanwhile.
         world.fault(&["throttle", "secretsmanager:CreateSecret", "2"])?;
-        let mut cli = spawn(&world, &["apply", "plan.json", "--yes"])?;
+        let mut cli = world.spawn(&["apply", "plan.json", "--yes"])?;
         let worker = std::cell::Cell::new(None);
-        until("the escrow", &world, &mut cli, || {
+        world.until("the escrow", WITHIN, &mut cli, || {
             let journals = tde2hsm_e2e::kill::journals(&world)?;
             let lines: String = journals.iter().filter_map(|journal| std::fs::read_to_string(journal).ok()).collect();
             if lines.lines().any(|line| line.contains("\"escrow\"")) {
                 worker.set(tde2hsm_e2e::kill::hold(&world, tde2hsm_e2e::kill::Victim::Worker));
             }
-            Ok(worker.get().is_some())
+            Ok(worker.get().map(drop))
         })?;
         let cut_off = r#"{"faults":[{"id":"h01","sid":"ORCL1","at":"MIGRATE:tablespaces","do":"kill-server","times":1}]}"#;
         world.fault(&["oracle", &host, cut_off])?;
@@ -154,7 +124,7 @@ fn h01_a_half_moved_database_is_not_swapped_away_from_its_keys() {
         tde2hsm_e2e::kill::go_on(worker.get().context("held")?)?;
         // Refused by the gate, before anything stopped; the next attempt finishes the rotation first, and then swaps.
         let ended = cli.wait()?;
-        let said = said(&world);
+        let said = world.said();
         ensure!(said.contains("failed TDE0417 in swap-provider: ORCL1"), "the gate did not refuse:\n{said}");
         ensure!(ended.success(), "{said}");
         let after = world.inspect()?;

@@ -3,11 +3,12 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Child;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 use tde2hsm_e2e::{World, files_below};
+
+/// How long a busy machine may take to come to what a test waits for.
+const WITHIN: Duration = Duration::from_secs(180);
 
 /// A world of two hosts whose plan has the gate in this mode.
 fn planned(mode: &str, seed: u64) -> Result<(tempfile::TempDir, World)> {
@@ -21,15 +22,6 @@ fn planned(mode: &str, seed: u64) -> Result<(tempfile::TempDir, World)> {
     world.setup()?.ok()?;
     world.plan()?.ok()?;
     Ok((dir, world))
-}
-
-fn spawn(world: &World, words: &[&str]) -> Result<Child> {
-    let log = File::options().create(true).append(true).open(world.path("cli.log"))?;
-    Ok(world.tde2hsm().args(words).stdout(log.try_clone()?).stderr(log).spawn()?)
-}
-
-fn said(world: &World) -> String {
-    std::fs::read_to_string(world.path("cli.log")).unwrap_or_default()
 }
 
 /// What `status` says of the gate.
@@ -80,44 +72,34 @@ fn waves(world: &World) -> Result<[String; 2]> {
     hosts.try_into().map_err(|hosts| anyhow::anyhow!("not two hosts: {hosts:?}"))
 }
 
-fn until<T>(what: &str, world: &World, child: &mut Child, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = Instant::now() + Duration::from_secs(180);
-    loop {
-        if let Some(found) = look()? {
-            return Ok(found);
-        }
-        ensure!(child.try_wait()?.is_none(), "it ended before {what}:\n{}", said(world));
-        ensure!(Instant::now() < deadline, "{what}: not within 180 s\n{}", said(world));
-        std::thread::sleep(Duration::from_millis(200));
-    }
-}
-
 #[test]
 fn h08_wave_2_waits_for_a_copied_backup_that_holds_the_keys_of_wave_1() {
     let run = || -> Result<()> {
         let (_dir, world) = planned("force", 31)?;
         let before = world.inspect()?;
         let first = backups(&world)?.last().map_or(0, |(_, objects, _)| *objects);
-        let mut cli = spawn(&world, &["apply", "plan.json", "--yes"])?;
+        let mut cli = world.spawn(&["apply", "plan.json", "--yes"])?;
         let waits = |world: &World| Ok(Some(gate(world)?).filter(|gate| gate["standing"] == "waits"));
-        let seen = until("the gate", &world, &mut cli, || waits(&world))?;
+        let seen = world.until("the gate", WITHIN, &mut cli, || waits(&world))?;
         let why = seen["why"]["waits_for"].as_str().unwrap_or_default();
         ensure!(why.contains("keys of wave 1"), "{seen}");
         // Backups are judged on AWS's clock: nothing can hold the keys before five minutes have passed there.
-        std::thread::sleep(Duration::from_secs(4));
+        let looks = |world: &World| Ok::<_, anyhow::Error>(world.inspect()?.api_call("cloudhsm:DescribeBackups"));
+        let before_these = looks(&world)?;
+        world.until("another look", WITHIN, &mut cli, || Ok((looks(&world)? >= before_these + 1).then_some(())))?;
         let [canary, other] = waves(&world)?;
         ensure!(cut_over_at(&world, &canary)?.is_some() && cut_over_at(&world, &other)?.is_none(), "wave 2 did not wait");
         ensure!(world.inspect()?.0["hsms"] == before.0["hsms"], "an HSM came too early for its backup to count");
         world.advance("6m")?;
         // The second wave's own gate.
-        until("wave 2", &world, &mut cli, || cut_over_at(&world, &other))?;
-        until("the gate after wave 2", &world, &mut cli, || {
+        world.until("wave 2", WITHIN, &mut cli, || cut_over_at(&world, &other))?;
+        world.until("the gate after wave 2", WITHIN, &mut cli, || {
             let waves = gate(&world)?["waves"].as_array().map_or(0, Vec::len);
             Ok(waits(&world)?.filter(|gate| waves == 1 && gate["why"]["waits_for"].to_string().contains("keys of wave 2")))
         })?;
         world.advance("6m")?;
         let status = cli.wait()?;
-        ensure!(status.success(), "{status}\n{}", said(&world));
+        ensure!(status.success(), "{status}\n{}", world.said());
 
         let after = world.inspect()?;
         ensure!(after.0["hsms"] == before.0["hsms"], "other HSMs than before: {} {}", before.0["hsms"], after.0["hsms"]);
@@ -154,23 +136,23 @@ fn h08_the_operator_goes_home_and_the_next_days_backup_opens_the_gate() {
     let run = || -> Result<()> {
         let (_dir, world) = planned("wait", 32)?;
         let before = world.inspect()?;
-        let mut cli = spawn(&world, &["apply", "plan.json", "--yes"])?;
-        until("the gate", &world, &mut cli, || Ok(Some(gate(&world)?).filter(|gate| gate["standing"] == "waits")))?;
+        let mut cli = world.spawn(&["apply", "plan.json", "--yes"])?;
+        world.until("the gate", WITHIN, &mut cli, || Ok(Some(gate(&world)?).filter(|gate| gate["standing"] == "waits")))?;
         let status = std::process::Command::new("kill").args(["-INT", &cli.id().to_string()]).status()?;
         ensure!(status.success(), "kill: {status}");
-        ensure!(cli.wait()?.code() == Some(130), "{}", said(&world));
+        ensure!(cli.wait()?.code() == Some(130), "{}", world.said());
         let human = world.cli(&["status"])?.ok()?.stdout;
         ensure!(human.contains("keys: not protected: wait for an HSM backup with the keys of wave 1"), "{human}");
         world.advance("1d1h")?;
-        let mut cli = spawn(&world, &["resume", "--yes"])?;
+        let mut cli = world.spawn(&["resume", "--yes"])?;
         let [_, other] = waves(&world)?;
-        until("wave 2", &world, &mut cli, || cut_over_at(&world, &other))?;
-        until("the gate after wave 2", &world, &mut cli, || {
+        world.until("wave 2", WITHIN, &mut cli, || cut_over_at(&world, &other))?;
+        world.until("the gate after wave 2", WITHIN, &mut cli, || {
             Ok(gate(&world)?["why"]["waits_for"].as_str().filter(|why| why.contains("keys of wave 2")).map(drop))
         })?;
         world.advance("1d1h")?;
         let status = cli.wait()?;
-        ensure!(status.success(), "{status}\n{}", said(&world));
+        ensure!(status.success(), "{status}\n{}", world.said());
         let after = world.inspect()?;
         ensure!(after.api_call("cloudhsm:CreateHsm") == 0 && after.0["hsms"] == before.0["hsms"], "{}", after.0["hsms"]);
         ensure!(after.0["recovery"]["hsm_backups_copied"].as_u64() >= Some(2), "{}", after.0["recovery"]);

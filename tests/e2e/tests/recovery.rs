@@ -203,15 +203,7 @@ fn h40_a_software_keystore_that_cannot_be_opened_elsewhere_is_the_cause() {
         let dir = tempfile::tempdir()?;
         let world = World::up(&dir.path().join("world"), "mixed", 84)?;
         world.setup()?.ok()?;
-        let host_of = |sid: &str| -> Result<String> {
-            let mut hosts = world.hosts()?.into_iter();
-            let has = |host: &String| {
-                let oratab = std::fs::read_to_string(world.root(host).join("etc/oratab")).unwrap_or_default();
-                oratab.lines().any(|line| line.starts_with(&format!("{sid}:")))
-            };
-            hosts.find(has).with_context(|| format!("no host has {sid}"))
-        };
-        let (web, arch) = (host_of("WEB")?, host_of("ARCH")?);
+        let (web, arch) = (world.host_of("WEB")?, world.host_of("ARCH")?);
         world.fault(&["local-auto-login-only", &web, "WEB"])?;
         // Open in memory, and the file lies where no snapshot goes.
         let away = "mkdir /run/away && mv /u01/app/oracle/admin/ARCH/wallet/ewallet.p12 /run/away";
