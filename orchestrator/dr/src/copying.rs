@@ -367,7 +367,7 @@ pub fn plan_hsm(common: &Common, hosts: &[Host]) -> HsmPlan {
     if common.unasked.contains(&Ask::SourceBackups) || common.unasked.contains(&Ask::DrBackups) {
         return plan;
     }
-    let of_cluster = |backup: &&HsmBackup| backup.cluster.as_ref().is_none_or(|cluster| *cluster == common.cluster);
+    let of_cluster = |backup: &&HsmBackup| common.of_cluster(backup);
     let mut sources: Vec<(Timestamp, &HsmBackup)> = common
         .backups
         .iter()
@@ -421,7 +421,7 @@ pub fn plan_hsm(common: &Common, hosts: &[Host]) -> HsmPlan {
 
 /// When each key was made that the newest look at each host shows in the cluster.
 fn made_in_cluster(hosts: &[Host]) -> BTreeSet<Timestamp> {
-    let newest = hosts.iter().filter_map(|host| host.inventories.iter().max_by_key(|inventory| inventory.received_at));
+    let newest = hosts.iter().filter_map(|host| host.newest());
     newest
         .filter(|inventory| matches!(inventory.provider, Some(Provider::CloudHsm { .. })))
         .flat_map(|inventory| &inventory.databases)

@@ -213,7 +213,7 @@ pub fn plan(request: &Request<'_>) -> Result<Plan, NoPlan> {
     if !fits {
         return Err(NoPlan::BadId(id.chars().filter(|c| !c.is_control()).take(80).collect()));
     }
-    let database = point.databases.iter().find(|d| d.sid == *sid).ok_or_else(|| NoPlan::NoDatabase(sid.clone()))?;
+    let database = point.database(sid).ok_or_else(|| NoPlan::NoDatabase(sid.clone()))?;
     let opening = database.verdict.opens().ok_or_else(|| NoPlan::DoesNotOpen(Box::new(database.verdict.clone())))?;
     let backup = opening.backup.as_ref().ok_or(NoPlan::NoHsmKey)?;
     let violations = violations(place, facts);

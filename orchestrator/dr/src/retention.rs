@@ -7,6 +7,7 @@
 
 use crate::facts::{BackupState, HsmBackup, SetId, SnapshotState};
 use crate::points::{Ask, Cause, Common, Host, Maker, PartCopy, Point, Verdict};
+use crate::records::SecretAt;
 use crate::secrets;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -313,10 +314,8 @@ fn kept(now: Timestamp, points: &[&Point], policy: &Policy) -> (BTreeMap<SetId, 
         points.iter().for_each(|point| keep(point, Why::NothingOpens));
     }
     for sid in databases {
-        let ranked: Vec<(&Point, Rank)> = points
-            .iter()
-            .filter_map(|point| point.databases.iter().find(|d| d.sid == *sid).map(|d| (*point, rank(&d.verdict))))
-            .collect();
+        let ranked: Vec<(&Point, Rank)> =
+            points.iter().filter_map(|point| point.database(sid).map(|d| (*point, rank(&d.verdict)))).collect();
         let newest = ranked.iter().filter(|(_, rank)| *rank == Rank::Opens).max_by_key(|(point, _)| (point.taken, &point.set));
         match newest {
             Some((newest, _)) => {
@@ -406,13 +405,15 @@ fn snapshot(point: &Point, copy: &PartCopy) -> Item {
     Item::Snapshot { id: copy.id.clone(), instance: point.instance.clone(), set: point.set.clone() }
 }
 
+fn versions(at: &SecretAt) -> impl Iterator<Item = (String, SecretVersion)> + '_ {
+    at.versions.iter().map(|version| (secrets::without_region(&at.secret), version.clone()))
+}
+
 /// Versions that points which stand may want: what they open with, and what was recorded of their time.
 fn secrets_of(expiry: &mut Expiry, host: &Host, standing: &[&Point]) {
     let sources: BTreeSet<&SnapshotId> = standing.iter().flat_map(|point| &point.parts).map(|part| &part.source).collect();
     for intent in host.copies.iter().filter(|intent| sources.contains(&intent.source)) {
-        for at in &intent.secrets {
-            expiry.staged.extend(at.versions.iter().map(|version| (secrets::without_region(&at.secret), version.clone())));
-        }
+        expiry.staged.extend(intent.secrets.iter().flat_map(versions));
     }
     for opening in standing.iter().flat_map(|point| &point.databases).filter_map(|database| database.verdict.opens()) {
         let versions = opening.secrets.iter().map(|(_, secret)| (secrets::without_region(&secret.arn), secret.version.clone()));
@@ -424,7 +425,7 @@ fn secrets_of(expiry: &mut Expiry, host: &Host, standing: &[&Point]) {
 fn records(common: &Common, expiry: &mut Expiry, host: &Host, standing: &[&Point], frozen: bool) {
     let mut needed: BTreeSet<Timestamp> =
         standing.iter().flat_map(|point| &point.databases).flat_map(|d| d.before.into_iter().chain(d.after)).collect();
-    needed.extend(host.inventories.iter().max_by_key(|inventory| inventory.received_at).map(|inventory| inventory.taken_at));
+    needed.extend(host.newest().map(|inventory| inventory.taken_at));
     // Where a key lies, and since when, the earliest look that shows it tells best.
     let keys: BTreeSet<(&Sid, MasterKeyId)> = host
         .inventories
@@ -501,7 +502,7 @@ fn hsm(common: &Common, expiry: &mut Expiry, needed: &BTreeSet<&BackupId>, days:
         .backups
         .iter()
         .filter(|backup| backup.region == common.dr_region && backup.state == BackupState::Ready)
-        .filter(|backup| backup.cluster.as_ref().is_none_or(|cluster| *cluster == common.cluster))
+        .filter(|backup| common.of_cluster(backup))
         .collect();
     // The newest is what the next points open with; the one before it, should the newest prove to be none.
     let mut by_time: Vec<&HsmBackup> = copies.clone();
@@ -543,9 +544,7 @@ fn hsm(common: &Common, expiry: &mut Expiry, needed: &BTreeSet<&BackupId>, days:
         let copied = there.contains(&record.source);
         // A password of a backup that may yet be copied must stay as well.
         if copied || source.is_some() || !settled {
-            for at in &record.secrets {
-                expiry.staged.extend(at.versions.iter().map(|version| (secrets::without_region(&at.secret), version.clone())));
-            }
+            expiry.staged.extend(record.secrets.iter().flat_map(versions));
         } else if !frozen.asked && !common.unasked.contains(&Ask::SourceBackups) {
             let item = Item::HsmCopyRecord { source: record.source.clone() };
             expiry.delete.push(Deletion {

@@ -74,7 +74,7 @@ pub fn status(common: &Common, hosts: &[Host], points: &[Point], rpo_minutes: u3
     }
     let mut status = Status { databases: Vec::new(), fleet_age: None, unseen: Vec::new() };
     for host in hosts.iter().filter(|host| host.now.is_some() || common.unasked.contains(&Ask::SourceSnapshots)) {
-        let Some(newest) = host.inventories.iter().max_by_key(|inventory| inventory.received_at) else {
+        let Some(newest) = host.newest() else {
             status.unseen.push(host.instance.clone());
             continue;
         };
@@ -139,10 +139,8 @@ fn expected(now: Timestamp, sid: &Sid, points: &[&Point], opening: &[&&Point]) -
     let mut intervals: Vec<i64> = recent.windows(2).map(|pair| pair[0].since(pair[1])).filter(|interval| *interval > 0).collect();
     intervals.sort_unstable();
     let interval = intervals.get(intervals.len() / 2).copied();
-    let hopeful = points
-        .iter()
-        .filter(|point| point.taken > newest_that_opens)
-        .filter(|point| point.databases.iter().find(|database| database.sid == *sid).is_none_or(may_open));
+    let hopeful =
+        points.iter().filter(|point| point.taken > newest_that_opens).filter(|point| point.database(sid).is_none_or(may_open));
     let waiting = hopeful.map(|point| point.taken.plus(delay)).filter(|at| *at >= now);
     let promised = interval.zip(points.last()).map(|(interval, last)| {
         // Sets that should have come and did not: the next one that may.
@@ -155,7 +153,7 @@ fn expected(now: Timestamp, sid: &Sid, points: &[&Point], opening: &[&&Point]) -
 /// When everything was there that a point opens with.
 fn ready(point: &Point, sid: &Sid) -> Timestamp {
     let copied = point.parts.iter().filter_map(|part| part.copy.as_ref()).filter_map(|copy| copy.completed).max();
-    let looked = point.databases.iter().find(|database| database.sid == *sid).and_then(|database| database.after);
+    let looked = point.database(sid).and_then(|database| database.after);
     copied.max(looked).unwrap_or(point.taken)
 }
 

@@ -55,12 +55,17 @@ pub fn at(secret: &Secret, moment: Timestamp) -> SecretAt {
     SecretAt { secret: secret.arn.clone(), versions }
 }
 
-/// What is left of an ARN without its region: a replica's ARN differs in the region alone.
+/// The parts of an ARN but for its region: a replica's ARN differs in the region alone.
+fn parts(arn: &SecretArn) -> impl Iterator<Item = &str> {
+    arn.as_str().split(':').enumerate().filter(|(index, _)| *index != 3).map(|(_, part)| part)
+}
+
+/// What is left of an ARN without its region.
 pub fn without_region(arn: &SecretArn) -> String {
-    arn.as_str().split(':').enumerate().filter(|(index, _)| *index != 3).map(|(_, part)| part).collect::<Vec<_>>().join(":")
+    parts(arn).collect::<Vec<_>>().join(":")
 }
 
 /// The same secret, be it in another region.
 pub fn same(a: &SecretArn, b: &SecretArn) -> bool {
-    without_region(a) == without_region(b)
+    parts(a).eq(parts(b))
 }

@@ -9,7 +9,7 @@ use super::{
     Ask, BackupChoice, Cause, Common, DatabasePoint, Host, MARGIN, Opening, Part, Point, SecretRole, SecretUse, Unknown, Verdict,
 };
 use crate::facts::{BackupState, Consistency, HsmBackup, KmsState, Secret, SnapshotState};
-use crate::inventory::{DatabaseInventory, FileKind, FilePlace, Inventory, NeededBy, Provider};
+use crate::inventory::{DatabaseInventory, FileKind, FilePlace, Inventory, KnownKey, NeededBy, Provider};
 use crate::records::{HsmCopyIntent, SecretAt};
 use crate::secrets;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -166,9 +166,7 @@ impl<'a> Judge<'a> {
         };
         let records: HashMap<&BackupId, &HsmCopyIntent> =
             common.hsm_copies.iter().map(|record| (&record.source, record)).collect();
-        let ready = |backup: &&HsmBackup| {
-            backup.state == BackupState::Ready && backup.cluster.as_ref().is_none_or(|cluster| *cluster == common.cluster)
-        };
+        let ready = |backup: &&HsmBackup| backup.state == BackupState::Ready && common.of_cluster(backup);
         judge.newest_anywhere = common.backups.iter().filter(ready).filter_map(|backup| backup.created).max();
         let mut copied: Vec<&HsmBackup> =
             common.backups.iter().filter(ready).filter(|backup| backup.region == common.dr_region).collect();
@@ -410,8 +408,13 @@ impl Look<'_> {
         self.database.needs.iter().map(|need| (need.key, &need.needed_by))
     }
 
-    fn knows(&self, key: MasterKeyId) -> bool {
-        self.database.known.iter().any(|known| known.key == key)
+    /// Of a key that is listed twice, the first row.
+    fn known(&self) -> BTreeMap<MasterKeyId, &KnownKey> {
+        let mut known = BTreeMap::new();
+        for row in &self.database.known {
+            known.entry(row.key).or_insert(row);
+        }
+        known
     }
 
     fn files(&self) -> impl Iterator<Item = &FilePlace> {
@@ -690,7 +693,6 @@ impl<'a> Case<'_, 'a> {
 
     /// Which keys the set needs, see the module's first comment.
     fn need(&self, before: &Look<'_>, after: &Look<'_>) -> Need {
-        let (first, last) = (self.set.first, self.set.last);
         // Redo of a former key may be checkpointed by now: it is never needed for sure.
         let firmly = |look: &Look<'_>| -> BTreeSet<MasterKeyId> {
             look.needs().filter(|(_, by)| !matches!(by, NeededBy::Redo(_))).map(|(key, _)| key).collect()
@@ -698,19 +700,21 @@ impl<'a> Case<'_, 'a> {
         let (firm_before, firm_after) = (firmly(before), firmly(after));
         let of_before: BTreeSet<MasterKeyId> = before.needs().map(|(key, _)| key).collect();
         let of_after: BTreeSet<MasterKeyId> = after.needs().map(|(key, _)| key).collect();
+        let (known_before, known_after) = (before.known(), after.known());
+        let all: BTreeSet<MasterKeyId> = known_before.keys().chain(known_after.keys()).copied().collect();
         let rotated: BTreeSet<MasterKeyId> =
-            after.database.known.iter().map(|known| known.key).filter(|key| self.rotated_in(*key, before, after)).collect();
+            known_after.values().filter(|known| rotated_in(known, before, &known_before)).map(|known| known.key).collect();
         let mut need = Need::default();
         for key in of_before.iter().chain(&of_after).chain(&rotated).copied() {
             let facts = self.keys.get(&(self.sid, key));
             let activated = facts.and_then(|facts| facts.activated);
-            let unseen = !of_before.contains(&key) && !before.knows(key);
+            let unseen = !of_before.contains(&key) && !known_before.contains_key(&key);
             // Nothing of the set can be written under a key that came into use after it.
-            if !of_before.contains(&key) && activated.is_some_and(|(from, _)| from > last.plus(MARGIN)) {
+            if !of_before.contains(&key) && activated.is_some_and(|(from, _)| from > self.set.last.plus(MARGIN)) {
                 continue;
             }
             let kept = firm_before.contains(&key) && firm_after.contains(&key);
-            if kept || self.active(key, before, after, first, last) {
+            if kept || self.active(key, before, after, &all) {
                 need.perhaps.remove(&key);
                 need.sure.insert(key, unseen);
             } else if !need.sure.contains_key(&key) {
@@ -720,33 +724,15 @@ impl<'a> Case<'_, 'a> {
         need
     }
 
-    /// Whether a key that neither look needs may have been in use between them.
-    fn rotated_in(&self, key: MasterKeyId, before: &Look<'_>, after: &Look<'_>) -> bool {
-        let Some(known) = after.database.known.iter().find(|known| known.key == key) else { return false };
-        match known.activated {
-            // A host's times are compared with each other, without a margin.
-            Some(activated) => activated >= before.inventory.taken_at,
-            // Made and never used, or it was there before; else its time cannot be read.
-            None => known.created.is_none() && !before.knows(key),
-        }
-    }
-
-    /// Whether a key was the active one of a container for sure while the set was taken.
-    fn active(&self, key: MasterKeyId, before: &Look<'_>, after: &Look<'_>, first: Timestamp, last: Timestamp) -> bool {
+    /// Whether a key was the active one of a container for sure while the set was taken. `known`: by either look.
+    fn active(&self, key: MasterKeyId, before: &Look<'_>, after: &Look<'_>, known: &BTreeSet<MasterKeyId>) -> bool {
+        let (first, last) = (self.set.first, self.set.last);
         let facts = |key: MasterKeyId| self.keys.get(&(self.sid, key));
         let Some(own) = facts(key) else { return false };
         let Some((from, to)) = own.activated else { return false };
         if to.plus(MARGIN) > first || own.containers.len() != 1 {
             return false;
         }
-        let others: BTreeSet<MasterKeyId> = before
-            .database
-            .known
-            .iter()
-            .chain(&after.database.known)
-            .map(|known| known.key)
-            .filter(|other| *other != key)
-            .collect();
         let named = before
             .needs()
             .chain(after.needs())
@@ -754,8 +740,8 @@ impl<'a> Case<'_, 'a> {
         // A key that no look calls active was active between them if it was activated there.
         let between = from >= before.inventory.taken_at;
         (named || between)
-            && others.into_iter().all(|other| {
-                let Some(other) = facts(other) else { return false };
+            && known.iter().filter(|other| **other != key).all(|other| {
+                let Some(other) = facts(*other) else { return false };
                 if !other.containers.is_empty() && other.containers.is_disjoint(&own.containers) {
                     return true;
                 }
@@ -961,5 +947,15 @@ impl Need {
 
     fn all(&self) -> impl Iterator<Item = MasterKeyId> {
         self.sure.keys().chain(&self.perhaps).copied()
+    }
+}
+
+/// Whether a key that neither look needs may have been in use between them. `known_before`: to the look before.
+fn rotated_in(known: &KnownKey, before: &Look<'_>, known_before: &BTreeMap<MasterKeyId, &KnownKey>) -> bool {
+    match known.activated {
+        // A host's times are compared with each other, without a margin.
+        Some(activated) => activated >= before.inventory.taken_at,
+        // Made and never used, or it was there before; else its time cannot be read.
+        None => known.created.is_none() && !known_before.contains_key(&known.key),
     }
 }

@@ -205,7 +205,25 @@ impl Part {
     }
 }
 
+impl Common {
+    /// Of the fleet's cluster; one that names none counts as such.
+    pub fn of_cluster(&self, backup: &HsmBackup) -> bool {
+        backup.cluster.as_ref().is_none_or(|cluster| *cluster == self.cluster)
+    }
+}
+
+impl Host {
+    /// The last look at it.
+    pub fn newest(&self) -> Option<&Inventory> {
+        self.inventories.iter().max_by_key(|inventory| inventory.received_at)
+    }
+}
+
 impl Point {
+    pub fn database(&self, sid: &Sid) -> Option<&DatabasePoint> {
+        self.databases.iter().find(|database| database.sid == *sid)
+    }
+
     /// Every volume of the set is in the DR region.
     pub fn copied(&self) -> bool {
         self.parts.iter().all(Part::copied)

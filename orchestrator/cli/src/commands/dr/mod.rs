@@ -156,7 +156,7 @@ impl Look {
             .points
             .iter()
             .filter(|point| fits(&point.instance))
-            .filter_map(|point| Some((point, point.databases.iter().find(|database| database.sid == name.sid)?)))
+            .filter_map(|point| Some((point, point.database(&name.sid)?)))
             .collect();
         let inventoried = self.world.hosts.iter().filter(|host| {
             fits(&host.instance) && host.inventories.iter().any(|i| i.databases.iter().any(|database| database.sid == name.sid))

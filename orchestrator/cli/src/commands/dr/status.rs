@@ -141,7 +141,7 @@ impl Look {
 
     fn newest(&self, instance: &InstanceId, sid: &Sid) -> Option<(&Point, &DatabasePoint)> {
         let of = self.points.iter().filter(|point| point.instance == *instance);
-        of.filter_map(|point| Some((point, point.databases.iter().find(|d| d.sid == *sid)?))).max_by_key(|(point, _)| point.taken)
+        of.filter_map(|point| Some((point, point.database(sid)?))).max_by_key(|(point, _)| point.taken)
     }
 }
 
