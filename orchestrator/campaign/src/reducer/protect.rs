@@ -170,7 +170,7 @@ impl State {
 
     /// Keys were made that are in no backup yet, or an HSM of ours is still there: no wave begins, nothing is done.
     pub(super) fn unprotected(&self) -> bool {
-        self.gated().is_some() && (self.uncovered().is_some() || self.core.guard.forced.as_ref().is_some_and(Forced::open))
+        self.forcing() || self.gated().is_some() && self.uncovered().is_some()
     }
 
     /// An HSM that was added, or may have been, is not known to be gone: no end before it is, or a person has to look.
@@ -463,7 +463,6 @@ impl State {
             self.core.guard.stuck = Some(Failure { code: Code::FORCED_HSM_UNCERTAIN, message, step: None, at });
             return;
         }
-        let state = |hsm: &HsmId| cluster.hsms.iter().find(|h| h.id == hsm.as_str()).map(|h| h.state.as_str());
         match &forced.step {
             Forcing::Uncertain if at.since(forced.at) >= find.max(LOOK) => {
                 forced.step = Forcing::NotAdded;
@@ -471,11 +470,13 @@ impl State {
                 forced.lost.get_or_insert_with(|| forced.intent.before.clone());
             }
             // Lists may lag behind an answer.
-            Forcing::Added { hsm, at: added } if state(hsm).is_none_or(|s| s == "DELETED") && at.since(*added) >= find => {
+            Forcing::Added { hsm, at: added }
+                if state_of(cluster, hsm).is_none_or(|s| s == "DELETED") && at.since(*added) >= find =>
+            {
                 forced.step = Forcing::Removed;
                 forced.why = "it is no longer there, though nobody here removed it".to_owned();
             }
-            Forcing::Removing { hsm, asked } => match state(hsm) {
+            Forcing::Removing { hsm, asked } => match state_of(cluster, hsm) {
                 None | Some("DELETED") => forced.step = Forcing::Removed,
                 Some("DELETE_IN_PROGRESS") => {}
                 // DeleteHsm names the HSM, so that asking again harms nothing.
@@ -601,11 +602,14 @@ fn active(cluster: &Cluster, but: Option<&HsmId>) -> u16 {
     u16::try_from(others.count()).unwrap_or(u16::MAX)
 }
 
+fn state_of<'a>(cluster: &'a Cluster, hsm: &HsmId) -> Option<&'a str> {
+    cluster.hsms.iter().find(|h| h.id == hsm.as_str()).map(|h| h.state.as_str())
+}
+
 /// It has come to life, and without it as many are ACTIVE as before it.
 fn removable(cluster: &Cluster, hsm: &HsmId, forced: &Forced) -> bool {
-    let state = cluster.hsms.iter().find(|h| h.id == hsm.as_str()).map(|h| h.state.as_str());
     cluster.state == "ACTIVE"
-        && matches!(state, Some("ACTIVE" | "DEGRADED"))
+        && matches!(state_of(cluster, hsm), Some("ACTIVE" | "DEGRADED"))
         && active(cluster, Some(hsm)) >= forced.intent.active
 }
 
