@@ -73,19 +73,16 @@ impl Storage<'_> {
     /// Where each of these lies. Many files of one kind that lie in one directory are said as the directory.
     pub fn places(&self, files: impl IntoIterator<Item = (FileKind, String)>) -> Vec<FilePlace> {
         type Group = (FileKind, String, Option<Vec<String>>);
-        let mut found: BTreeMap<Group, Vec<String>> = BTreeMap::new();
+        let mut found: BTreeMap<Group, BTreeSet<String>> = BTreeMap::new();
         for (what, path) in files {
             let mounts = self.mounts(&path);
             let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir).to_owned();
-            let group = found.entry((what, dir, mounts)).or_default();
-            if !group.contains(&path) {
-                group.push(path);
-            }
+            found.entry((what, dir, mounts)).or_default().insert(path);
         }
         found
             .into_iter()
             .filter_map(|((what, dir, mounts), mut paths)| {
-                let path = if paths.len() > 1 && !dir.is_empty() { dir } else { paths.pop()? };
+                let path = if paths.len() > 1 && !dir.is_empty() { dir } else { paths.pop_first()? };
                 Some(FilePlace { what, path, mounts })
             })
             .collect()

@@ -91,7 +91,7 @@ fn os(paths: &Paths, unreadable: &mut Unread) -> Os {
 
 /// What would start a database while it is to be down (H20): a unit that restarts its program, or cron. A unit that
 /// acts at boot alone does not.
-pub(crate) fn autostarts(paths: &Paths) -> Vec<String> {
+fn autostarts(paths: &Paths) -> Vec<String> {
     let starts = |text: &str| ["dbstart", "startup", "srvctl start"].iter().any(|word| text.to_ascii_lowercase().contains(word));
     let mut found = Vec::new();
     for (dir, units) in [

@@ -9,8 +9,8 @@
 //! phase with a start of its own, counted apart.
 
 use super::common::{
-    Credentials, Pin, Wallet, all_places, connect, db as find, failed, observe, open_everywhere, orders, report_keys, subject,
-    unique,
+    Credentials, Pin, Wallet, all_places, cloudhsm_pin, connect, db as find, failed, observe, open_everywhere, orders,
+    report_keys, subject, unique,
 };
 use super::neutralise::{self, beside};
 use super::prepare_keystore::P12;
@@ -86,7 +86,7 @@ enum Reach {
 
 fn drill(ctx: &mut Context<'_>, order: &DatabaseOrder) -> Result<(), StepError> {
     let sid = &order.sid;
-    let pin = Pin { index: order.cloudhsm, value: ctx.secrets.get(order.cloudhsm)? };
+    let pin = cloudhsm_pin(ctx, order)?;
     let named = |places: &[Place]| {
         places.iter().find(|place| place.sid == *sid).cloned().ok_or_else(|| {
             StepError::new(Kind::Final, Code::DATABASE_UNKNOWN, format!("the copy has no database `{sid}`")).of(sid)

@@ -55,7 +55,7 @@ fn not_quiet(message: impl Into<String>) -> StepError {
 }
 
 /// The drill's facts and the restored cluster: the order was refused without them.
-pub fn ordered(ctx: &Context<'_>) -> Result<(tde2hsm_protocol::Drill, Target), StepError> {
+fn ordered(ctx: &Context<'_>) -> Result<(tde2hsm_protocol::Drill, Target), StepError> {
     match drill::ordered(ctx.order) {
         Ok(Some(ordered)) => Ok((ordered.drill.clone(), ordered.target.clone())),
         Ok(None) => Err(StepError::new(Kind::Final, Code::DRILL_REFUSED, "the order is none for a drill")),
@@ -332,7 +332,7 @@ pub fn at_rest(ctx: &Context<'_>) -> Result<Vec<Place>, StepError> {
 
 /// Directories of a database that may hold keystores: what is configured, WALLET_ROOT with what is below it, and what the
 /// home and ORACLE_BASE have by default.
-pub fn keystore_dirs(ctx: &Context<'_>, place: &Place, places: &[Place]) -> Result<(Db, Vec<PathBuf>), StepError> {
+fn keystore_dirs(ctx: &Context<'_>, place: &Place, places: &[Place]) -> Result<(Db, Vec<PathBuf>), StepError> {
     let db = Db::new(ctx.paths, place.clone())?;
     let keystore = survey::keystore(&db, None, places);
     let mut dirs: Vec<PathBuf> = Vec::new();
