@@ -8,7 +8,7 @@
 
 use crate::store::{self, Came, CopyRecord, HsmCopyRecord, Intent, Read, Record, Refused};
 use crate::world::Asker;
-use crate::{CallError, CopySnapshot, Effect, Wrote};
+use crate::{CallError, CopySnapshot, Effect};
 use std::collections::BTreeMap;
 use tde2hsm_dr::facts::tag;
 use tde2hsm_dr::records::{Attempt, CopyIntent, HsmCopyIntent};
@@ -45,18 +45,14 @@ async fn intend<I: Intent>(
 ) -> Option<(String, String)> {
     let token = token(&asker.config.fleet, record.intent.source(), record.intent.attempts().len(), asker.now.0);
     record.intent.attempts_mut().push(Attempt { token: token.clone(), at: asker.now });
-    match write(asker, record, etag).await? {
-        Wrote::Yes(etag) => Some((token, etag)),
-        Wrote::Lost => {
-            asker.outcome.add("raced", 1);
-            None
-        }
-    }
+    let etag = asker.write(&record.intent.key(), record, etag).await?;
+    Some((token, etag))
 }
 
-async fn write<I: Intent>(asker: &mut Asker<'_>, record: &Record<I, I::Copy>, etag: Option<&str>) -> Option<Wrote> {
-    let wrote = store::write(asker.cloud, &record.intent.key(), record, etag).await;
-    asker.note_records(wrote)
+/// Writes down what came of a call. Where another run was quicker it has seen as much.
+async fn conclude<I: Intent>(asker: &mut Asker<'_>, record: &Record<I, I::Copy>, etag: &str) {
+    let wrote = store::write(asker.cloud, &record.intent.key(), record, Some(etag)).await;
+    asker.note_records(wrote);
 }
 
 /// Begins the copy of one snapshot.
@@ -102,7 +98,7 @@ pub async fn begin_copy(
         Err(error) if error.effect == Effect::Ambiguous => return sent,
         Err(error) => take_back(&mut record, &token, &error, asker.now),
     }
-    write(asker, &record, Some(&etag)).await;
+    conclude(asker, &record, &etag).await;
     sent
 }
 
@@ -130,7 +126,7 @@ pub async fn begin_hsm_copy(asker: &mut Asker<'_>, known: Option<Read<HsmCopyRec
         && error.effect != Effect::Ambiguous
     {
         take_back(&mut record, &token, &error, asker.now);
-        write(asker, &record, Some(&etag)).await;
+        conclude(asker, &record, &etag).await;
     }
     sent
 }

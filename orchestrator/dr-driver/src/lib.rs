@@ -16,6 +16,6 @@ pub mod survey;
 pub mod world;
 
 pub use config::{DrConfig, Expiry};
-pub use jobs::{audit_recovery, copy_hsm_backups, copy_snapshots, expire_copies, run, settle_copies};
+pub use jobs::run;
 pub use outcome::{Hint, Job, Message, Metric, Outcome, Unasked, Unit};
 pub use ports::*;

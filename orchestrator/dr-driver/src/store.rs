@@ -50,7 +50,7 @@ pub fn parse_inventory_key(key: &str) -> Option<(InstanceId, Timestamp)> {
 
 /// What the intents of both kinds of copies have in common.
 pub trait Intent: Clone + PartialEq + Serialize {
-    type Copy: Clone + Ord + Serialize;
+    type Copy: Clone + Ord + Serialize + std::fmt::Display;
     /// Of its record.
     fn key(&self) -> String;
     fn source(&self) -> &str;

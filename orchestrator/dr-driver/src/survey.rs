@@ -8,7 +8,7 @@
 
 use crate::store::{self, Read};
 use crate::world::Asker;
-use crate::{CallError, DocumentPin, Effect, HostAnswer, SurveyCommand, Wrote};
+use crate::{CallError, DocumentPin, Effect, HostAnswer, SurveyCommand};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_dr::facts::FleetInstance;
@@ -435,15 +435,10 @@ impl HostSurvey {
 /// Whether the state was written; what another run wrote meanwhile stays.
 async fn keep(asker: &mut Asker<'_>, instance: &InstanceId, state: &mut Read<HostSurvey>) -> bool {
     let etag = Some(state.etag.as_str()).filter(|etag| !etag.is_empty());
-    let wrote = store::write(asker.cloud, &store::survey_key(instance), &state.value, etag).await;
-    match asker.note_records(wrote) {
-        Some(Wrote::Yes(etag)) => {
+    match asker.write(&store::survey_key(instance), &state.value, etag).await {
+        Some(etag) => {
             state.etag = etag;
             true
-        }
-        Some(Wrote::Lost) => {
-            asker.outcome.add("raced", 1);
-            false
         }
         None => false,
     }

@@ -4,7 +4,7 @@
 //! an empty place is never taken for "there is none".
 
 use crate::store::{self, CopyRecord, HsmCopyRecord, Read, ReadError, Unreadable};
-use crate::{CallError, Cloud, DrConfig, Outcome};
+use crate::{CallError, Cloud, DrConfig, Outcome, Wrote};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_dr::facts::{FleetInstance, HsmBackup, KmsKey, Secret, Snapshot, tag};
@@ -74,6 +74,19 @@ impl Asker<'_> {
             Err(ReadError::Call(error)) => self.note_records(Err(error)),
             Err(ReadError::Unreadable(why)) => {
                 self.note_unreadable(&[why]);
+                None
+            }
+        }
+    }
+
+    /// Writes over what was read, or where there was nothing; the ETag of what stands there now. `None`: another run was quicker,
+    /// or it could not be written.
+    pub async fn write<T: Serialize>(&mut self, key: &str, value: &T, etag: Option<&str>) -> Option<String> {
+        let wrote = store::write(self.cloud, key, value, etag).await;
+        match self.note_records(wrote)? {
+            Wrote::Yes(etag) => Some(etag),
+            Wrote::Lost => {
+                self.outcome.add("raced", 1);
                 None
             }
         }

@@ -5,9 +5,9 @@
 //! it stands; then it is told; then that is written down. A run that ends in between leaves messages that are told again, and
 //! of two runs at the same time one loses the write and tells nothing.
 
+use crate::Unit;
 use crate::store;
 use crate::world::Asker;
-use crate::{Unit, Wrote};
 use serde::{Deserialize, Serialize};
 use tde2hsm_dr::points::{Judge, Point, Verdict};
 use tde2hsm_dr::rpo::{self, Alarm, AlarmState, Level};
@@ -104,12 +104,7 @@ async fn tell(asker: &mut Asker<'_>, status: &rpo::Status) {
     alarms.untold.extend(new);
     alarms.state = state;
     alarms.telling = Some(asker.now);
-    let wrote = store::write(asker.cloud, store::ALARMS, &alarms, etag.as_deref()).await;
-    let etag = match asker.note_records(wrote) {
-        Some(Wrote::Yes(etag)) => etag,
-        Some(Wrote::Lost) => return asker.outcome.add("raced", 1),
-        None => return,
-    };
+    let Some(etag) = asker.write(store::ALARMS, &alarms, etag.as_deref()).await else { return };
     let mut untold = Vec::new();
     for alarm in std::mem::take(&mut alarms.untold) {
         match asker.cloud.publish(&subject(&asker.config.fleet, &alarm), &alarm.text).await {

@@ -4,10 +4,10 @@
 //! A restored HSM knows the password of the backup's time. Which version that was can be seen only for a while, so it is
 //! written down with the intent; and a version without a stage is removed sooner or later, so it gets one of ours.
 
+use crate::Unit;
 use crate::calls::{Sent, begin_hsm_copy};
 use crate::store::{self, HsmCopyRecord, Read};
 use crate::world::{Asker, Records, bare};
-use crate::{Unit, Wrote};
 use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_dr::copying;
 use tde2hsm_dr::facts::{BackupState, HsmBackup, Secret};
@@ -118,12 +118,8 @@ async fn hold(asker: &mut Asker<'_>, id: &BackupId, intent: HsmCopyIntent, known
     };
     if !record.intent.held {
         record.intent.held = true;
-        let wrote = store::write(asker.cloud, &store::hsm_copy_key(id), &record, etag.as_deref()).await;
-        match asker.note_records(wrote) {
-            Some(Wrote::Yes(etag)) => drop(known.insert(id.clone(), Read { value: record, etag })),
-            Some(Wrote::Lost) => return asker.outcome.add("raced", 1),
-            None => return,
-        }
+        let Some(etag) = asker.write(&store::hsm_copy_key(id), &record, etag.as_deref()).await else { return };
+        known.insert(id.clone(), Read { value: record, etag });
     }
     let region = asker.config.source_region.clone();
     let answer = asker.cloud.keep_hsm_backup(&region, id, true).await;

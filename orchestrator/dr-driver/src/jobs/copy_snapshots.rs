@@ -12,7 +12,7 @@ use tde2hsm_dr::facts::{Consistency, FleetInstance, Secret, Snapshot, SnapshotSt
 use tde2hsm_dr::points::{Judge, Point, SecretRole, gather};
 use tde2hsm_dr::records::{CopyIntent, SecretAt};
 use tde2hsm_dr::secrets;
-use tde2hsm_protocol::{Code, InstanceId, Severity, SnapshotId, Timestamp};
+use tde2hsm_protocol::{Code, InstanceId, Severity, SnapshotId, Timestamp, VolumeId};
 
 pub async fn run(asker: &mut Asker<'_>, hint: &Hint) {
     let Some(instances) = asker.instances().await else { return };
@@ -56,9 +56,14 @@ async fn any_of_the_fleet(asker: &mut Asker<'_>, ids: &BTreeSet<SnapshotId>, ins
 
 /// When the newest set of each instance was taken.
 fn newest_sets(instances: &[FleetInstance], sources: &[Snapshot]) -> BTreeMap<InstanceId, Timestamp> {
+    let mut of_volume: BTreeMap<&VolumeId, Timestamp> = BTreeMap::new();
+    for (volume, started) in sources.iter().filter_map(|source| Some((source.volume.as_ref()?, source.started))) {
+        let newest = of_volume.entry(volume).or_insert(started);
+        *newest = started.max(*newest);
+    }
     let newest = |instance: &FleetInstance| {
-        let of = sources.iter().filter(|s| s.volume.as_ref().is_some_and(|v| instance.volumes.values().any(|own| own == v)));
-        of.map(|snapshot| snapshot.started).max().map(|started| (instance.instance.clone(), started))
+        let started = instance.volumes.values().filter_map(|volume| of_volume.get(volume)).max()?;
+        Some((instance.instance.clone(), *started))
     };
     instances.iter().filter_map(newest).collect()
 }

@@ -3,13 +3,13 @@
 //! What may go is decided in `dr`. Here it is only asked whether it is ours: by its tag *and* by our record of its token, and
 //! that the record knows no other copy for that token (H37). Anything else is left alone and said.
 
-use crate::store::{self, Came, Read, Record};
+use crate::Expiry;
+use crate::store::{self, Came, Intent, Read, Record};
 use crate::world::{Asker, World};
-use crate::{Expiry, Wrote};
 use std::collections::{BTreeMap, BTreeSet};
-use tde2hsm_dr::facts::{HsmBackup, Snapshot, tag};
+use tde2hsm_dr::facts::tag;
 use tde2hsm_dr::points::{Judge, Point};
-use tde2hsm_dr::records::Attempt;
+use tde2hsm_dr::records::{CopyIntent, HsmCopyIntent};
 use tde2hsm_dr::retention::{self, Because, Deletion, Item};
 use tde2hsm_dr::secrets;
 use tde2hsm_protocol::{BackupId, Code, SecretVersion, Severity, SnapshotId};
@@ -61,7 +61,7 @@ async fn let_go(asker: &mut Asker<'_>, world: &mut World, id: &BackupId) {
     asker.outcome.add("backups-let-go", 1);
     let mut record = read.value;
     record.intent.held = false;
-    if let Some(etag) = over(asker, &store::hsm_copy_key(id), &record, &read.etag).await {
+    if let Some(etag) = asker.write(&store::hsm_copy_key(id), &record, Some(&read.etag)).await {
         world.records.hsm_copies.insert(id.clone(), Read { value: record, etag });
     }
 }
@@ -122,18 +122,17 @@ async fn remove(asker: &mut Asker<'_>, key: &str) -> bool {
 
 /// The token by which a copy is ours: it carries the fleet's tag and the token of an attempt that the record of its own source
 /// knows, and no other copy stands there for it.
-fn ours<I, Id: Ord + PartialEq>(
+fn ours<I: Intent>(
     fleet: &str,
     tags: &BTreeMap<String, String>,
-    id: &Id,
-    attempts: &[Attempt],
-    record: &Record<I, Id>,
+    id: &I::Copy,
+    record: &Record<I, I::Copy>,
 ) -> Result<String, String> {
     if tags.get(tag::FLEET).map(String::as_str) != Some(fleet) {
         return Err("it does not carry the fleet's tag".to_owned());
     }
     let Some(token) = tags.get(tag::TOKEN) else { return Err("it carries no token".to_owned()) };
-    if !attempts.iter().any(|attempt| attempt.token == *token) {
+    if !record.intent.attempts().iter().any(|attempt| attempt.token == *token) {
         return Err("the record of its source does not know its token".to_owned());
     }
     match record.results.get(token) {
@@ -142,68 +141,58 @@ fn ours<I, Id: Ord + PartialEq>(
     }
 }
 
+/// Writes down, before a copy of ours is deleted, that it is let go: what is missing afterwards did not vanish, and is not copied
+/// again. Refuses what is not ours.
+async fn write_off<I: Intent>(
+    asker: &mut Asker<'_>,
+    records: &mut BTreeMap<I::Copy, Read<Record<I, I::Copy>>>,
+    source: Option<I::Copy>,
+    id: &I::Copy,
+    tags: &BTreeMap<String, String>,
+    going: impl FnOnce(&mut I),
+) -> bool {
+    let Some((source, read)) = source.and_then(|source| records.get(&source).cloned().map(|read| (source, read))) else {
+        return refuse(asker, format!("`{id}`: no record knows its source"));
+    };
+    let token = match ours(&asker.config.fleet, tags, id, &read.value) {
+        Ok(token) => token,
+        Err(why) => return refuse(asker, format!("`{id}`: {why}")),
+    };
+    let mut record = read.value;
+    going(&mut record.intent);
+    record.results.insert(token, Came::Expired { copy: id.clone(), at: asker.now });
+    let Some(etag) = asker.write(&record.intent.key(), &record, Some(&read.etag)).await else { return false };
+    records.insert(source, Read { value: record, etag });
+    true
+}
+
 async fn delete_snapshot(asker: &mut Asker<'_>, world: &mut World, id: &SnapshotId, because: Because) -> bool {
     let found =
         world.hosts.iter().flat_map(|host| &host.snapshots).find(|copy| copy.id == *id && copy.region == asker.config.dr_region);
     let Some(copy) = found.cloned() else { return refuse(asker, format!("`{id}` is no copy in the DR region")) };
-    let Some((source, read)) = source_of(world, &copy) else {
-        return refuse(asker, format!("`{id}`: no record knows its source"));
+    let source = copy.tags.get(tag::SOURCE_SNAPSHOT).and_then(|source| SnapshotId::new(source.clone()).ok());
+    let now = asker.now;
+    let going = |intent: &mut CopyIntent| {
+        if because == Because::PointGoes {
+            intent.expired = Some(now);
+        }
     };
-    let token = match ours(&asker.config.fleet, &copy.tags, id, &read.value.intent.attempts, &read.value) {
-        Ok(token) => token,
-        Err(why) => return refuse(asker, format!("`{id}`: {why}")),
-    };
-    // Written down before: what is missing afterwards was let go and did not vanish, and is not copied again.
-    let mut record = read.value.clone();
-    if because == Because::PointGoes {
-        record.intent.expired = Some(asker.now);
+    if !write_off(asker, &mut world.records.copies, source, id, &copy.tags, going).await {
+        return false;
     }
-    record.results.insert(token, Came::Expired { copy: id.clone(), at: asker.now });
-    let Some(etag) = over(asker, &store::copy_key(&source), &record, &read.etag).await else { return false };
-    world.records.copies.insert(source, Read { value: record, etag });
     let region = asker.config.dr_region.clone();
     let answer = asker.cloud.delete_snapshot(&region, id).await;
     asker.note(&region, answer).is_some()
 }
 
-fn source_of(world: &World, copy: &Snapshot) -> Option<(SnapshotId, Read<store::CopyRecord>)> {
-    let source = SnapshotId::new(copy.tags.get(tag::SOURCE_SNAPSHOT)?.clone()).ok()?;
-    let read = world.records.copies.get(&source)?.clone();
-    Some((source, read))
-}
-
 async fn delete_backup(asker: &mut Asker<'_>, world: &mut World, id: &BackupId) -> bool {
     let found = world.common.backups.iter().find(|copy| copy.id == *id && copy.region == asker.config.dr_region);
     let Some(copy) = found.cloned() else { return refuse(asker, format!("`{id}` is no backup in the DR region")) };
-    let Some((source, read)) = source_backup_of(world, &copy) else {
-        return refuse(asker, format!("`{id}`: no record knows its source"));
-    };
-    let token = match ours(&asker.config.fleet, &copy.tags, id, &read.value.intent.attempts, &read.value) {
-        Ok(token) => token,
-        Err(why) => return refuse(asker, format!("`{id}`: {why}")),
-    };
-    let mut record = read.value.clone();
-    record.results.insert(token, Came::Expired { copy: id.clone(), at: asker.now });
-    let Some(etag) = over(asker, &store::hsm_copy_key(&source), &record, &read.etag).await else { return false };
-    world.records.hsm_copies.insert(source, Read { value: record, etag });
+    let source = copy.source_backup.clone();
+    if !write_off(asker, &mut world.records.hsm_copies, source, id, &copy.tags, |_: &mut HsmCopyIntent| {}).await {
+        return false;
+    }
     let region = asker.config.dr_region.clone();
     let answer = asker.cloud.delete_hsm_backup(&region, id).await;
     asker.note(&region, answer).is_some()
-}
-
-fn source_backup_of(world: &World, copy: &HsmBackup) -> Option<(BackupId, Read<store::HsmCopyRecord>)> {
-    let source = copy.source_backup.clone()?;
-    let read = world.records.hsm_copies.get(&source)?.clone();
-    Some((source, read))
-}
-
-async fn over<T: serde::Serialize>(asker: &mut Asker<'_>, key: &str, record: &T, etag: &str) -> Option<String> {
-    let wrote = store::write(asker.cloud, key, record, Some(etag)).await;
-    match asker.note_records(wrote)? {
-        Wrote::Yes(etag) => Some(etag),
-        Wrote::Lost => {
-            asker.outcome.add("raced", 1);
-            None
-        }
-    }
 }

@@ -260,18 +260,15 @@ struct Change {
 impl Change {
     /// `None`: nothing new.
     fn of<I: Intent>(read: &Read<Record<I, I::Copy>>, record: &Record<I, I::Copy>, troubles: Vec<Trouble>) -> Option<Change> {
+        if *record == read.value {
+            return None;
+        }
         let settled = |record: &Record<I, I::Copy>| {
             record.results.values().filter(|came| matches!(came, Came::Settled { .. })).count() as u64
         };
         let more = settled(record).saturating_sub(settled(&read.value));
         let body = serde_json::to_vec(record).ok()?;
-        (*record != read.value).then(|| Change {
-            key: record.intent.key(),
-            body,
-            etag: read.etag.clone(),
-            settled: more,
-            troubles,
-        })
+        Some(Change { key: record.intent.key(), body, etag: read.etag.clone(), settled: more, troubles })
     }
 }
 
