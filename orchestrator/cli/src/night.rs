@@ -11,8 +11,8 @@ use tde2hsm_cloud::{Aws, DrAws};
 use tde2hsm_dr::facts::BackupState;
 use tde2hsm_dr::inventory::Inventory;
 use tde2hsm_dr::points::{SecretRole, SecretUse};
-use tde2hsm_dr_driver::store::inventory_key;
-use tde2hsm_dr_driver::{CallError, Cloud as _, DrConfig, Expiry, Hint, Job, Put};
+use tde2hsm_dr_driver::store::keep_inventory;
+use tde2hsm_dr_driver::{CallError, Cloud as _, DrConfig, Expiry, Hint, Job};
 use tde2hsm_driver::{Backups, Cloud, Command, Fault, Invocation, SendError};
 use tde2hsm_protocol::{ClusterId, Code, HsmId, InstanceId, OrderToken, Region, Severity, Sid, Timestamp};
 
@@ -58,10 +58,7 @@ impl Night {
         for seen in &surveys.surveys {
             let instance = attached.iter().find(|attached| attached.instance == seen.instance);
             let inventory = Inventory::from_survey(seen, received, ordered, instance);
-            let key = inventory_key(&seen.instance, seen.taken_at);
-            let body = serde_json::to_vec(&inventory).map_err(|e| e.to_string())?;
-            // One that is there already is of the same second: it says the same.
-            if let Err(error) = there.cloud.put(&key, &body, &Put::New).await {
+            if let Err(error) = keep_inventory(&there.cloud, &inventory).await {
                 without.insert(seen.instance.clone(), error.to_string());
             }
         }

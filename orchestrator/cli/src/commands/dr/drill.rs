@@ -43,7 +43,9 @@ struct Answer<'a> {
 pub async fn run(context: &Context, args: DrDrill) -> Result<Exit, Failure> {
     let second = Second::open(context, &args.fleet).await?;
     let source = context.aws(Some(&second.config.source_region)).await?;
-    let room = DrillAws::new(&second.there, source, &second.config, recorded_profiles(&second).await);
+    // Only the look at a drill's place asks which profiles production has, and a teardown never takes one.
+    let profiles = if args.teardown.is_some() { BTreeSet::new() } else { recorded_profiles(&second).await };
+    let room = DrillAws::new(&second.there, source, &second.config, profiles);
     let pace = Wall(&context.clock);
     let watcher = Terminal { out: context.out, yes: args.approval.yes };
     let mut kept = match (&args.resume, &args.teardown, &args.database) {
