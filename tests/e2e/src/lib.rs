@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tde2hsm_conformance::{Served, without_aws};
 
@@ -263,9 +263,30 @@ impl World {
         self.sandbox("clock", &["--advance", by])?.ok().map(drop)
     }
 
+    /// Lets the world's time pass, a minute every quarter of a second, while something waits in it.
+    pub fn while_time_passes<T>(&self, work: impl FnOnce() -> T) -> T {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    let _ = self.advance("1m");
+                    std::thread::sleep(Duration::from_millis(250));
+                }
+            });
+            let done = work();
+            over.store(true, Ordering::SeqCst);
+            done
+        })
+    }
+
     /// A snapshot set of each host, or of one, as the customer's own tool takes it.
     pub fn snapshot(&self, args: &[&str]) -> Result<Value> {
         self.sandbox("snapshot", args)?.ok()?.json()
+    }
+
+    /// Waits until no command runs on any host and no event is on its way to a function.
+    pub fn settle(&self) -> Result<()> {
+        self.sandbox("settle", &[])?.ok().map(drop)
     }
 
     /// Every schedule of the functions once.

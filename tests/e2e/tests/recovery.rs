@@ -6,7 +6,6 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tde2hsm_e2e::{Ran, World};
 
@@ -42,22 +41,6 @@ fn settle(world: &World) -> Result<Value> {
         }
         ensure!(start.elapsed() < PATIENCE, "the copies do not settle: {last}");
     }
-}
-
-/// Lets the world's time pass while something waits in it.
-fn while_time_passes<T>(world: &World, work: impl FnOnce() -> T) -> T {
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !over.load(Ordering::SeqCst) {
-                let _ = world.advance("1m");
-                std::thread::sleep(Duration::from_millis(250));
-            }
-        });
-        let done = work();
-        over.store(true, Ordering::SeqCst);
-        done
-    })
 }
 
 fn status(world: &World) -> Result<Value> {
@@ -237,7 +220,7 @@ fn settle_surveys(world: &World) -> Result<()> {
 }
 
 fn drill(world: &World, args: &[&str]) -> Result<Ran> {
-    while_time_passes(world, || world.cli(&[&["dr", "drill", "--output", "json", "--yes"], args].concat()))
+    world.while_time_passes(|| world.cli(&[&["dr", "drill", "--output", "json", "--yes"], args].concat()))
 }
 
 /// Nothing that a drill made is there any more, as the sandbox sees it.
