@@ -6,6 +6,7 @@
 
 use crate::clock::Clock;
 use crate::identity::Identity;
+use crate::oracle::parameter_file::ParameterFiles;
 use crate::oracle::views::{self, Status};
 use crate::oracle::{Db, Place, Session, SessionError, places, state};
 use crate::packages::Packages;
@@ -190,7 +191,12 @@ fn database(
     }
     let present = keystore_files.iter().any(|file| file.name == SSO);
     let facts = facts.map(|facts| Facts { opens_by_itself: present && reaches_file(&keystore), ..facts });
-    named.extend(database_files(paths, place, facts.as_ref(), keystore_dir.as_deref().filter(|_| reaches_file(&keystore))));
+    let started_from = match &db {
+        Some(db) => unreadable.of(&format!("{sid}: parameter file"), ParameterFiles::of(db)).flatten(),
+        None => None,
+    };
+    let reached = keystore_dir.as_deref().filter(|_| reaches_file(&keystore));
+    named.extend(database_files(paths, place, facts.as_ref(), started_from.as_ref(), reached));
     Database {
         sid: sid.clone(),
         home: place.oratab_home.clone().unwrap_or_else(|| place.home.clone()),
@@ -266,33 +272,15 @@ pub(crate) fn keystore(db: &Db, session: Option<&mut Session>, all: &[Place]) ->
 
 /// DB_UNIQUE_NAME of a database that is down, which a keystore's directory may be named after.
 pub(crate) fn unique_name(db: &Db) -> Option<String> {
-    let mut found = parameters_of_file(db).ok()?;
-    found.remove("db_unique_name").or_else(|| found.remove("db_name"))
+    let found = ParameterFiles::of(db).ok()??;
+    found.value("db_unique_name").or_else(|| found.value("db_name")).map(str::to_owned)
 }
 
-/// Of a database that is down: the text that an spfile, binary as it is, holds its parameters in.
+/// Of a database that is down: what it would start with.
 fn parameters_of_file(db: &Db) -> Result<BTreeMap<String, String>, String> {
-    let home = db.place.home.trim_end_matches('/');
-    let mut files = db.owner.files().map_err(|error| error.to_string())?;
-    for name in [format!("{home}/dbs/spfile{}.ora", db.place.sid), format!("{home}/dbs/init{}.ora", db.place.sid)] {
-        if let Some(bytes) = files.read(Path::new(&name)).map_err(|error| error.to_string())? {
-            return Ok(parameters_in(&bytes));
-        }
-    }
-    Ok(BTreeMap::new())
-}
-
-fn parameters_in(bytes: &[u8]) -> BTreeMap<String, String> {
-    let text = String::from_utf8_lossy(bytes);
-    let mut found = BTreeMap::new();
-    for line in text.split(['\n', '\0']) {
-        let Some((name, value)) = line.trim().split_once('=') else { continue };
-        let name = name.rsplit('.').next().unwrap_or_default().trim().to_ascii_lowercase();
-        if ["wallet_root", "tde_configuration", "db_unique_name", "db_name"].contains(&name.as_str()) {
-            found.insert(name, value.trim().trim_matches(['\'', '"']).to_owned());
-        }
-    }
-    found
+    let Some(found) = ParameterFiles::of(db).map_err(|error| error.to_string())? else { return Ok(BTreeMap::new()) };
+    let of = |name: &str| Some((name.to_owned(), found.value(name)?.to_owned()));
+    Ok(["wallet_root", "tde_configuration"].into_iter().filter_map(of).collect())
 }
 
 fn reaches_file(keystore: &KeystoreConfig) -> bool {
@@ -365,15 +353,23 @@ fn host_files(paths: &Paths) -> Vec<(FileKind, String)> {
 }
 
 /// Those that are known without asking the database, or beside what it names.
-fn database_files(paths: &Paths, place: &Place, facts: Option<&Facts>, keystore: Option<&str>) -> Vec<(FileKind, String)> {
+fn database_files(
+    paths: &Paths,
+    place: &Place,
+    facts: Option<&Facts>,
+    started_from: Option<&ParameterFiles>,
+    keystore: Option<&str>,
+) -> Vec<(FileKind, String)> {
     let home = place.home.trim_end_matches('/');
     let sid = &place.sid;
     let mut files = vec![(FileKind::OracleHome, home.to_owned()), (FileKind::NetworkConfig, place.tns_admin())];
     let there = |names: &[String]| names.iter().find(|name| std::fs::symlink_metadata(paths.at(name)).is_ok()).cloned();
-    let parameters = facts.and_then(|facts| facts.spfile.clone()).or_else(|| {
-        there(&[format!("{home}/dbs/spfile{sid}.ora"), format!("{home}/dbs/spfile.ora"), format!("{home}/dbs/init{sid}.ora")])
-    });
-    files.extend(parameters.map(|path| (FileKind::ParameterFile, path)));
+    // What it runs with, and what it would start with next time.
+    let mut parameters: Vec<String> = facts.and_then(|facts| facts.spfile.clone()).into_iter().collect();
+    parameters.extend(started_from.into_iter().flat_map(|found| found.paths.iter().cloned()));
+    parameters.sort();
+    parameters.dedup();
+    files.extend(parameters.into_iter().map(|path| (FileKind::ParameterFile, path)));
     files.extend(
         there(&[format!("{home}/dbs/orapw{sid}"), format!("{home}/dbs/orapw")]).map(|path| (FileKind::PasswordFile, path)),
     );
@@ -550,15 +546,6 @@ fn known_keys(state: &state::KeyState) -> Vec<KnownKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn h17_a_database_that_is_down_still_says_how_it_is_configured() {
-        let spfile = b"C\x00\x00\x01*.processes=300\n*.tde_configuration='KEYSTORE_CONFIGURATION=HSM|FILE'\nORCL.wallet_root='/w'\n\x00\x00";
-        let found = parameters_in(spfile);
-        assert_eq!(found["tde_configuration"], "KEYSTORE_CONFIGURATION=HSM|FILE");
-        assert_eq!(found["wallet_root"], "/w");
-        assert!(parameters_in(b"*.processes=300\n").is_empty());
-    }
 
     #[test]
     fn h20_a_unit_that_starts_again_is_an_autostart_and_one_at_boot_is_not() {

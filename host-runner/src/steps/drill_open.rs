@@ -17,6 +17,7 @@ use super::prepare_keystore::P12;
 use crate::files::Kept;
 use crate::journal::Subject;
 use crate::oracle::errors::Class;
+use crate::oracle::parameter_file::{self, Entry, ParameterError, ParameterFiles, Piece};
 use crate::oracle::state::{self, KeyState};
 use crate::oracle::views::{self, Status};
 use crate::oracle::{Db, Place, Session, SessionError, ddl};
@@ -69,7 +70,9 @@ struct Copy {
 }
 
 enum Style {
-    WalletRoot,
+    WalletRoot {
+        root: String,
+    },
     /// `sqlnet.ora`, and DIRECTORY as it stood there.
     Sqlnet {
         file: PathBuf,
@@ -131,8 +134,9 @@ fn copy(ctx: &Context<'_>, place: &Place, places: &[Place]) -> Result<Copy, Step
     let keystore = survey::keystore(&db, None, places);
     let unique = survey::unique_name(&db);
     let (style, dir) = match &keystore {
-        KeystoreConfig::WalletRoot { .. } => {
-            (Style::WalletRoot, survey::keystore_dir(&keystore, &db.place, unique.as_deref(), places))
+        KeystoreConfig::WalletRoot { wallet_root, .. } => {
+            let dir = survey::keystore_dir(&keystore, &db.place, unique.as_deref(), places);
+            (Style::WalletRoot { root: wallet_root.clone() }, dir)
         }
         KeystoreConfig::Sqlnet { file, directory, .. } => {
             // A drill before this one has taken DIRECTORY away.
@@ -333,66 +337,60 @@ fn sqlnet(ctx: &mut Context<'_>, db: &Db, file: &Path, said: &str, reach: Reach)
 /// The copy's own parameters, without what would act by itself or reach out.
 fn pfile(ctx: &mut Context<'_>, db: &Db, starter: &mut Session, copy: &Copy, reach: Reach) -> Result<PathBuf, StepError> {
     let sid = db.sid().clone();
-    let home = db.place.home.trim_end_matches('/').to_owned();
     let dir = crate::files::scratch(ctx.paths, db.owner.uid, db.owner.gid)?;
     let word = unique(ctx);
     let mut files = db.owner.files()?;
-    let init =
-        files.read(Path::new(&format!("{home}/dbs/init{sid}.ora")))?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let named = init.as_deref().and_then(|text| parameter(text, "spfile"));
-    let mut spfile = None;
-    for name in [format!("{home}/dbs/spfile{sid}.ora"), format!("{home}/dbs/spfile.ora")] {
-        if spfile.is_none() && files.stat(Path::new(&name))?.is_some() {
-            spfile = Some(name);
-        }
+    let unread = |error: ParameterError| {
+        StepError::new(Kind::Final, Code::DRILL_NOT_RECOVERED, format!("{sid}: {error}")).of(&sid).caused_by(error)
+    };
+    let found = ParameterFiles::of(db).map_err(unread)?.ok_or_else(|| {
+        let message = format!("{sid}: no parameter file in `{}/dbs`", db.place.home.trim_end_matches('/'));
+        StepError::new(Kind::Final, Code::DRILL_NOT_RECOVERED, message).of(&sid)
+    })?;
+    let mut entries = Vec::new();
+    for (number, piece) in found.pieces.into_iter().enumerate() {
+        let name = match piece {
+            Piece::Text(these) => {
+                entries.extend(these);
+                continue;
+            }
+            Piece::Spfile(name, _) => name,
+        };
+        let to = dir.join(format!("of-spfile-{word}-{number}.ora"));
+        let quote = |text: &str| ddl::literal(text, "a path").map_err(|error| failed(&sid, error.into()));
+        let text = format!("CREATE PFILE={} FROM SPFILE={}", *quote(&to.display().to_string())?, *quote(&name)?);
+        let statement = ddl::Statement::plain(text, db.limits.open).map_err(|error| failed(&sid, error.into()))?;
+        ctx.intend(subject(&sid), "parameters", json!({ "statement": statement.shown() }))?;
+        starter.run(&statement).map_err(|error| {
+            StepError::new(Kind::Final, Code::DRILL_NOT_RECOVERED, format!("{sid}: {error}")).of(&sid).caused_by(error)
+        })?;
+        let bytes = files.read(&to)?.unwrap_or_default();
+        let these = parameter_file::entries(&to.display().to_string(), &String::from_utf8_lossy(&bytes)).map_err(unread)?;
+        entries.extend(these);
     }
-    let text = match (spfile.or(named), init) {
-        (Some(name), _) => {
-            let to = dir.join(format!("of-spfile-{word}.ora"));
-            let quote = |text: &str| ddl::literal(text, "a path").map_err(|error| failed(&sid, error.into()));
-            let text = format!("CREATE PFILE={} FROM SPFILE={}", *quote(&to.display().to_string())?, *quote(&name)?);
-            let statement = ddl::Statement::plain(text, db.limits.open).map_err(|error| failed(&sid, error.into()))?;
-            ctx.intend(subject(&sid), "parameters", json!({ "statement": statement.shown() }))?;
-            starter.run(&statement).map_err(|error| {
-                StepError::new(Kind::Final, Code::DRILL_NOT_RECOVERED, format!("{sid}: {error}")).of(&sid).caused_by(error)
-            })?;
-            let bytes = files.read(&to)?.unwrap_or_default();
-            String::from_utf8_lossy(&bytes).into_owned()
-        }
-        (None, Some(text)) => text,
-        (None, None) => {
-            let message = format!("{sid}: no parameter file in `{home}/dbs`");
-            return Err(StepError::new(Kind::Final, Code::DRILL_NOT_RECOVERED, message).of(&sid));
-        }
-    };
-    let tde = match (&copy.style, reach) {
+    let keystore = match (&copy.style, reach) {
         (Style::Sqlnet { .. }, _) => None,
-        (Style::WalletRoot, Reach::Hsm) => Some("HSM"),
-        (Style::WalletRoot, Reach::HsmFile) => Some("HSM|FILE"),
+        (Style::WalletRoot { root }, Reach::Hsm) => Some((root.as_str(), "HSM")),
+        (Style::WalletRoot { root }, Reach::HsmFile) => Some((root.as_str(), "HSM|FILE")),
     };
+    if let Some((root, _)) = keystore {
+        ddl::literal(root, "WALLET_ROOT").map_err(|error| failed(&sid, error.into()))?;
+    }
     let path = dir.join(format!("drill-{word}.ora"));
-    files.replace(&path, quiet(&text, tde).as_bytes(), None)?;
+    files.replace(&path, quiet(&entries, keystore).as_bytes(), None)?;
     Ok(path)
 }
 
-fn parameter(text: &str, name: &str) -> Option<String> {
-    text.lines().rev().find_map(|line| {
-        let (found, value) = line.split_once('=')?;
-        let found = found.trim().rsplit('.').next().unwrap_or_default();
-        let value = value.trim().trim_matches(['\'', '"']);
-        (found.eq_ignore_ascii_case(name) && value.starts_with('/')).then(|| value.to_owned())
-    })
-}
-
 /// Parameters that go, whatever stands in them, and those that come in their place.
-fn quiet(text: &str, tde: Option<&str>) -> String {
-    const GONE: [&str; 14] = [
+fn quiet(entries: &[Entry], keystore: Option<(&str, &str)>) -> String {
+    const GONE: [&str; 15] = [
         "aq_tm_processes",
         "dg_broker_start",
         "dispatchers",
         "enable_goldengate_replication",
         "fal_client",
         "fal_server",
+        "ifile",
         "job_queue_processes",
         "listener_networks",
         "local_listener",
@@ -402,20 +400,21 @@ fn quiet(text: &str, tde: Option<&str>) -> String {
         "smtp_out_server",
         "spfile",
     ];
-    let stays = |line: &&str| {
-        let Some((name, value)) = line.split_once('=') else { return true };
-        let name = name.trim().rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+    let stays = |entry: &&Entry| {
+        let name = entry.name.as_str();
         // A destination on another host: what is archived here stays here.
-        let elsewhere = name.starts_with("log_archive_dest_") && value.to_ascii_lowercase().replace(' ', "").contains("service=");
-        let configuration = tde.is_some() && name == "tde_configuration";
-        !(GONE.contains(&name.as_str()) || elsewhere || configuration)
+        let elsewhere =
+            name.starts_with("log_archive_dest_") && entry.raw.to_ascii_lowercase().replace(' ', "").contains("service=");
+        let configuration = keystore.is_some() && ["tde_configuration", "wallet_root"].contains(&name);
+        !(GONE.contains(&name) || elsewhere || configuration)
     };
-    let mut quiet: String = text.lines().filter(stays).map(|line| format!("{line}\n")).collect();
+    let mut quiet: String = entries.iter().filter(stays).map(|entry| format!("{entry}\n")).collect();
     quiet += "*.job_queue_processes=0\n*.aq_tm_processes=0\n";
     // Nobody listens there; without an address of its own the instance would look for a listener of the host.
     quiet += "*.local_listener='(ADDRESS=(PROTOCOL=TCP)(HOST=127.0.0.1)(PORT=1))'\n";
-    if let Some(value) = tde {
-        quiet += &format!("*.tde_configuration='KEYSTORE_CONFIGURATION={value}'\n");
+    // The root whose files were moved aside, and no other that stands somewhere.
+    if let Some((root, value)) = keystore {
+        quiet += &format!("*.wallet_root='{root}'\n*.tde_configuration='KEYSTORE_CONFIGURATION={value}'\n");
     }
     quiet
 }
@@ -603,16 +602,16 @@ mod tests {
         let text = "fin.__sga_target=1\n*.db_name='FIN'\n*.job_queue_processes=80\nFIN.local_listener='LISTENER_FIN'\n\
             *.log_archive_dest_1='LOCATION=/u01/arch'\n*.log_archive_dest_2='SERVICE=FIN_STBY ASYNC'\n\
             *.log_archive_dest_3='service = other'\n*.fal_server='X'\n*.dispatchers='(PROTOCOL=TCP)'\n\
-            *.tde_configuration='KEYSTORE_CONFIGURATION=HSM|FILE'\n*.wallet_root='/w'\n*.spfile='/x'\n";
-        let quiet = super::quiet(text, Some("HSM"));
-        let wanted = "fin.__sga_target=1\n*.db_name='FIN'\n*.log_archive_dest_1='LOCATION=/u01/arch'\n*.wallet_root='/w'\n\
+            *.tde_configuration='KEYSTORE_CONFIGURATION=HSM|FILE'\nFIN.wallet_root='/v'\n*.spfile='/x'\n";
+        let entries = parameter_file::entries("f", text).unwrap();
+        let quiet = super::quiet(&entries, Some(("/w", "HSM")));
+        let wanted = "fin.__sga_target=1\n*.db_name='FIN'\n*.log_archive_dest_1='LOCATION=/u01/arch'\n\
             *.job_queue_processes=0\n*.aq_tm_processes=0\n\
-            *.local_listener='(ADDRESS=(PROTOCOL=TCP)(HOST=127.0.0.1)(PORT=1))'\n*.tde_configuration='KEYSTORE_CONFIGURATION=HSM'\n";
+            *.local_listener='(ADDRESS=(PROTOCOL=TCP)(HOST=127.0.0.1)(PORT=1))'\n*.wallet_root='/w'\n\
+            *.tde_configuration='KEYSTORE_CONFIGURATION=HSM'\n";
         assert_eq!(quiet, wanted);
         // Where the keystore is configured elsewhere, nothing is said of it.
-        assert!(super::quiet(text, None).contains("HSM|FILE"));
-        assert_eq!(parameter("SPFILE='+DATA/x'\n", "spfile"), None);
-        assert_eq!(parameter("*.spfile='/u01/spfileFIN.ora'\n", "spfile").as_deref(), Some("/u01/spfileFIN.ora"));
+        assert!(super::quiet(&entries, None).contains("HSM|FILE"));
     }
 
     #[test]

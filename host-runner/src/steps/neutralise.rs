@@ -12,6 +12,7 @@ use super::prepare_keystore::SSO;
 use crate::drill;
 use crate::files::{self, FileKind};
 use crate::journal::Subject;
+use crate::oracle::parameter_file::ParameterFiles;
 use crate::oracle::{Db, Place};
 use crate::owner::{Owner, Program};
 use crate::step::{Context, Kind, StepBody, StepEnd, StepError};
@@ -330,30 +331,33 @@ pub fn at_rest(ctx: &Context<'_>) -> Result<Vec<Place>, StepError> {
     Ok(places)
 }
 
-/// Directories of a database that may hold keystores: what is configured, WALLET_ROOT with what is below it, and what the
-/// home and ORACLE_BASE have by default.
+/// Directories of a database that may hold keystores: what is configured, WALLET_ROOT with what is below it, where an HSM's
+/// password may lie outside of it, and what the home and ORACLE_BASE have by default.
 fn keystore_dirs(ctx: &Context<'_>, place: &Place, places: &[Place]) -> Result<(Db, Vec<PathBuf>), StepError> {
     let db = Db::new(ctx.paths, place.clone())?;
     let keystore = survey::keystore(&db, None, places);
     let mut dirs: Vec<PathBuf> = Vec::new();
     let unique = survey::unique_name(&db);
     dirs.extend(survey::keystore_dir(&keystore, &db.place, unique.as_deref(), places).map(PathBuf::from));
-    if let tde2hsm_protocol::survey::KeystoreConfig::WalletRoot { wallet_root, .. } = &keystore
-        && wallet_root.starts_with('/')
-    {
-        let root = PathBuf::from(wallet_root);
-        let mut files = db.owner.files()?;
-        let mut todo = vec![(root, 0)];
-        while let Some((dir, depth)) = todo.pop() {
-            for info in files.list(&dir)?.unwrap_or_default() {
-                let ours = info.path.file_name().is_some_and(|name| name == "tde2hsm");
-                if info.kind == FileKind::Directory && depth < 3 && !ours {
-                    todo.push((info.path, depth + 1));
-                }
+    // Every root that stands in its parameter files, be it overridden or not; one that cannot be read has no keystore that is
+    // known, and is not started.
+    let parameters = ParameterFiles::of(&db).ok().flatten();
+    let named = |name: &str| -> Vec<PathBuf> {
+        let values = parameters.iter().flat_map(|found| found.values(name));
+        values.filter(|value| value.starts_with('/')).map(PathBuf::from).collect()
+    };
+    let mut files = db.owner.files()?;
+    let mut todo: Vec<(PathBuf, u8)> = named("wallet_root").into_iter().map(|root| (root, 0)).collect();
+    while let Some((dir, depth)) = todo.pop() {
+        for info in files.list(&dir)?.unwrap_or_default() {
+            let ours = info.path.file_name().is_some_and(|name| name == "tde2hsm");
+            if info.kind == FileKind::Directory && depth < 3 && !ours {
+                todo.push((info.path, depth + 1));
             }
-            dirs.push(dir);
         }
+        dirs.push(dir);
     }
+    dirs.extend(named("external_keystore_credential_location"));
     if let Some(base) = db.place.base() {
         dirs.push(PathBuf::from(format!("{base}/admin/{}/wallet", place.sid)));
     }

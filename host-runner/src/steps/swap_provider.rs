@@ -14,6 +14,7 @@ use super::enable_auto_open::move_aside;
 use super::restart::{self, Stopped};
 use super::{redo, rotate};
 use crate::journal::Subject;
+use crate::oracle::parameter_file::ParameterFiles;
 use crate::oracle::state::OldKeys;
 use crate::oracle::{Db, Place};
 use crate::provider::Swap;
@@ -224,20 +225,18 @@ fn foreign(ctx: &mut Context<'_>) -> Result<(), StepError> {
     Ok(())
 }
 
-/// By its `sqlnet.ora` and the text of its spfile, which is readable while it is down.
+/// By its `sqlnet.ora` and what it would start with, which is readable while it is down.
 fn configured_for_hsm(ctx: &Context<'_>, place: &Place) -> Result<bool, StepError> {
     let db = Db::new(ctx.paths, place.clone())?;
-    let mut files = db.owner.files()?;
-    let home = place.home.trim_end_matches('/');
-    for name in [format!("{home}/dbs/spfile{}.ora", place.sid), format!("{home}/dbs/init{}.ora", place.sid)] {
-        if let Some(bytes) = files.read(Path::new(&name))? {
-            let text = String::from_utf8_lossy(&bytes).to_ascii_uppercase();
-            let mut values = text.split("KEYSTORE_CONFIGURATION").skip(1);
-            if values.any(|rest| rest.chars().take(24).collect::<String>().contains("HSM")) {
-                return Ok(true);
-            }
-        }
+    let found = ParameterFiles::of(&db).map_err(|error| {
+        let message = format!("{} is not in the plan, and whether it is configured for an HSM is not known: {error}", place.sid);
+        StepError::new(Kind::Final, Code::PROVIDER_MAPPED, message).of(&place.sid).caused_by(error)
+    })?;
+    let hsm = |value: &str| value.to_ascii_uppercase().contains("HSM");
+    if found.is_some_and(|found| found.values("tde_configuration").any(hsm)) {
+        return Ok(true);
     }
+    let mut files = db.owner.files()?;
     let Some(bytes) = files.read(Path::new(&place.sqlnet_ora()))? else { return Ok(false) };
     let unreadable = |error: crate::sqlnet::SqlnetError| {
         let message = format!("`{}`: {error}", place.sqlnet_ora());

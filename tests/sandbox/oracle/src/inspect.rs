@@ -59,8 +59,7 @@ fn token_labels(store: &str) -> BTreeSet<String> {
 }
 
 fn database(sid: &str, home: &str) -> Option<Inspected> {
-    let file = params::find(home, sid)?;
-    let values = params::read(&file.name).ok()?;
+    let values = params::find(home, sid).ok()??.values;
     let first = params::list(values.get("control_files")?).into_iter().next()?;
     let files = Files::of(&first);
     let control = files.load_control().ok()?;

@@ -9,12 +9,14 @@ use crate::keys::Kind;
 
 pub type Values = BTreeMap<String, String>;
 
-/// `dbs/spfile<SID>.ora`, or `init<SID>.ora` where there is none.
+/// What STARTUP reads.
 #[derive(Clone, Debug)]
 pub struct ParameterFile {
     /// As Oracle names it.
     pub name: String,
-    pub is_spfile: bool,
+    /// The server parameter file in use: itself, or the one that an `init.ora` leads to.
+    pub spfile: Option<String>,
+    pub values: Values,
 }
 
 #[must_use]
@@ -27,17 +29,52 @@ pub fn pfile_name(home: &str, sid: &str) -> String {
     format!("{}/dbs/init{sid}.ora", home.trim_end_matches('/'))
 }
 
-/// Finds the file STARTUP would use.
-#[must_use]
-pub fn find(home: &str, sid: &str) -> Option<ParameterFile> {
-    [(spfile_name(home, sid), true), (pfile_name(home, sid), false)]
-        .into_iter()
-        .find(|(name, _)| host_path(name).exists())
-        .map(|(name, is_spfile)| ParameterFile { name, is_spfile })
+/// Finds the file STARTUP would use: `spfile<SID>.ora`, `spfile.ora`, `init<SID>.ora`.
+pub fn find(home: &str, sid: &str) -> Result<Option<ParameterFile>> {
+    for name in [spfile_name(home, sid), format!("{}/dbs/spfile.ora", home.trim_end_matches('/'))] {
+        if host_path(&name).exists() {
+            return Ok(Some(ParameterFile { values: read(&name)?, spfile: Some(name.clone()), name }));
+        }
+    }
+    let name = pfile_name(home, sid);
+    if host_path(&name).exists() { load(home, sid, &name).map(Some) } else { Ok(None) }
 }
 
-/// Reads `*.name='value'` and `name=value` lines.
+/// A text parameter file with the files that it leads to by SPFILE and IFILE, each in its place: the last of a name counts.
+pub fn load(home: &str, sid: &str, name: &str) -> Result<ParameterFile> {
+    let mut file = ParameterFile { name: name.to_owned(), spfile: None, values: Values::new() };
+    let mut todo: Vec<(String, String)> = lines(name)?.into_iter().rev().collect();
+    let mut files = 1;
+    while let Some((parameter, value)) = todo.pop() {
+        let leads = || {
+            let value = value.replace('?', home.trim_end_matches('/')).replace('@', sid);
+            if value.starts_with('/') { value } else { format!("{}/dbs/{value}", home.trim_end_matches('/')) }
+        };
+        match parameter.as_str() {
+            "spfile" => {
+                let leads = leads();
+                file.values.extend(read(&leads)?);
+                file.spfile = Some(leads);
+            }
+            "ifile" => {
+                files += 1;
+                if files > 100 {
+                    return Err(Ora::new(1078));
+                }
+                todo.extend(lines(&leads())?.into_iter().rev());
+            }
+            _ => drop(file.values.insert(parameter, value)),
+        }
+    }
+    Ok(file)
+}
+
+/// Reads `*.name='value'` and `name=value` lines of one file.
 pub fn read(name: &str) -> Result<Values> {
+    Ok(lines(name)?.into_iter().collect())
+}
+
+fn lines(name: &str) -> Result<Vec<(String, String)>> {
     let path = host_path(name);
     let text = std::fs::read_to_string(&path).map_err(|e| Ora::io(&path, &e))?;
     Ok(text

@@ -261,6 +261,28 @@ fn h19_h20_h21_what_rules_must_find_is_in_the_views() {
 }
 
 #[test]
+fn h17_startup_looks_for_its_parameter_file_where_oracle_does() {
+    let mut world = World::new();
+    world.seed(&cdb19("CDB"));
+    let dbs = world.path(&format!("{HOME19}/dbs"));
+    let spfile = |world: &World| {
+        world.sql("CDB", "STARTUP\nSELECT 'spfile '||nvl(value, 'none')||' '||(SELECT value FROM v$parameter WHERE name = 'open_cursors') FROM v$parameter WHERE name = 'spfile';\nALTER SYSTEM SET open_cursors=444 SCOPE=SPFILE;\nSHUTDOWN ABORT")
+    };
+    has(&spfile(&world), "dbs/spfileCDB.ora 300");
+    // The name that any instance of the home would take.
+    std::fs::rename(dbs.join("spfileCDB.ora"), dbs.join("spfile.ora")).unwrap();
+    has(&spfile(&world), "dbs/spfile.ora 444");
+    // One line that leads elsewhere, and what stands behind it counts.
+    std::fs::rename(dbs.join("spfile.ora"), dbs.join("elsewhere.ora")).unwrap();
+    std::fs::write(dbs.join("more.ora"), "open_cursors=555\n").unwrap();
+    std::fs::write(dbs.join("initCDB.ora"), "SPFILE='?/dbs/elsewhere.ora'\nIFILE=?/dbs/more.ora\n").unwrap();
+    has(&spfile(&world), "dbs/elsewhere.ora 555");
+    assert!(std::fs::read_to_string(dbs.join("elsewhere.ora")).unwrap().contains("open_cursors=444"));
+    std::fs::remove_file(dbs.join("elsewhere.ora")).unwrap();
+    has_not(&spfile(&world), "instance started");
+}
+
+#[test]
 fn h21_a_stuck_archiver_holds_a_reverse_migrate() {
     let mut world = World::new();
     ready_to_reverse(&mut world);

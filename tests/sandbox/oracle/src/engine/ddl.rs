@@ -159,15 +159,15 @@ fn set_parameter(run: &Run<'_>, sess: &Sess, all: &[Token]) -> Result<()> {
     if sess.con > 1 {
         ora!(65040);
     }
-    let spfile = instance.parameter_file.is_spfile;
-    let scope = scope.unwrap_or_else(|| if spfile { "BOTH" } else { "MEMORY" }.into());
+    let spfile = instance.parameter_file.spfile.clone();
+    let scope = scope.unwrap_or_else(|| if spfile.is_some() { "BOTH" } else { "MEMORY" }.into());
     let (memory, file) = match scope.as_str() {
         "BOTH" => (true, true),
         "MEMORY" => (true, false),
         "SPFILE" => (false, true),
         _ => ora!(2065),
     };
-    if file && !spfile {
+    if file && spfile.is_none() {
         ora!(32001);
     }
     if memory && !reset && params::is_static(&name) {
@@ -179,8 +179,7 @@ fn set_parameter(run: &Run<'_>, sess: &Sess, all: &[Token]) -> Result<()> {
             return Err(Ora::new(2097).and(Ora::new(46693)));
         }
     }
-    let file_name = instance.parameter_file.name.clone();
-    if file {
+    if let Some(file_name) = spfile.filter(|_| file) {
         let mut values = params::read(&file_name)?;
         if reset {
             values.remove(&name);

@@ -269,16 +269,16 @@ impl Instance {
         pfile: Option<&str>,
     ) -> Result<Instance> {
         let found = match pfile {
-            Some(name) => host_path(name).exists().then(|| ParameterFile { name: name.to_owned(), is_spfile: false }),
-            None => params::find(home, sid),
+            Some(name) if host_path(name).exists() => Some(params::load(home, sid, name)?),
+            Some(_) => None,
+            None => params::find(home, sid)?,
         };
         let Some(parameter_file) = found else {
             let name = pfile.map_or_else(|| params::pfile_name(home, sid), str::to_owned);
             return Err(Ora::new(1078).and(Ora::with(109, format!("LRM-00109: could not open parameter file '{name}'"))));
         };
-        let mut memory = params::read(&parameter_file.name)?;
-        let spfile = if parameter_file.is_spfile { parameter_file.name.clone() } else { String::new() };
-        memory.insert("spfile".into(), spfile);
+        let mut memory = parameter_file.values.clone();
+        memory.insert("spfile".into(), parameter_file.spfile.clone().unwrap_or_default());
         memory.entry("instance_name".into()).or_insert_with(|| sid.to_owned());
         let name = memory.get("db_name").cloned().unwrap_or_else(|| sid.to_owned());
         memory.entry("db_unique_name".into()).or_insert(name);

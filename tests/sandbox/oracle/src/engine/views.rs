@@ -297,7 +297,7 @@ fn parameter_view(i: &mut Instance, _: &Sess, _: &str) -> Result<Data> {
 }
 
 fn spparameter_view(i: &mut Instance, _: &Sess, _: &str) -> Result<Data> {
-    let values = if i.parameter_file.is_spfile { params::read(&i.parameter_file.name)? } else { params::Values::new() };
+    let values = i.parameter_file.spfile.as_deref().map(params::read).transpose()?.unwrap_or_default();
     let version = i.version();
     let mut names: BTreeSet<String> = params::known(&version).into_iter().map(|(name, ..)| name.to_owned()).collect();
     names.extend(values.keys().cloned());
