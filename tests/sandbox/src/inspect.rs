@@ -50,7 +50,7 @@ pub fn inspect(sandbox: &Sandbox) -> Result<Value> {
     let mut out = json!({
         "drills": drills,
         "functions": functions,
-        "recovery": recovery(sandbox, &world),
+        "recovery": recovery(sandbox, &world, &all),
         "hsms": hsms(sandbox, &world),
         "crossings": sandbox.cloud.crossings(),
         "api_calls_of_functions": sandbox.functions.names().into_iter().map(|n| (n.clone(), json!(world.function_calls(&n)))).collect::<Map<_, _>>(),
@@ -95,9 +95,13 @@ fn hsms(sandbox: &Sandbox, world: &World) -> Map<String, Value> {
     hsms.into_iter().map(|(id, active)| (id, active.into())).collect()
 }
 
-/// What is really there in the second region: copies with content, and for each host the moment of the newest set that is whole.
+/// How Oracle labels a master key in an HSM.
+const LABEL: &str = "ORACLE.TDE.HSM.MK.";
+
+/// What is really there in the second region: copies with content, for each host the moment of the newest set that is whole, and
+/// the databases whose active key no copied HSM backup holds.
 /// A set is what one call took; that of a host is whole when every volume the host has is in it and its copy is complete.
-fn recovery(sandbox: &Sandbox, world: &World) -> Value {
+fn recovery(sandbox: &Sandbox, world: &World, databases: &Map<String, Value>) -> Value {
     let now = sandbox.cloud.clock.now();
     let Some(dr) = world.region(&sandbox.dr.region) else { return json!({}) };
     let copies: Vec<_> = dr.ec2.snapshots.all().filter(|s| s.origin.is_some()).collect();
@@ -117,11 +121,26 @@ fn recovery(sandbox: &Sandbox, world: &World) -> Value {
         oldest_minutes = oldest_minutes.zip(at).map(|(oldest, at)| oldest.max(now.since(at) / 60_000));
         newest.insert(host.plan.name.clone(), at.map(|at| at.iso()).into());
     }
-    let hsm_copies = sandbox.tokens.backups().into_iter().filter(|id| dr.hsm.backup_state(id) == Some("READY"));
+    let hsm_copies: Vec<String> =
+        sandbox.tokens.backups().into_iter().filter(|id| dr.hsm.backup_state(id) == Some("READY")).collect();
+    let kept: BTreeSet<String> = hsm_copies
+        .iter()
+        .filter_map(|id| Token::at(&sandbox.layout.hsm_backup(id)).state().ok())
+        .flat_map(|state| state.keys.into_keys())
+        .collect();
+    let lacks = |database: &Value| {
+        let mut active = database["containers"].as_object().into_iter().flatten().map(|(_, container)| &container["active"]);
+        active.any(|key| {
+            let label = format!("{LABEL}{}", key["id"].as_str().unwrap_or_default());
+            key["store"] == "cloudhsm" && !kept.contains(&label)
+        })
+    };
+    let lacking: Vec<&String> = databases.iter().filter(|(_, database)| lacks(database)).map(|(sid, _)| sid).collect();
     json!({
         "snapshots_copied": with_content,
         "snapshot_copies_not_completed": copies.len() - copies.iter().filter(|c| c.state == SnapshotState::Completed).count(),
-        "hsm_backups_copied": hsm_copies.count(),
+        "hsm_backups_copied": hsm_copies.len(),
+        "databases_whose_key_is_in_no_copied_backup": lacking,
         "newest_whole_set": newest,
         "oldest_of_them_minutes": oldest_minutes,
     })

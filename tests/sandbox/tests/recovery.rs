@@ -1,6 +1,6 @@
 //! The second region: what is in snapshots and backups, and what can be opened with it, without the product.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -322,6 +322,8 @@ fn what_people_do_to_keys_and_files_behind_the_products_back() {
     };
     let (store, first) = active();
     assert_eq!(store, "cloudhsm");
+    let kept = || world.ask("inspect", &[])["recovery"]["databases_whose_key_is_in_no_copied_backup"].clone();
+    assert_eq!(kept(), json!(["DB001"]));
     world.ask("fault", &["rotate-key", "ora-01", "DB001"]);
     let (store, second) = active();
     assert_eq!(store, "cloudhsm");

@@ -35,6 +35,8 @@ pub fn tell(world: &World, out: &Path, moved: &[&String], seeded: &Verification,
     std::fs::write(out.join("snapshots.json"), sets.to_string())?;
     let minutes = copy(world)?;
     let copied = world.inspect()?;
+    let lacking = &copied.0["recovery"]["databases_whose_key_is_in_no_copied_backup"];
+    ensure!(lacking.as_array().is_some_and(Vec::is_empty), "keys that no HSM backup in {DR} holds: {lacking}");
     let n = |of: &Inspection, name: &str| of.0["recovery"][name].as_u64().with_context(|| format!("no {name}"));
     let (snapshots_copied, hsm_backups_copied) = (n(&copied, "snapshots_copied")?, n(&copied, "hsm_backups_copied")?);
     say(&format!(
