@@ -98,6 +98,16 @@ impl<'a> Copy<'a> {
         self.world.exec(&self.host, &["sh", "-c", "printf %s \"$1\" > \"$2\"", "sh", text, file])?.ok().map(drop)
     }
 
+    /// Its spfile lies where STARTUP finds it by another way than by its first name.
+    fn move_spfile(&self, sid: &str, to: &str, init: Option<&str>) -> Result<()> {
+        let dbs = "/u01/app/oracle/product/19.0.0/dbhome_1/dbs";
+        let line =
+            format!("mkdir -p $(dirname {to}) && mv {dbs}/spfile{sid}.ora {to} && chown -R oracle:oinstall $(dirname {to})");
+        self.world.exec(&self.host, &["sh", "-c", &line])?.ok()?;
+        let Some(init) = init else { return Ok(()) };
+        self.write(&format!("{dbs}/init{sid}.ora"), init)
+    }
+
     fn show_tag(&self) -> Result<()> {
         let file = "/etc/tde2hsm/endpoints.toml";
         let text = self.world.exec(&self.host, &["cat", file])?.ok()?.stdout;
@@ -228,6 +238,7 @@ fn h44_a_copy_is_made_quiet_and_read_from_the_restored_cluster_alone() {
         ensure!(report.outcome.code() == Some(Code::DRILL_REFUSED), "{report:?}");
         ensure!(std::fs::read(crm.root().join("var/lib/tde2hsm/journal/journal.jsonl"))? == journal, "the journal moved");
         crm.prepare()?;
+        crm.move_spfile("CRM", "/u01/app/oracle/product/19.0.0/dbhome_1/dbs/spfile.ora", None)?;
         // The tag, but the host is the source itself.
         let report = crm.drill(2, "10.99.0.5", |order| {
             let host = order.hosts[0].instance.clone();
@@ -291,6 +302,8 @@ fn h44_a_copy_is_made_quiet_and_read_from_the_restored_cluster_alone() {
         // What the migration left under the software key is read in a second phase, and by name.
         let web = Copy::new(&world, "WEB")?;
         web.prepare()?;
+        let elsewhere = "/u01/app/oracle/admin/WEB/pfile/web.ora";
+        web.move_spfile("WEB", elsewhere, Some(&format!("# here\nSPFILE='{elsewhere}'\n")))?;
         let report = web.drill(9, "10.99.0.5", |_| {})?;
         let read = web.read(&report, "WEB")?;
         println!("WEB: {read:?}");
