@@ -2,7 +2,8 @@
 //!
 //! Every file is checked against a digest that stands in this text, then copied beside its place, flushed and renamed:
 //! two commands at once, or one that is killed, leave either the old file or the new one. The working directory is
-//! the command's own download directory (`A§1.8`), so that no other command's files are taken for ours.
+//! the command's own download directory (`A§1.8`), so that no other command's files are taken for ours. The agent keeps that
+//! directory for weeks, and a host is asked many times a day: what was downloaded goes as soon as it has been compared.
 
 use crate::{Artefact, CLIENT_DIR, DocumentSource, RUNNER_DIR};
 
@@ -42,12 +43,13 @@ fail() { echo "tde2hsm: $1"; exit 1; }
 trap 'echo "tde2hsm: the script failed in line $LINENO"; exit 1' ERR
 [ "$(id -u)" = 0 ] || fail "not run as root"
 put() {
-  if [ -f "$3" ] && [ ! -L "$3" ] && [ "$(stat -c %a:%u "$3")" = "${4#0}:0" ] && echo "$2  $3" | sha256sum -c --status 2>/dev/null; then return 0; fi
+  if [ -f "$3" ] && [ ! -L "$3" ] && [ "$(stat -c %a:%u "$3")" = "${4#0}:0" ] && echo "$2  $3" | sha256sum -c --status 2>/dev/null; then rm -f "$1"; return 0; fi
   [ -f "$1" ] || fail "$1 was not downloaded"
   t=$(mktemp "${3%/*}/.${3##*/}.XXXXXX")
   cat "$1" > "$t"
   if ! echo "$2  $t" | sha256sum -c --status 2>/dev/null; then rm -f "$t"; fail "$1 does not have the digest that the document names"; fi
   chmod "$4" "$t"; chown root:root "$t"; sync "$t"; mv -f "$t" "$3"
+  rm -f "$1"
 }
 install -d -m 0755 -o root -g root /opt/tde2hsm"#;
 

@@ -129,6 +129,20 @@ fn a_good_download_is_installed_and_run_with_the_order_in_its_environment() {
     assert!(!dir.path().join("opt/tde2hsm/packages").exists(), "packages come only when asked for");
 }
 
+/// The agent keeps a command's directory for two weeks, and a fleet is surveyed after each set of snapshots.
+#[test]
+fn a_download_goes_when_it_is_installed_and_when_it_was_already() {
+    let dir = tempfile::tempdir().unwrap();
+    for time in ["first", "second"] {
+        download(dir.path(), RUNNER, b"a package");
+        let out = run(dir.path(), "x");
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "ran run with x\n", "{time}: {out:?}");
+        for file in ["runner/host-runner", "client/cloudhsm-pkcs11.rpm", "client/customerCA.crt"] {
+            assert!(!dir.path().join(file).exists(), "{time}: {file} is left");
+        }
+    }
+}
+
 #[test]
 fn packages_and_manifest_are_installed_when_asked_for() {
     let dir = tempfile::tempdir().unwrap();

@@ -220,7 +220,8 @@ impl Agent {
                 let stderr = if extra.is_empty() { stderr } else { stderr + &extra };
                 outcome(state, code, stdout, stderr)
             }
-            "aws:downloadContent" => match self.download(command, step, bindings) {
+            // Megabytes to a disk: whoever calls a service meanwhile does not wait for it.
+            "aws:downloadContent" => match tokio::task::block_in_place(|| self.download(command, step, bindings)) {
                 Ok(to) => outcome(StepState::Success, 0, format!("Content downloaded to {to}"), String::new()),
                 Err(why) => outcome(StepState::Failed, 1, String::new(), why),
             },
