@@ -14,7 +14,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tde2hsm_model::ssm::{StepOutcome, StepState};
-use tde2hsm_model::{CommandId, InstanceId, Millis, Region};
+use tde2hsm_model::{CommandId, InstanceId, Millis, Principal, Region, Service};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::{Notify, Semaphore};
 
@@ -363,6 +363,12 @@ impl Agent {
         if !self.cloud.agent_reaches(&self.instance, &object.bucket) {
             return Err(format!("failed to download {}: dial tcp: i/o timeout", object.key));
         }
+        if let Some(action) = missing_right(&self.cloud, &self.region, &self.instance, &object) {
+            return Err(format!(
+                "failed to download {}: AccessDenied: Access Denied (s3:{action}), status code: 403",
+                object.key
+            ));
+        }
         let bytes = self.cloud.s3.read(&object.bucket, &object.key, object.version.as_deref())?;
         let name = object.key.rsplit('/').next().unwrap_or_default();
         let downloads = format!("{}/downloads", self.orchestration(command));
@@ -379,6 +385,15 @@ impl Agent {
         write_0700(&outside, &bytes).map_err(|e| format!("{to}: {e}"))?;
         Ok(to)
     }
+}
+
+/// What the host's role lacks to fetch an object: the agent lists what it is told to fetch first (A§1.8), and a version is read by a
+/// right of its own.
+fn missing_right(cloud: &Cloud, region: &Region, instance: &InstanceId, object: &S3Path) -> Option<&'static str> {
+    let host = Principal::Host(instance.clone());
+    let read = if object.version.is_some() { "GetObjectVersion" } else { "GetObject" };
+    let mut wanted = ["ListBucket", read].into_iter();
+    wanted.find(|action| !cloud.permits(&host, Service::S3, action, region, &BTreeMap::new()))
 }
 
 /// An object as `aws:downloadContent` names it.
@@ -592,6 +607,45 @@ mod tests {
         for wrong in ["", "/etc/passwd", "https://example.com/b/k", "https://s3.amazonaws.com/b"] {
             assert!(S3Path::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// The rights are those of the template that a drill host's role is made by.
+    #[test]
+    fn an_artefact_is_fetched_by_who_may_list_and_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = crate::layout::Layout::new(dir.path());
+        std::fs::create_dir_all(layout.log()).unwrap();
+        let (region, instance) = (Region::new("us-west-2"), InstanceId::new("i-0123456789abcdef0"));
+        let world = tde2hsm_model::World::new(
+            tde2hsm_model::AccountId::new(crate::sandbox::ACCOUNT),
+            std::slice::from_ref(&region),
+            1,
+            tde2hsm_model::WorldOptions::default(),
+        );
+        let cloud = Cloud::new(world, 1, &layout, None).unwrap();
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../infra/dr.yaml");
+        let template = crate::template::read(&file).unwrap();
+        let parameters = [
+            ("ArtifactBucket", "artifacts"),
+            ("ReplicaSecretArns", "arn:aws:secretsmanager:us-west-2:123456789012:secret:a-AbCdEf"),
+            ("SecretsKeyArns", "arn:aws:kms:us-west-2:123456789012:key/none"),
+        ];
+        let deployment = crate::template::Deployment {
+            account: crate::sandbox::ACCOUNT.to_owned(),
+            region: region.clone(),
+            parameters: parameters.map(|(name, value)| (name.to_owned(), json!(value))).into(),
+            resources: BTreeMap::new(),
+        };
+        let role = crate::template::profile(&template, &deployment, crate::network::DRILL_ROLE).unwrap().unwrap();
+        let object = S3Path { bucket: "artifacts".into(), key: "run".into(), version: Some("1".into()) };
+        let lacks = |without: &str| {
+            let rest = role.iter().filter(|s| !s.actions.iter().any(|action| action == without)).cloned().collect();
+            cloud.policies().insert(instance.to_string(), rest);
+            missing_right(&cloud, &region, &instance, &object)
+        };
+        assert_eq!(lacks(""), None);
+        assert_eq!(lacks("s3:ListBucket"), Some("ListBucket"));
+        assert_eq!(lacks("s3:GetObjectVersion"), Some("GetObjectVersion"));
     }
 
     #[test]

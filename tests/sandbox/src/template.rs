@@ -5,8 +5,9 @@ use anyhow::{Context as _, Result, bail};
 use saphyr::{LoadableYamlNode as _, Scalar, Yaml};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 use tde2hsm_model::Region;
 
 /// A function as a template declares it.
@@ -45,8 +46,23 @@ pub struct Deployment {
     pub resources: BTreeMap<String, (String, String)>,
 }
 
-/// Reads a template, YAML with CloudFormation's short tags or JSON, into its long form.
-pub fn read(path: &Path) -> Result<Value> {
+/// Reads a template, YAML with CloudFormation's short tags or JSON, into its long form; once, as long as the file stays as it is.
+pub fn read(path: &Path) -> Result<Arc<Value>> {
+    type Known = BTreeMap<PathBuf, (SystemTime, Arc<Value>)>;
+    static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
+    let changed = std::fs::metadata(path).and_then(|meta| meta.modified()).with_context(|| path.display().to_string())?;
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((of, template)) = known.get(path)
+        && *of == changed
+    {
+        return Ok(template.clone());
+    }
+    let template = Arc::new(parse(path)?);
+    known.insert(path.to_owned(), (changed, template.clone()));
+    Ok(template)
+}
+
+fn parse(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let documents = Yaml::load_from_str(&text).with_context(|| path.display().to_string())?;
     let [document] = documents.as_slice() else { bail!("{} is not one document", path.display()) };
@@ -268,10 +284,7 @@ pub fn functions(template: &Value, deployment: &Deployment) -> Result<Vec<Functi
             .as_str()
             .and_then(|path| path.strip_suffix(".Arn"))
             .with_context(|| about("role"))?;
-        let mut statements = Vec::new();
-        for policy in template["Resources"][role]["Properties"]["Policies"].as_array().into_iter().flatten() {
-            statements.extend(self::statements(&resolver, &policy["PolicyDocument"]).with_context(|| about("role"))?);
-        }
+        let mut statements = of_role(&resolver, role).with_context(|| about("role"))?;
         for (_, policy) in of_kind("AWS::IAM::Policy") {
             let roles = policy["Properties"]["Roles"].as_array();
             if roles.into_iter().flatten().any(|r| r["Ref"] == role) {
@@ -308,6 +321,22 @@ pub fn functions(template: &Value, deployment: &Deployment) -> Result<Vec<Functi
         });
     }
     Ok(found)
+}
+
+/// What is written into a role, and the template's managed policies that it names.
+fn of_role(resolver: &Resolver<'_>, role: &str) -> Result<Vec<Statement>> {
+    let resources = &resolver.template["Resources"];
+    let properties = &resources[role]["Properties"];
+    let written = properties["Policies"].as_array().into_iter().flatten().map(|policy| &policy["PolicyDocument"]);
+    let named = properties["ManagedPolicyArns"].as_array().into_iter().flatten().map(|arn| {
+        let id = arn["Ref"].as_str().unwrap_or_default();
+        &resources[id]["Properties"]["PolicyDocument"]
+    });
+    let mut out = Vec::new();
+    for document in written.chain(named) {
+        out.extend(statements(resolver, document)?);
+    }
+    Ok(out)
 }
 
 fn statements(resolver: &Resolver<'_>, document: &Value) -> Result<Vec<Statement>> {
@@ -409,11 +438,7 @@ pub fn profile(template: &Value, deployment: &Deployment, name: &str) -> Result<
             continue;
         }
         let role = properties["Roles"][0]["Ref"].as_str().context("a profile has a role")?;
-        let mut out = Vec::new();
-        for policy in template["Resources"][role]["Properties"]["Policies"].as_array().into_iter().flatten() {
-            out.extend(statements(&resolver, &policy["PolicyDocument"])?);
-        }
-        return Ok(Some(out));
+        return Ok(Some(of_role(&resolver, role)?));
     }
     Ok(None)
 }
@@ -442,12 +467,18 @@ Resources:
   CopyRole:
     Type: AWS::IAM::Role
     Properties:
+      ManagedPolicyArns: [!Ref Shared]
       Policies:
         - PolicyName: calls
           PolicyDocument:
             Statement:
               - {Effect: Allow, Action: ["ec2:Describe*"], Resource: "*", Condition: {StringEquals: {aws:RequestedRegion: !Ref DrRegion}}}
               - {Effect: Allow, Action: ec2:CopySnapshot, Resource: !Sub "arn:${AWS::Partition}:ec2:${DrRegion}::snapshot/*", Condition: {StringEquals: {"aws:RequestTag/f": demo}}}
+  Shared:
+    Type: AWS::IAM::ManagedPolicy
+    Properties:
+      PolicyDocument:
+        Statement: [{Effect: Allow, Action: "secretsmanager:DescribeSecret", Resource: "*"}]
   More:
     Type: AWS::IAM::Policy
     Properties:
@@ -507,6 +538,7 @@ Resources:
         assert!(may("ec2:DescribeSnapshots", &west, &none) && !may("ec2:DescribeSnapshots", &east, &none));
         assert!(may("ec2:CopySnapshot", &west, &tagged));
         assert!(!may("ec2:CopySnapshot", &west, &none) && !may("ec2:CopySnapshot", &east, &tagged));
+        assert!(may("secretsmanager:DescribeSecret", &east, &none), "a managed policy counts");
         assert!(may("ssm:SendCommand", &east, &none) && !may("ec2:DeleteSnapshot", &west, &tagged));
         let elsewhere = json!({"StringNotEquals": {"aws:RequestedRegion": "us-west-2"}});
         let everything = vec!["*".to_owned()];
