@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::str::FromStr;
+use tde2hsm_dr::copying::Timed;
 use tde2hsm_dr::points::{SecretRole, SecretUse};
-use tde2hsm_dr::retention::Policy;
 use tde2hsm_dr_driver::{DocumentPin, DrConfig, Expiry, Job};
-use tde2hsm_protocol::{AccountId, Code, Digest, InstanceId, KmsKeyArn, Region, SecretArn, Sid};
+use tde2hsm_protocol::{AccountId, Code, Digest, InstanceId, KmsKeyArn, Region, Retention, SecretArn, Sid};
 
 pub const FLEET: &str = "TDE2HSM_FLEET";
 pub const FLEET_TAG: &str = "TDE2HSM_FLEET_TAG";
@@ -19,6 +19,7 @@ pub const SECRETS: &str = "TDE2HSM_SECRETS";
 pub const KEYSTORE_SECRETS: &str = "TDE2HSM_KEYSTORE_SECRETS";
 pub const RPO_MINUTES: &str = "TDE2HSM_RPO_MINUTES";
 pub const COPIES_IN_FLIGHT: &str = "TDE2HSM_COPIES_IN_FLIGHT";
+pub const TIMED_COPIES_MIB_S: &str = "TDE2HSM_TIMED_COPIES_MIB_S";
 pub const RETENTION: &str = "TDE2HSM_RETENTION";
 pub const HSM_BACKUP_RETENTION_DAYS: &str = "TDE2HSM_HSM_BACKUP_RETENTION_DAYS";
 pub const TOPIC: &str = "TDE2HSM_TOPIC";
@@ -99,6 +100,12 @@ fn number<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("`{}` is no number that fits", tde2hsm_protocol::wire::printable(text, 40)))
 }
 
+/// What the fleet file refuses too: no backup is kept for no day, and nothing is copied through no place.
+fn at_least_one<T: FromStr + Default + PartialEq>(text: &str) -> Result<T, String> {
+    let number: T = number(text)?;
+    if number == T::default() { Err("it is at least 1".to_owned()) } else { Ok(number) }
+}
+
 /// Reads the environment through `get`. Every missing and every wrong variable is named.
 pub fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<DrConfig, ConfigError> {
     let mut reader = Reader { get, missing: Vec::new(), problems: Vec::new() };
@@ -113,10 +120,11 @@ pub fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<DrConfig, ConfigErro
     let cluster = r.parsed(CLUSTER, id);
     let kms_key = r.parsed(KMS_KEY, id::<KmsKeyArn>);
     let records_bucket = r.parsed(RECORDS_BUCKET, |text| Ok(text.to_owned()));
-    let rpo_minutes = r.parsed(RPO_MINUTES, number::<u32>);
-    let copies_in_flight = r.parsed_or(COPIES_IN_FLIGHT, 20, number::<u16>);
-    let retention = r.parsed(RETENTION, |text| text.parse::<Policy>().map_err(|e| e.to_string()));
-    let hsm_backup_retention_days = r.parsed_or(HSM_BACKUP_RETENTION_DAYS, 90, number::<u16>);
+    let rpo_minutes = r.parsed(RPO_MINUTES, at_least_one::<u32>);
+    let copies_in_flight = r.parsed_or(COPIES_IN_FLIGHT, 20, at_least_one::<u16>);
+    let timed = r.parsed_or(TIMED_COPIES_MIB_S, Timed::Never, |text| number::<u32>(text).map(Timed::from_mib_s));
+    let retention = r.parsed(RETENTION, |text| text.parse::<Retention>().map_err(|e| e.to_string()));
+    let hsm_backup_retention_days = r.parsed_or(HSM_BACKUP_RETENTION_DAYS, 90, at_least_one::<u16>);
     let account = match (r.optional(ACCOUNT), &kms_key) {
         (Some(text), _) => r.checked(ACCOUNT, &text, id::<AccountId>),
         // A key of the DR region is the account's own unless the variable says otherwise.
@@ -165,6 +173,7 @@ pub fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<DrConfig, ConfigErro
             secrets,
             rpo_minutes: rpo_minutes?,
             copies_in_flight: copies_in_flight?,
+            timed: timed?,
             retention: retention?,
             hsm_backup_retention_days: hsm_backup_retention_days?,
             topic,
@@ -241,7 +250,7 @@ mod tests {
     fn an_environment_becomes_a_configuration() {
         let config = of(&environment()).unwrap();
         assert_eq!(config.account.as_str(), "123456789012");
-        assert_eq!(config.copies_in_flight, 20);
+        assert_eq!((config.copies_in_flight, config.timed), (20, Timed::Never));
         assert_eq!(config.topic, None, "an empty variable is none");
         assert_eq!(config.expiry, Expiry::Delete);
         let [shared, own] = config.secrets.as_slice() else { panic!("{:?}", config.secrets) };
@@ -261,6 +270,34 @@ mod tests {
         assert_eq!(error.code, Code::FUNCTION_CONFIG);
         assert_eq!(error.problems[0], "not set: `TDE2HSM_FLEET`, `TDE2HSM_CLUSTER`, `TDE2HSM_RETENTION`");
         assert!(error.problems[1].starts_with("`TDE2HSM_RPO_MINUTES`"), "{error}");
+    }
+
+    /// All zeros, or no day, would let go of everything but the last point that opens; the fleet file refuses them as well.
+    #[test]
+    fn h45_an_environment_that_keeps_nothing_is_refused() {
+        for (name, value, words) in [
+            (RETENTION, "hourly=0,daily=0,weekly=0,monthly=0", "at least one point is kept"),
+            (HSM_BACKUP_RETENTION_DAYS, "0", "at least 1"),
+            (COPIES_IN_FLIGHT, "0", "at least 1"),
+            (RPO_MINUTES, "0", "at least 1"),
+        ] {
+            let mut environment = environment();
+            environment.insert(name, value.to_owned());
+            let error = of(&environment).unwrap_err();
+            let [problem] = error.problems.as_slice() else { panic!("{error}") };
+            assert!(problem.starts_with(&format!("`{name}`")) && problem.contains(words), "{problem}");
+        }
+    }
+
+    #[test]
+    fn copies_are_bought_by_their_deadline_only_where_a_throughput_is_named() {
+        let mut environment = environment();
+        for (value, timed) in [("", Timed::Never), ("0", Timed::Never), ("2000", Timed::ByDeadline { throughput: 2_000 })] {
+            environment.insert(TIMED_COPIES_MIB_S, value.to_owned());
+            assert_eq!(of(&environment).unwrap().timed, timed, "{value}");
+        }
+        environment.insert(TIMED_COPIES_MIB_S, "fast".to_owned());
+        assert!(of(&environment).is_err());
     }
 
     /// No A→A, and no key that the copies' region cannot use.

@@ -335,6 +335,7 @@ codes! {
     COPIES_QUEUE = 856, "copies wait for a place in the region", "nothing: they are begun as others end; ask AWS for more concurrent copies if the RPO suffers";
     SNAPSHOT_UNUSABLE = 857, "a snapshot of the source region cannot be copied", "make a new set; a failed or archived snapshot cannot be copied";
     CALL_UNCERTAIN = 858, "whether a call went through is not known", "nothing: what it made is looked for before it is sent again";
+    RPO_NOT_FEASIBLE = 859, "the RPO that is asked for cannot be kept as the fleet is", "change what the message says limits it, or ask for an RPO that can be kept";
 
     // 086x: `tde2hsm dr` (cli)
     DR_NOT_CONFIGURED = 860, "the fleet file names no second region", "add `[dr]` to the fleet file; `docs/recovery.md` shows it";

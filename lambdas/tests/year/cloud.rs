@@ -417,6 +417,7 @@ fn snapshot(region: &Region, s: &tde2hsm_model::ec2::Snapshot) -> Snapshot {
         completed: s.completed.map(seconds),
         encrypted: s.encrypted,
         kms_key: s.kms_key.as_ref().and_then(|key| KmsKeyArn::new(key.as_str()).ok()),
+        completion_minutes: s.completion_minutes.and_then(|minutes| u16::try_from(minutes).ok()),
         archived: s.archived,
         description: s.description.clone(),
         tags: s.tags.iter().cloned().collect(),

@@ -247,6 +247,7 @@ impl Year {
             ],
             rpo_minutes: (RPO_HOURS * 60) as u32,
             copies_in_flight: 20,
+            timed: tde2hsm_dr::copying::Timed::Never,
             retention: "hourly=0,daily=7,weekly=3,monthly=2".parse().expect("a policy"),
             hsm_backup_retention_days: 10,
             topic: Some(topic),

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use tde2hsm_protocol::{
     AccountId, AutoOpen, ClusterId, Code, EscrowPrefix, InstanceId, KeyAvailabilityCheck, KmsKeyArn, Region, RestartProof,
-    SecretArn, SecretVersion, SecurityGroupId, Sid, SubnetId, Timestamp,
+    Retention, SecretArn, SecretVersion, SecurityGroupId, Sid, SubnetId, Timestamp,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -209,6 +209,9 @@ pub struct Dr {
     /// Copies in flight towards the region, at most; AWS allows 20 unless it was asked for more (`A§3.3`).
     #[serde(default = "twenty")]
     pub copies_in_flight: u16,
+    /// MiB/s of the pair of regions that copies done by a time may take, which AWS asks a price for (`A§3.2`). Zero: none is bought.
+    #[serde(default)]
+    pub timed_copies_mib_s: u32,
     /// SNS topic of that region for breaches.
     pub topic: Option<String>,
     /// SSM document of the *source* region that surveys are ordered through; the program's own name for it when left out.
@@ -223,19 +226,6 @@ fn ninety() -> u16 {
 
 fn twenty() -> u16 {
     20
-}
-
-/// How many points of each kind are kept (grandfather, father, son), written `hourly=8,daily=14,weekly=5,monthly=12`; beside
-/// them `count=N`, the newest so many, and `days=N`, everything younger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Retention {
-    pub hourly: u16,
-    pub daily: u16,
-    pub weekly: u16,
-    pub monthly: u16,
-    pub count: u16,
-    pub days: u16,
 }
 
 /// Where a drill may make a cluster and a host: a subnet without any route to the source region (H44).
@@ -317,12 +307,6 @@ impl ProtectMode {
 impl Default for Waves {
     fn default() -> Waves {
         Waves { canary: 1, concurrency: 4, budget: 1, failure_domain: None }
-    }
-}
-
-impl Default for Retention {
-    fn default() -> Retention {
-        Retention { hourly: 8, daily: 14, weekly: 5, monthly: 12, count: 0, days: 0 }
     }
 }
 

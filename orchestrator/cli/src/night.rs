@@ -8,13 +8,14 @@ use tde2hsm_campaign::facts::{BackupCopy, Cluster};
 use tde2hsm_campaign::plan::{DocumentPin, Plan, Second, SecretPurpose};
 use tde2hsm_campaign::reducer::{CommandId, InventoryTaken};
 use tde2hsm_cloud::{Aws, DrAws};
+use tde2hsm_dr::copying::Timed;
 use tde2hsm_dr::facts::BackupState;
 use tde2hsm_dr::inventory::Inventory;
 use tde2hsm_dr::points::{SecretRole, SecretUse};
 use tde2hsm_dr_driver::store::keep_inventory;
 use tde2hsm_dr_driver::{CallError, Cloud as _, DrConfig, Expiry, Hint, Job};
 use tde2hsm_driver::{Backups, Cloud, Command, Fault, Invocation, SendError};
-use tde2hsm_protocol::{ClusterId, Code, HsmId, InstanceId, OrderToken, Region, Severity, Sid, Timestamp};
+use tde2hsm_protocol::{ClusterId, Code, HsmId, InstanceId, OrderToken, Region, Retention, Severity, Sid, Timestamp};
 
 pub struct Night {
     pub aws: Aws,
@@ -89,7 +90,8 @@ fn config(plan: &Plan, second: &Second) -> DrConfig {
         secrets: secrets(plan),
         rpo_minutes: 0,
         copies_in_flight: 0,
-        retention: tde2hsm_dr::retention::Policy { hourly: 0, daily: 0, weekly: 0, monthly: 0, count: 0, days: 0 },
+        timed: Timed::Never,
+        retention: Retention::default(),
         hsm_backup_retention_days: 0,
         topic: None,
         document: None,

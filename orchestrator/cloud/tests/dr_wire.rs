@@ -49,6 +49,7 @@ impl Server {
             secrets: vec![],
             rpo_minutes: 60,
             copies_in_flight: 20,
+            timed: tde2hsm_dr::copying::Timed::Never,
             retention: "hourly=8,daily=14,weekly=5,monthly=12".parse().unwrap(),
             hsm_backup_retention_days: 90,
             topic: Some("arn:aws:sns:eu-west-1:123456789012:alarms".to_owned()),

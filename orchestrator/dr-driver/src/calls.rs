@@ -29,7 +29,7 @@ pub enum Sent {
 }
 
 /// AWS's words for "not now" (`A§3.3`).
-const FULL: [&str; 3] = ["ResourceLimitExceeded", "RequestLimitExceeded", "CloudHsmResourceLimitExceededException"];
+const FULL: [&str; 2] = ["ResourceLimitExceeded", "CloudHsmResourceLimitExceededException"];
 
 /// Different for each attempt: no two attempts of one thing are of the same number and second.
 fn token(fleet: &str, of: &str, attempts: usize, at: i64) -> String {
@@ -83,7 +83,7 @@ pub async fn begin_copy(
     if let Some(name) = intent.consistency.and_then(|word| serde_json::to_value(word).ok()) {
         tags.insert(tag::CONSISTENCY, name.as_str().unwrap_or_default().to_owned());
     }
-    let copy = CopySnapshot {
+    let mut copy = CopySnapshot {
         source: intent.source.clone(),
         source_region: intent.source_region.clone(),
         description: format!("tde2hsm {} {} of {}", intent.source, intent.volume, intent.instance),
@@ -91,7 +91,21 @@ pub async fn begin_copy(
         tags: tags.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
         completion_minutes,
     };
-    let answer = asker.cloud.copy_snapshot(&asker.config.dr_region, &copy).await;
+    let mut answer = asker.cloud.copy_snapshot(&asker.config.dr_region, &copy).await;
+    // Which word AWS has for a throughput that is used up is not known (`A§12`), and a copy that takes its time is better than
+    // none. A refusal made nothing, so the same attempt may go out again.
+    if let Err(error) = &answer
+        && error.effect == Effect::Refused
+        && !error.throttled()
+        && let Some(minutes) = copy.completion_minutes.take()
+    {
+        let text = format!("`{}` in {minutes} min: {error}; asked for again without a time", intent.source);
+        asker.outcome.say(Severity::Warning, Code::COPY_REFUSED, text);
+        answer = asker.cloud.copy_snapshot(&asker.config.dr_region, &copy).await;
+    }
+    if answer.is_ok() && copy.completion_minutes.is_some() {
+        asker.outcome.add("copies-timed", 1);
+    }
     let sent = judge(asker, &answer, intent.source.as_str());
     match answer {
         Ok(copy) => drop(record.results.insert(token, Came::Made { copy, at: asker.now })),
@@ -142,12 +156,13 @@ fn judge<T>(asker: &mut Asker<'_>, answer: &Result<T, CallError>, of: &str) -> S
             asker.outcome.say(Severity::Warning, Code::CALL_UNCERTAIN, format!("`{of}`: {error}"));
             Sent::Unknown
         }
-        Err(error) if error.is(&FULL) || error.aws_code.as_deref().is_some_and(|code| code.contains("Throttl")) => {
+        Err(error) if error.is(&FULL) || error.throttled() => {
             asker.outcome.say(Severity::Note, Code::COPIES_QUEUE, error.to_string());
             Sent::Full
         }
         Err(error) => {
             asker.outcome.add("copies-refused", 1);
+            asker.outcome.failed += 1;
             asker.outcome.say(Severity::Error, Code::COPY_REFUSED, format!("`{of}`: {error}"));
             Sent::Refused
         }

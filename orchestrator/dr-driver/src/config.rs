@@ -1,7 +1,9 @@
 use crate::DocumentPin;
+use std::collections::BTreeSet;
+use tde2hsm_dr::copying::Timed;
 use tde2hsm_dr::points::SecretUse;
-use tde2hsm_dr::retention::Policy;
-use tde2hsm_protocol::{AccountId, ClusterId, KmsKeyArn, Region};
+use tde2hsm_dr::retention::{Because, Item};
+use tde2hsm_protocol::{AccountId, BackupId, ClusterId, KmsKeyArn, Region, Retention, SecretArn, SecretVersion};
 
 /// What the five jobs are told, from the environment of a function or the fleet file's `[dr]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +25,9 @@ pub struct DrConfig {
     pub rpo_minutes: u32,
     /// Copies in flight in the DR region, at most (20 unless raised, `A§3.3`).
     pub copies_in_flight: u16,
-    pub retention: Policy,
+    /// Whether copies are bought to be done by their deadline (`A§3.2`).
+    pub timed: Timed,
+    pub retention: Retention,
     /// HSM backups that no kept point needs are deleted after this many days.
     pub hsm_backup_retention_days: u16,
     /// SNS topic of the DR region.
@@ -34,9 +38,22 @@ pub struct DrConfig {
 }
 
 /// Whether what may go does go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expiry {
     Delete,
     /// It is only said what would be deleted.
     DryRun,
+    /// Of what is due, what a person saw and approved. What became due since waits for the next time.
+    Approved(Approved),
+}
+
+/// What somebody was shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Approved {
+    /// With what it means: a copy approved as a spare one is not approved as the last of its point.
+    pub deletions: BTreeSet<(Item, Because)>,
+    /// Backups of the source region, given back to their cluster's purge.
+    pub let_go: BTreeSet<BackupId>,
+    /// Secret versions that lose our stage; AWS may remove them then.
+    pub unstaged: BTreeSet<(SecretArn, SecretVersion)>,
 }

@@ -15,7 +15,7 @@ pub mod store;
 pub mod survey;
 pub mod world;
 
-pub use config::{DrConfig, Expiry};
-pub use jobs::run;
+pub use config::{Approved, DrConfig, Expiry};
+pub use jobs::{Due, run};
 pub use outcome::{Hint, Job, Message, Metric, Outcome, Unasked, Unit};
 pub use ports::*;

@@ -405,6 +405,7 @@ mod tests {
             encrypted: true,
             kms_key: None,
             archived: false,
+            completion_minutes: None,
             description: String::new(),
             tags: BTreeMap::from([(tag::TOKEN.to_owned(), "t-1".to_owned())]),
         }

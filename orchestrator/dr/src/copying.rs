@@ -1,18 +1,22 @@
 //! What is copied next.
 //!
 //! There are few places (20 copies in flight a region, `A§3.3`), and half a set opens nothing. So a set that was begun is
-//! finished first; then each host's newest set in the order of the hosts' deadlines; then older sets that retention would
-//! keep, the newest first: where places are short, a host goes over to its newest set and what it missed stays missed.
-//! Nothing is asked for twice while the first call may still show its effect, and what failed waits longer each time.
+//! finished first; then each host's newest set, in the order of the hosts' deadlines, those first that have nothing yet; then older
+//! sets that retention would keep, the newest first: where places are short, a host goes over to its newest set and what it missed
+//! stays missed. Nothing is asked for twice while the first call may still show its effect, and what failed waits longer each time.
 
-use crate::facts::{BackupState, HsmBackup, SetId, SnapshotState};
+mod feasible;
+
+use crate::facts::{BackupState, HsmBackup, SetId, Snapshot, SnapshotState};
 use crate::inventory::Provider;
 use crate::points::{Ask, Common, Host, MARGIN, Point};
 use crate::records::{Attempt, HsmCopyIntent};
-use crate::retention::{self, Policy};
+use crate::retention;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use tde2hsm_protocol::{BackupId, InstanceId, SnapshotId, Store, Timestamp, VolumeId};
+use tde2hsm_protocol::{BackupId, InstanceId, Retention, SnapshotId, Store, Timestamp, VolumeId};
+
+pub use feasible::{Feasible, Limit, Load, VolumeLoad, feasible, loads};
 
 /// How long a call may take to show in DescribeSnapshots or DescribeBackups, in seconds; not repeated before.
 pub const SETTLE: i64 = 15 * 60;
@@ -39,8 +43,24 @@ pub struct Limits {
 pub enum Timed {
     /// EBS takes its time.
     Never,
-    /// Where the deadline asks for it and the throughput of the pair of regions, in MiB/s, has room for it.
+    /// Each by its deadline, while the throughput of the pair of regions, in MiB/s, has room for it. A copy that finds none left is
+    /// begun like any other.
     ByDeadline { throughput: u32 },
+}
+
+impl Timed {
+    /// As configurations say it: zero is never.
+    pub fn from_mib_s(throughput: u32) -> Timed {
+        if throughput == 0 { Timed::Never } else { Timed::ByDeadline { throughput } }
+    }
+
+    /// What the copies that are in flight leave of it.
+    pub fn left(self, copies: &[Snapshot]) -> Timed {
+        let Timed::ByDeadline { throughput } = self else { return self };
+        let pending = copies.iter().filter(|copy| copy.state == SnapshotState::Pending);
+        let taken: u64 = pending.filter_map(|copy| Some(rate(copy.size_gib, i64::from(copy.completion_minutes?)))).sum();
+        Timed::ByDeadline { throughput: throughput.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX)) }
+    }
 }
 
 /// One snapshot that should be in the DR region.
@@ -125,7 +145,7 @@ pub struct HsmPlan {
 
 /// Every snapshot of a host that should be in the DR region: sets newer than the newest that is wholly copied, and older
 /// ones that retention would keep. What retention has let go is not wanted again, nor what the source region no longer has.
-pub fn wanted(host: &Host, points: &[Point], policy: &Policy) -> Vec<Wanted> {
+pub fn wanted(host: &Host, points: &[Point], policy: &Retention) -> Vec<Wanted> {
     let of_host: Vec<&Point> = points.iter().filter(|point| point.instance == host.instance).collect();
     let records: HashMap<&SnapshotId, _> = host.copies.iter().map(|intent| (&intent.source, intent)).collect();
     let last_copied = of_host.iter().filter(|point| point.copied()).map(|point| point.taken).max();
@@ -184,6 +204,12 @@ pub fn plan(wanted: &[Wanted], in_flight: u16, now: Timestamp, limits: &Limits) 
     for each in wanted {
         sets.entry((&each.instance, &each.set)).or_default().push(each);
     }
+    // A host of which nothing is copied has waited since its first set.
+    let mut first: HashMap<&InstanceId, Timestamp> = HashMap::new();
+    for each in wanted {
+        let earliest = first.entry(&each.instance).or_insert(each.started);
+        *earliest = each.started.min(*earliest);
+    }
     let mut newest: HashMap<&InstanceId, Timestamp> = HashMap::new();
     let mut candidates: Vec<Candidate<'_>> = Vec::new();
     let mut settling = 0u32;
@@ -207,7 +233,8 @@ pub fn plan(wanted: &[Wanted], in_flight: u16, now: Timestamp, limits: &Limits) 
             let latest = newest.entry(instance).or_insert(started);
             *latest = started.max(*latest);
         }
-        let since = parts.iter().filter_map(|part| part.last_copied).max().unwrap_or(started);
+        let last = parts.iter().filter_map(|part| part.last_copied).max();
+        let since = last.or_else(|| first.get(instance).copied()).unwrap_or(started);
         candidates.push(Candidate {
             deadline: since.plus(i64::from(limits.rpo_minutes) * 60),
             begun: parts.iter().any(|part| part.copy != CopyStatus::Missing || !part.attempts.is_empty()),
@@ -224,8 +251,10 @@ pub fn plan(wanted: &[Wanted], in_flight: u16, now: Timestamp, limits: &Limits) 
     }
     candidates.sort_by(|a, b| {
         let key = |c: &Candidate<'_>| (!c.begun, !c.newest);
+        // What has nothing yet goes before what has something old: else, where places are always short, it would never come.
+        let some = |c: &Candidate<'_>| c.parts[0].last_copied.is_some();
         let by_deadline = || match a.newest {
-            true => a.deadline.cmp(&b.deadline),
+            true => some(a).cmp(&some(b)).then(a.deadline.cmp(&b.deadline)),
             false => b.started.cmp(&a.started),
         };
         let id = |c: &Candidate<'_>| (c.parts[0].instance.clone(), c.parts[0].set.clone());
@@ -292,72 +321,22 @@ fn shortest(size_gib: u32) -> i64 {
     (minutes.div_euclid(STEP) + i64::from(minutes % STEP != 0)).max(1) * STEP
 }
 
+/// MiB/s.
+fn rate(size_gib: u32, minutes: i64) -> u64 {
+    (u64::from(size_gib) * 1024).div_ceil(u64::try_from(minutes * 60).unwrap_or(1).max(1))
+}
+
 /// For a timed copy: as slow, and so as cheap, as the deadline allows. `None`: not wanted, or no throughput is left for it.
 fn minutes(size_gib: u32, left: i64, throughput: &mut u64, timed: Timed) -> Option<u16> {
     let Timed::ByDeadline { .. } = timed else { return None };
     let shortest = shortest(size_gib);
     let minutes = (left.div_euclid(60 * STEP) * STEP).clamp(STEP, LONGEST).max(shortest);
-    let rate = (u64::from(size_gib) * 1024).div_ceil(u64::try_from(minutes * 60).ok()?);
+    let rate = rate(size_gib, minutes);
     if minutes > LONGEST || rate > *throughput {
         return None;
     }
     *throughput -= rate;
     u16::try_from(minutes).ok()
-}
-
-/// What a fleet's copies take, worked out beforehand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Load {
-    /// Minutes between two sets of a host.
-    pub interval_minutes: u32,
-    /// Of one copy, in MiB/s: measured, or 500 for timed ones.
-    pub copy_mib_s: u32,
-    /// Of all copies together, in MiB/s: 2,000 for timed ones (`A§3.2`).
-    pub total_mib_s: u32,
-    /// Minutes from a set to the inventory after it.
-    pub survey_minutes: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Feasible {
-    /// How long one round over all hosts takes at most, in minutes.
-    pub round_minutes: u64,
-    /// The oldest that the newest point may become, in minutes, while nothing fails.
-    pub rpo_minutes: u64,
-    /// Whether each set can be copied before the next is taken; else hosts skip sets.
-    pub every_set: bool,
-    pub text: String,
-}
-
-/// The RPO that can be reached with these sizes (GiB, one list a host), if nothing fails and no key is new. A point whose
-/// key is new also waits for the HSM backup, which comes within a day (`A§4.5`).
-pub fn feasible(hosts: &[Vec<u32>], in_flight: u16, load: &Load) -> Feasible {
-    let time = |size: u32| match load.copy_mib_s {
-        0 => u64::MAX / 1_000_000,
-        rate => (u64::from(size) * 1024).div_ceil(u64::from(rate)).div_ceil(60).max(1),
-    };
-    let times: Vec<u64> = hosts.iter().flatten().map(|size| time(*size)).collect();
-    let total: u64 = times.iter().sum();
-    let longest = times.iter().max().copied().unwrap_or(0);
-    let size: u64 = hosts.iter().flatten().map(|size| u64::from(*size) * 1024).sum();
-    // Whoever takes the next piece whenever a place is free is done after this at the latest (Graham's bound).
-    let by_places = total.div_ceil(u64::from(in_flight.max(1))) + longest;
-    let by_rate = match load.total_mib_s {
-        0 => 0,
-        rate => size.div_ceil(u64::from(rate)).div_ceil(60),
-    };
-    let round_minutes = if times.is_empty() { 0 } else { by_places.max(by_rate) };
-    let interval = u64::from(load.interval_minutes.max(1));
-    let sets = round_minutes.div_ceil(interval).max(1);
-    let rpo_minutes = sets * interval + round_minutes.max(u64::from(load.survey_minutes));
-    let every_set = sets == 1;
-    let text = format!(
-        "{} copies a round over {in_flight} places take up to {round_minutes} min; with a set every {interval} min{} the newest point \
-         is at most {rpo_minutes} min old; a point under a new key waits for an HSM backup besides, up to 1,440 min",
-        times.len(),
-        if every_set { String::new() } else { format!(", of which one in {sets} is copied,") }
-    );
-    Feasible { round_minutes, rpo_minutes, every_set, text }
 }
 
 /// Which HSM backups are copied next: the newest, and the first that has each key which no READY copy has. What is wanted

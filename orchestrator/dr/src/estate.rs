@@ -5,11 +5,10 @@
 //! keeps the catalog can say. Of dumps and unplugged databases a database knows nothing at all.
 
 use crate::points::Point;
-use crate::retention::Policy;
 use crate::retire::{Answer, DatabaseFacts, Declaration, DeclaredNeed, Estate, Need, PointNeed, Source, Thing};
 use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_protocol::survey::{Access, Database, Facts, Flashback, Span, Survey, Vendor};
-use tde2hsm_protocol::{MasterKeyId, Store, Timestamp};
+use tde2hsm_protocol::{MasterKeyId, Retention, Store, Timestamp};
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
@@ -19,7 +18,7 @@ pub struct Known<'a> {
     pub declared: &'a [Declaration],
     /// `None`: the snapshots could not be asked for.
     pub points: Option<&'a [Point]>,
-    pub policy: &'a Policy,
+    pub policy: &'a Retention,
     pub undo_until: Option<Timestamp>,
 }
 
@@ -140,7 +139,7 @@ fn older(span: &Span, migrated: Timestamp) -> Option<Need> {
 }
 
 /// Sets taken before their host's last key had moved.
-fn needs(points: &[Point], databases: &[DatabaseFacts], policy: &Policy) -> Vec<PointNeed> {
+fn needs(points: &[Point], databases: &[DatabaseFacts], policy: &Retention) -> Vec<PointNeed> {
     let mut found = Vec::new();
     for point in points {
         let of_host = databases.iter().filter(|database| database.instance == point.instance);
@@ -158,7 +157,7 @@ fn needs(points: &[Point], databases: &[DatabaseFacts], policy: &Policy) -> Vec<
 }
 
 /// The longest that retention keeps a set, in seconds. `None`: a number of newest ones is kept, whatever their age.
-fn horizon(policy: &Policy) -> Option<i64> {
+fn horizon(policy: &Retention) -> Option<i64> {
     if policy.count > 0 {
         return None;
     }

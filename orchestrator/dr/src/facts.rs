@@ -48,6 +48,9 @@ pub struct Snapshot {
     pub completed: Option<Timestamp>,
     pub encrypted: bool,
     pub kms_key: Option<KmsKeyArn>,
+    /// A copy that was bought to be done by then (`A§3.2`).
+    #[serde(default)]
+    pub completion_minutes: Option<u16>,
     /// `standard` or `archive`: an archived snapshot cannot be used before it is restored (`A§3.4`).
     pub archived: bool,
     pub description: String,

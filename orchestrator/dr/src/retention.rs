@@ -11,87 +11,7 @@ use crate::records::SecretAt;
 use crate::secrets;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::str::FromStr;
-use tde2hsm_protocol::{BackupId, InstanceId, MasterKeyId, Region, SecretVersion, Sid, SnapshotId, Timestamp};
-
-/// How many points of each kind are kept. Zero of everything keeps nothing but what must not go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Policy {
-    pub hourly: u16,
-    pub daily: u16,
-    pub weekly: u16,
-    pub monthly: u16,
-    /// The newest so many, whatever their time.
-    pub count: u16,
-    /// Everything younger than this.
-    pub days: u16,
-}
-
-impl Policy {
-    fn fields(&mut self) -> [(&'static str, &mut u16); 6] {
-        [
-            ("hourly", &mut self.hourly),
-            ("daily", &mut self.daily),
-            ("weekly", &mut self.weekly),
-            ("monthly", &mut self.monthly),
-            ("count", &mut self.count),
-            ("days", &mut self.days),
-        ]
-    }
-}
-
-impl FromStr for Policy {
-    type Err = PolicyError;
-    /// `hourly=8,daily=14,weekly=5,monthly=12`, each at most once; `count=N` and `days=N` beside them.
-    fn from_str(text: &str) -> Result<Policy, PolicyError> {
-        let mut policy = Policy { hourly: 0, daily: 0, weekly: 0, monthly: 0, count: 0, days: 0 };
-        let mut seen = BTreeSet::new();
-        for entry in text.split(',').map(str::trim) {
-            let refuse = || PolicyError { entry: entry.chars().filter(|c| !c.is_control()).take(40).collect() };
-            let (name, number) = entry.split_once('=').ok_or_else(refuse)?;
-            let number = number.trim();
-            if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) || !seen.insert(name.trim().to_owned()) {
-                return Err(refuse());
-            }
-            let number = number.parse().map_err(|_| refuse())?;
-            let mut fields = policy.fields();
-            *fields.iter_mut().find(|(field, _)| *field == name.trim()).ok_or_else(refuse)?.1 = number;
-        }
-        Ok(policy)
-    }
-}
-
-impl std::fmt::Display for Policy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut copy = *self;
-        let named: Vec<String> = copy
-            .fields()
-            .iter()
-            .enumerate()
-            .filter(|(i, (_, n))| *i < 4 || **n > 0)
-            .map(|(_, (name, n))| format!("{name}={n}"))
-            .collect();
-        f.write_str(&named.join(","))
-    }
-}
-impl From<Policy> for String {
-    fn from(policy: Policy) -> String {
-        policy.to_string()
-    }
-}
-impl TryFrom<String> for Policy {
-    type Error = PolicyError;
-    fn try_from(text: String) -> Result<Policy, PolicyError> {
-        text.parse()
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{entry}` is not a part of a retention such as `hourly=8,daily=14,weekly=5,monthly=12`")]
-pub struct PolicyError {
-    pub entry: String,
-}
+use tde2hsm_protocol::{BackupId, InstanceId, MasterKeyId, Region, Retention, SecretVersion, Sid, SnapshotId, Timestamp};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expiry {
@@ -193,7 +113,7 @@ pub(crate) enum Rank {
 }
 
 /// Which of these moments a policy keeps, and why. Of each hour, day, week and month the best, and of equals the newest.
-pub(crate) fn buckets(points: impl Iterator<Item = (Timestamp, Rank)>, policy: &Policy) -> BTreeMap<Timestamp, BTreeSet<Why>> {
+pub(crate) fn buckets(points: impl Iterator<Item = (Timestamp, Rank)>, policy: &Retention) -> BTreeMap<Timestamp, BTreeSet<Why>> {
     let points: BTreeSet<(Timestamp, Rank)> = points.collect();
     let mut kept: BTreeMap<Timestamp, BTreeSet<Why>> = BTreeMap::new();
     type Bucket = fn(Timestamp) -> i64;
@@ -238,7 +158,7 @@ fn month(at: Timestamp) -> i64 {
 }
 
 /// What of a fleet goes and what stays.
-pub fn expire(common: &Common, hosts: &[Host], points: &[Point], policy: &Policy, hsm_days: u16) -> Expiry {
+pub fn expire(common: &Common, hosts: &[Host], points: &[Point], policy: &Retention, hsm_days: u16) -> Expiry {
     let mut expiry = Expiry::default();
     let frozen = common
         .unasked
@@ -300,7 +220,7 @@ fn rank(verdict: &Verdict) -> Rank {
 }
 
 /// The sets of one instance that stay, and whether some database has no point that opens.
-fn kept(now: Timestamp, points: &[&Point], policy: &Policy) -> (BTreeMap<SetId, BTreeSet<Why>>, bool) {
+fn kept(now: Timestamp, points: &[&Point], policy: &Retention) -> (BTreeMap<SetId, BTreeSet<Why>>, bool) {
     let mut kept: BTreeMap<SetId, BTreeSet<Why>> = BTreeMap::new();
     let mut keep = |point: &Point, why: Why| {
         kept.entry(point.set.clone()).or_default().insert(why);

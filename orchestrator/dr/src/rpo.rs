@@ -135,10 +135,7 @@ fn expected(now: Timestamp, sid: &Sid, points: &[&Point], opening: &[&&Point]) -
     delays.sort_unstable();
     let delay = *delays.last()?;
     let newest_that_opens = opening.last()?.taken;
-    let recent: Vec<Timestamp> = points.iter().rev().take(6).map(|point| point.taken).collect();
-    let mut intervals: Vec<i64> = recent.windows(2).map(|pair| pair[0].since(pair[1])).filter(|interval| *interval > 0).collect();
-    intervals.sort_unstable();
-    let interval = intervals.get(intervals.len() / 2).copied();
+    let interval = cadence(points);
     let hopeful =
         points.iter().filter(|point| point.taken > newest_that_opens).filter(|point| point.database(sid).is_none_or(may_open));
     let waiting = hopeful.map(|point| point.taken.plus(delay)).filter(|at| *at >= now);
@@ -148,6 +145,15 @@ fn expected(now: Timestamp, sid: &Sid, points: &[&Point], opening: &[&&Point]) -
         last.taken.plus(behind * interval).plus(delay)
     });
     waiting.chain(promised).min()
+}
+
+/// Seconds between two sets, of the newest of one host in the order of time: the middle one, since a set that failed to come is
+/// no cadence.
+pub(crate) fn cadence(points: &[&Point]) -> Option<i64> {
+    let recent: Vec<Timestamp> = points.iter().rev().take(6).map(|point| point.taken).collect();
+    let mut intervals: Vec<i64> = recent.windows(2).map(|pair| pair[0].since(pair[1])).filter(|interval| *interval > 0).collect();
+    intervals.sort_unstable();
+    intervals.get(intervals.len() / 2).copied()
 }
 
 /// When everything was there that a point opens with.

@@ -9,14 +9,14 @@ use tde2hsm_dr::drill::{self, Action, Egress, EgressTo, NoPlan, Place, PlaceFact
 use tde2hsm_dr::facts::*;
 use tde2hsm_dr::points::*;
 use tde2hsm_dr::records::Attempt;
-use tde2hsm_dr::retention::{self, Item, Policy, Why};
+use tde2hsm_dr::retention::{self, Item, Why};
 use tde2hsm_dr::retire::{self, Answer, DatabaseFacts, Missing, Need, RetireWhen, Source, Thing};
-use tde2hsm_dr::rpo::{self, AlarmState, Level};
+use tde2hsm_dr::rpo::{self, AlarmState, Level, What};
 use tde2hsm_protocol::*;
 
-const DAILY: Policy = Policy { hourly: 0, daily: 3, weekly: 0, monthly: 0, count: 0, days: 0 };
+const DAILY: Retention = Retention { hourly: 0, daily: 3, weekly: 0, monthly: 0, count: 0, days: 0 };
 
-fn expire(w: &World, policy: &Policy) -> retention::Expiry {
+fn expire(w: &World, policy: &Retention) -> retention::Expiry {
     retention::expire(&w.common, std::slice::from_ref(&w.host), &w.points(), policy, 7)
 }
 
@@ -39,17 +39,6 @@ fn ten_days() -> World {
 }
 
 #[test]
-fn a_retention_is_read_and_written_as_it_was() {
-    let policy: Policy = "hourly=8,daily=14, weekly=5 ,monthly=12".parse().unwrap();
-    assert_eq!((policy.hourly, policy.daily, policy.weekly, policy.monthly, policy.count), (8, 14, 5, 12, 0));
-    assert_eq!(policy.to_string(), "hourly=8,daily=14,weekly=5,monthly=12");
-    assert_eq!("daily=2,count=3".parse::<Policy>().unwrap().to_string(), "hourly=0,daily=2,weekly=0,monthly=0,count=3");
-    for bad in ["", "daily", "daily=", "daily=-1", "daily=1,daily=2", "yearly=1", "daily=70000", "daily=1,"] {
-        assert!(bad.parse::<Policy>().is_err(), "{bad}");
-    }
-}
-
-#[test]
 fn grandfather_father_and_son_keep_what_opens() {
     let w = ten_days();
     let expiry = expire(&w, &DAILY);
@@ -66,16 +55,16 @@ fn grandfather_father_and_son_keep_what_opens() {
     }
     assert!(gone(&expiry).contains(&snapshot(1_000_050)));
     // Day 5 never opened; a month later nothing keeps it, and it took nobody's place.
-    let count = Policy { count: 4, daily: 0, ..DAILY };
+    let count = Retention { count: 4, daily: 0, ..DAILY };
     let expiry = expire(&ten_days(), &count);
     assert_eq!(gone(&expiry).len(), 12);
-    let age = Policy { days: 4, daily: 0, ..DAILY };
+    let age = Retention { days: 4, daily: 0, ..DAILY };
     assert_eq!(gone(&expire(&ten_days(), &age)).len(), 12, "sets of the last four days stay");
 }
 
 #[test]
 fn a_policy_of_nothing_still_keeps_the_last_that_opens_and_what_is_held() {
-    let nothing = Policy { daily: 0, ..DAILY };
+    let nothing = Retention { daily: 0, ..DAILY };
     let mut w = ten_days();
     w.dr_snapshot(1_000_030).tags.insert(tag::HOLD.into(), "case 7".into());
     let expiry = expire(&w, &nothing);
@@ -127,7 +116,7 @@ fn h43_points_of_the_old_hsm_stand_for_their_days_where_no_better_one_does() {
         inventory.databases[0].needs = vec![active(9, Store::Hsm)];
         inventory.databases[0].known = vec![known(9, Store::Hsm, TAKEN.plus(-30 * DAY))];
     }
-    let weekly = Policy { daily: 7, ..DAILY };
+    let weekly = Retention { daily: 7, ..DAILY };
     let left = gone(&expire(&w, &weekly));
     assert!(!left.contains(&snapshot(1_000_050)), "day 5 opens where the old HSM is");
     assert!(left.contains(&snapshot(1_000_010)), "out of the seven days");
@@ -222,6 +211,18 @@ fn the_oldest_deadline_comes_first_and_a_begun_set_before_it() {
     assert!(place(6) < place(1) && place(6) < place(4), "{order:?}");
 }
 
+/// A host that has nothing yet would wait for ever, were its time counted from its newest set: the others' last copies are older.
+#[test]
+fn a_host_of_which_nothing_is_copied_yet_goes_first() {
+    let list = vec![
+        wanted(1, 1, "a", TAKEN, Some(TAKEN.plus(-3 * DAY))),
+        wanted(2, 2, "old", TAKEN.plus(-HOUR), None),
+        wanted(3, 2, "new", TAKEN, None),
+    ];
+    let begun = begun(&plan(&list, 0, TAKEN.plus(HOUR), &LIMITS));
+    assert_eq!(begun, [snapshot(3), snapshot(1), snapshot(2)]);
+}
+
 #[test]
 fn a_call_is_not_repeated_while_it_may_still_show_and_failures_wait_longer_each_time() {
     let attempt = |at: Timestamp| Attempt { token: "t".into(), at };
@@ -271,16 +272,126 @@ fn a_timed_copy_is_as_slow_as_the_deadline_allows_and_shares_the_throughput() {
 }
 
 #[test]
-fn the_rpo_that_can_be_reached_is_said_beforehand() {
-    let load = Load { interval_minutes: 360, copy_mib_s: 500, total_mib_s: 2_000, survey_minutes: 15 };
-    let small = feasible(&[vec![50, 200], vec![100]], 20, &load);
-    assert!(small.every_set && small.rpo_minutes < 400, "{small:?}");
+fn timed_copies_in_flight_leave_less_of_the_throughput() {
+    let of = |n: u32, size_gib: u32, minutes: Option<u16>, state: SnapshotState| Snapshot {
+        size_gib,
+        state,
+        completion_minutes: minutes,
+        ..copy_of(&source_snapshot(n, 1, TAKEN), "t")
+    };
+    let copies = [
+        // 1,024,000 MiB in 3,600 s.
+        of(1, 1_000, Some(60), SnapshotState::Pending),
+        of(2, 1_000, Some(60), SnapshotState::Completed),
+        of(3, 1_000, None, SnapshotState::Pending),
+    ];
+    let timed = Timed::ByDeadline { throughput: 2_000 };
+    assert_eq!(timed.left(&copies), Timed::ByDeadline { throughput: 2_000 - 285 });
+    assert_eq!(Timed::ByDeadline { throughput: 100 }.left(&copies), Timed::ByDeadline { throughput: 0 });
+    assert_eq!(Timed::Never.left(&copies), Timed::Never);
+    // With nothing left a copy takes its time.
+    let limits = Limits { timed: Timed::ByDeadline { throughput: 0 }, ..LIMITS };
+    assert_eq!(plan(&[wanted(1, 1, "a", TAKEN, None)], 0, TAKEN, &limits).begin[0].minutes, None);
+}
+
+/// A host with a set every `interval`, whose copies took so long.
+fn load(n: u32, interval: i64, volumes: &[(u32, Option<i64>)]) -> Load {
+    Load {
+        instance: instance(n),
+        interval: Some(interval),
+        snapshots: None,
+        survey: Some(900),
+        volumes: volumes.iter().map(|(size_gib, took)| VolumeLoad { size_gib: *size_gib, took: *took }).collect(),
+    }
+}
+
+#[test]
+fn the_rpo_that_can_be_kept_is_said_beforehand_with_what_limits_it() {
+    let limits = Limits { in_flight: 20, rpo_minutes: 480, timed: Timed::Never };
+    let six = |volumes: &[(u32, Option<i64>)]| load(1, 6 * HOUR, volumes);
+    // Sets every six hours, an hour's copies.
+    let kept = feasible(&[six(&[(50, Some(600)), (200, Some(HOUR))])], &limits);
+    assert_eq!((kept.rpo_minutes, kept.limit, kept.missed()), (Some(420), Some(Limit::Cadence), false), "{}", kept.text);
+    assert_eq!(kept.timed_minutes, Some(375), "a quarter of an hour is AWS's least");
+    // The same asked for in six hours and a half.
+    assert!(feasible(&[six(&[(50, Some(600)), (200, Some(HOUR))])], &Limits { rpo_minutes: 390, ..limits }).missed());
+    // One copy that takes longer than a set's time: the next is begun beside it, while there are places.
+    let long = feasible(&[six(&[(2_000, Some(7 * HOUR))])], &limits);
+    assert_eq!((long.rpo_minutes, long.every_set, long.limit), (Some(13 * 60), true, Some(Limit::LongestCopy)), "{}", long.text);
+    let one = feasible(&[six(&[(2_000, Some(7 * HOUR))])], &Limits { in_flight: 1, ..limits });
+    assert!(!one.every_set && one.text.contains("is copied") && one.missed(), "{}", one.text);
+    // Forty hosts over four places.
+    let many: Vec<Load> = (0..40).map(|n| load(n, DAY, &[(100, Some(4 * HOUR))])).collect();
+    let places = feasible(&many, &Limits { in_flight: 4, ..limits });
+    assert_eq!((places.limit, places.every_set), (Some(Limit::Places), false), "{}", places.text);
+    // The survey is what lets wait.
+    let late = feasible(&[Load { survey: Some(9 * HOUR), ..six(&[(50, Some(600))]) }], &limits);
+    assert_eq!((late.rpo_minutes, late.limit), (Some(15 * 60), Some(Limit::Surveys)));
+    let slow = feasible(&[Load { snapshots: Some(8 * HOUR), ..six(&[(50, Some(600))]) }], &limits);
+    assert_eq!((slow.rpo_minutes, slow.limit), (Some(14 * 60 + 10), Some(Limit::Snapshots)));
+    // The host that is worst off is named.
+    let two = feasible(&[six(&[(50, Some(600))]), load(2, DAY, &[(50, Some(600))])], &limits);
+    assert_eq!((two.rpo_minutes, two.instance), (Some(1_455), Some(instance(2))));
+}
+
+#[test]
+fn timed_copies_keep_to_awss_rates_when_the_rpo_is_reckoned() {
+    let limits = Limits { in_flight: 20, rpo_minutes: 480, timed: Timed::ByDeadline { throughput: 2_000 } };
     // Forty hosts of two terabytes over the throughput of the pair of regions: 80 TB at 2,000 MiB/s are more than eleven hours.
-    let large = feasible(&vec![vec![1_000, 1_000]; 40], 20, &load);
-    assert_eq!((large.round_minutes, large.every_set), (683, false));
-    assert_eq!(large.rpo_minutes, 2 * 360 + 683);
-    assert!(large.text.contains("one in 2"), "{}", large.text);
-    assert_eq!(feasible(&[], 20, &load).rpo_minutes, 375);
+    let large: Vec<Load> = (0..40).map(|n| load(n, 6 * HOUR, &[(1_000, None), (1_000, None)])).collect();
+    let found = feasible(&large, &limits);
+    assert_eq!((found.round_minutes, found.every_set, found.limit), (Some(683), false, Some(Limit::Throughput)));
+    assert_eq!(found.rpo_minutes, Some(2 * 360 + 683));
+    assert_eq!(found.timed_minutes, None, "they are bought already");
+    let more = feasible(&large, &Limits { timed: Timed::ByDeadline { throughput: 8_000 }, ..limits });
+    assert_eq!((more.round_minutes, more.limit), (Some(226), Some(Limit::Cadence)), "{}", more.text);
+}
+
+#[test]
+fn what_was_never_seen_is_not_guessed() {
+    let limits = Limits { in_flight: 20, rpo_minutes: 480, timed: Timed::Never };
+    let fresh = feasible(&[load(1, 6 * HOUR, &[(50, None)])], &limits);
+    assert_eq!((fresh.rpo_minutes, fresh.missed()), (None, false));
+    assert!(fresh.text.contains("not known before a copy is completed"), "{}", fresh.text);
+    assert_eq!(fresh.timed_minutes, Some(375), "AWS says how long that would take");
+    // One volume was copied: another is taken for as slow, by its size.
+    let some = feasible(&[load(1, 6 * HOUR, &[(50, Some(HOUR)), (100, None)])], &limits);
+    assert!(some.rpo_minutes.is_some_and(|minutes| (480..=485).contains(&minutes)), "{}", some.text);
+    let no_cadence = Load { interval: None, ..load(2, DAY, &[(50, Some(HOUR))]) };
+    let two = feasible(&[load(1, 6 * HOUR, &[(50, Some(HOUR))]), no_cadence.clone()], &limits);
+    assert_eq!((two.rpo_minutes, two.unseen.as_slice()), (Some(420), [instance(2)].as_slice()));
+    assert!(two.text.contains("1 hosts of which no two sets were seen"), "{}", two.text);
+    assert_eq!(feasible(&[no_cadence], &limits).rpo_minutes, None);
+    assert_eq!(feasible(&[], &limits).rpo_minutes, None);
+}
+
+#[test]
+fn what_is_seen_of_a_fleet_are_its_newest_sets() {
+    let mut w = ten_days();
+    for copy in w.host.snapshots.iter_mut().filter(|one| one.region == dr()) {
+        copy.completed = Some(copy.started.plus(HOUR));
+    }
+    // The first copy of a volume is of everything, and long ago one was slow.
+    for (n, hours) in [(1_000_010, 30), (1_000_020, 9), (1_000_080, 2)] {
+        let copy = w.dr_snapshot(n);
+        copy.completed = Some(copy.started.plus(hours * HOUR));
+    }
+    let points = w.points();
+    let of = |points: &[Point]| loads(&w.common, std::slice::from_ref(&w.host), points).remove(0);
+    let seen = of(&points);
+    assert_eq!(seen.interval, Some(DAY));
+    let took: Vec<Option<i64>> = seen.volumes.iter().map(|volume| volume.took).collect();
+    assert_eq!(took, [Some(2 * HOUR), Some(HOUR)], "{seen:?}");
+    assert!(seen.survey.is_some(), "{seen:?}");
+    // Of a host that has nothing but its first set, the full copy is what is known.
+    let first = of(&points[..1]);
+    assert_eq!((first.interval, first.volumes[0].took), (None, Some(HOUR)));
+    // Gone hosts count for nothing, unless the source region cannot be asked.
+    let mut gone = w.host.clone();
+    gone.now = None;
+    assert!(loads(&w.common, std::slice::from_ref(&gone), &points).is_empty());
+    w.common.unasked.insert(Ask::SourceSnapshots);
+    assert_eq!(loads(&w.common, &[gone], &points).len(), 1);
 }
 
 #[test]
@@ -343,12 +454,12 @@ fn each_breach_is_alarmed_once_and_its_end_once() {
     w.common.now = TAKEN.plus(9 * DAY + 2 * HOUR);
     let rpo_minutes = 36 * 60;
     let mut state = AlarmState::default();
-    let mut said: Vec<Level> = Vec::new();
+    let mut said: Vec<What> = Vec::new();
     let mut look = |w: &World, state: &mut AlarmState| {
         let status = status(w, rpo_minutes);
         let (next, alarms) = rpo::alarms(state, &status, rpo_minutes, w.common.now);
         *state = next;
-        said.extend(alarms.iter().map(|a| a.level));
+        said.extend(alarms.iter().map(|a| a.what));
         status.databases[0].level
     };
     assert_eq!(look(&w, &mut state), Level::Kept);
@@ -364,7 +475,7 @@ fn each_breach_is_alarmed_once_and_its_end_once() {
     add_set(&mut w, 500, taken);
     assert_eq!(look(&w, &mut state), Level::Kept);
     assert_eq!(look(&w, &mut state), Level::Kept);
-    assert_eq!(said, [Level::Predicted, Level::Breached, Level::Kept]);
+    assert_eq!(said, [What::Predicted, What::Breached, What::Over]);
     assert!(state.standing.is_empty());
 }
 

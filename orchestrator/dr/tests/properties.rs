@@ -11,7 +11,7 @@ use tde2hsm_dr::facts::*;
 use tde2hsm_dr::inventory::*;
 use tde2hsm_dr::points::*;
 use tde2hsm_dr::records::*;
-use tde2hsm_dr::retention::{self, Item, Policy};
+use tde2hsm_dr::retention::{self, Item};
 use tde2hsm_protocol::*;
 
 /// One host over some days. Times are minutes from the beginning.
@@ -177,8 +177,8 @@ fn without(world: &World, expiry: &retention::Expiry) -> World {
     left
 }
 
-fn policy() -> impl Strategy<Value = Policy> {
-    (0..3u16, 0..4u16, 0..2u16, 0..2u16, 0..2u16, 0..2u16).prop_map(|(hourly, daily, weekly, monthly, count, days)| Policy {
+fn policy() -> impl Strategy<Value = Retention> {
+    (0..3u16, 0..4u16, 0..2u16, 0..2u16, 0..2u16, 0..2u16).prop_map(|(hourly, daily, weekly, monthly, count, days)| Retention {
         hourly,
         daily,
         weekly,
@@ -379,5 +379,94 @@ proptest! {
             let twice = plan.waiting.iter().filter(|w| begun.contains(&w.source)).count();
             prop_assert_eq!(twice, 0);
         }
+    }
+}
+
+/// What one host's copies take, in minutes, and when its first set is taken.
+type Pace = (Vec<i64>, i64);
+
+/// The oldest that a host's newest copied set ever becomes, in minutes: copies begun by the planner whenever one may be, for some
+/// days, the first of which do not count.
+fn oldest(hosts: &[Pace], interval: i64, places: u16) -> i64 {
+    let limits = Limits { in_flight: places, rpo_minutes: 600, timed: Timed::Never };
+    let rounds = hosts.iter().flat_map(|(volumes, _)| volumes).sum::<i64>() / interval + 2;
+    let (warm, end) = (4 * rounds * interval, 12 * rounds * interval);
+    let at = |minute: i64| TAKEN.plus(minute * 60);
+    let id = |host: usize, n: i64, volume: usize| snapshot(((n as u32) << 8) | ((host as u32) << 4) | volume as u32);
+    let mut pending: BTreeMap<SnapshotId, i64> = BTreeMap::new();
+    let mut done: BTreeSet<SnapshotId> = BTreeSet::new();
+    let mut newest: Vec<Option<i64>> = vec![None; hosts.len()];
+    let mut worst = 0;
+    for minute in 0..end {
+        pending.retain(|id, until| *until > minute || !done.insert(id.clone()));
+        let mut wanted = Vec::new();
+        let mut times = BTreeMap::new();
+        for (host, (volumes, phase)) in hosts.iter().enumerate() {
+            let sets = (minute - phase).div_euclid(interval) + 1;
+            let whole = (0..sets).rev().find(|n| (0..volumes.len()).all(|v| done.contains(&id(host, *n, v))));
+            newest[host] = whole.map(|n| phase + n * interval);
+            // What was missed stays missed after some sets, as retention would have it.
+            for n in whole.map_or(0, |n| n + 1).max(sets - 6).min(sets)..sets {
+                for (volume, time) in volumes.iter().enumerate() {
+                    let source = id(host, n, volume);
+                    times.insert(source.clone(), *time);
+                    wanted.push(Wanted {
+                        copy: match () {
+                            _ if done.contains(&source) => CopyStatus::Completed,
+                            _ if pending.contains_key(&source) => CopyStatus::Pending,
+                            _ => CopyStatus::Missing,
+                        },
+                        source,
+                        set: SetId(format!("set-{host}-{n:06}")),
+                        instance: instance(host as u32),
+                        volume: self::volume(volume as u32),
+                        size_gib: 1,
+                        started: at(phase + n * interval),
+                        source_state: SnapshotState::Completed,
+                        archived: false,
+                        attempts: vec![],
+                        last_copied: newest[host].map(at),
+                    });
+                }
+            }
+        }
+        let in_flight = pending.len() as u16;
+        for begin in plan(&wanted, in_flight, at(minute), &limits).begin {
+            pending.insert(begin.source.clone(), minute + times[&begin.source]);
+        }
+        if minute >= warm {
+            worst = newest.iter().map(|taken| minute - taken.unwrap_or(0)).max().unwrap_or(0).max(worst);
+        }
+    }
+    worst
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// What is said beforehand is never less than what then happens.
+    #[test]
+    fn the_rpo_that_is_said_to_be_feasible_is_kept(
+        hosts in proptest::collection::vec((proptest::collection::vec(1..40i64, 1..4), 0..30i64), 1..6),
+        interval in 30..60i64,
+        places in 1..5u16,
+    ) {
+        let loads: Vec<Load> = hosts
+            .iter()
+            .enumerate()
+            .map(|(n, (volumes, _))| Load {
+                instance: instance(n as u32),
+                interval: Some(interval * 60),
+                snapshots: None,
+                survey: None,
+                volumes: volumes.iter().map(|minutes| VolumeLoad { size_gib: 1, took: Some(minutes * 60) }).collect(),
+            })
+            .collect();
+        let limits = Limits { in_flight: places, rpo_minutes: 600, timed: Timed::Never };
+        let said = feasible(&loads, &limits).rpo_minutes.unwrap();
+        let came = oldest(&hosts, interval, places) as u64;
+        prop_assert!(came <= said, "{came} min came, {said} were said");
+        // And it is no idle bound.
+        prop_assert!(said <= 3 * came + 2 * interval as u64, "{came} min came, {said} were said");
     }
 }

@@ -60,6 +60,7 @@ const SCHEMA: &[(&str, Shape)] = &[
             ("records_bucket", Value),
             ("rpo_minutes", Value),
             ("retention", Value),
+            ("timed_copies_mib_s", Value),
             ("hsm_backup_retention_days", Value),
             ("copies_in_flight", Value),
             ("topic", Value),
@@ -184,9 +185,6 @@ fn check_dr(dr: &Dr, fleet: &Identity) -> Result<(), (&'static [&'static str], S
     if dr.rpo_minutes == 0 {
         return Err((&["dr", "rpo_minutes"], "a point is at least one minute old when it is made".to_owned()));
     }
-    if dr.retention.keeps_nothing() {
-        return Err((&["dr", "retention"], "at least one point is kept".to_owned()));
-    }
     if dr.hsm_backup_retention_days == 0 {
         return Err((&["dr", "hsm_backup_retention_days"], "an HSM backup is kept for at least one day".to_owned()));
     }
@@ -297,40 +295,6 @@ impl MatrixCell {
     }
 }
 
-impl Retention {
-    pub fn keeps_nothing(&self) -> bool {
-        [self.hourly, self.daily, self.weekly, self.monthly, self.count, self.days].iter().all(|n| *n == 0)
-    }
-}
-
-impl FromStr for Retention {
-    type Err = String;
-    /// What is left out is not kept.
-    fn from_str(text: &str) -> Result<Retention, String> {
-        let wrong = || format!("`{text}` is not a retention, such as `hourly=8,daily=14,weekly=5,monthly=12`");
-        let mut retention = Retention { hourly: 0, daily: 0, weekly: 0, monthly: 0, count: 0, days: 0 };
-        let mut seen = Vec::new();
-        for part in text.split(',') {
-            let (name, count) = part.trim().split_once('=').ok_or_else(wrong)?;
-            if seen.contains(&name) {
-                return Err(format!("`{name}` stands twice in `{text}`"));
-            }
-            seen.push(name);
-            let place = match name {
-                "hourly" => &mut retention.hourly,
-                "daily" => &mut retention.daily,
-                "weekly" => &mut retention.weekly,
-                "monthly" => &mut retention.monthly,
-                "count" => &mut retention.count,
-                "days" => &mut retention.days,
-                _ => return Err(wrong()),
-            };
-            *place = count.parse().map_err(|_| wrong())?;
-        }
-        Ok(retention)
-    }
-}
-
 impl FromStr for Acceptance {
     type Err = String;
     fn from_str(text: &str) -> Result<Acceptance, String> {
@@ -381,13 +345,6 @@ macro_rules! as_text {
 }
 as_text!(FleetName, FleetName::new, |n| n.0.clone());
 as_text!(MatrixCell, MatrixCell::new, |n| n.0.clone());
-as_text!(Retention, |t| t.parse(), |r| {
-    let mut text = format!("hourly={},daily={},weekly={},monthly={}", r.hourly, r.daily, r.weekly, r.monthly);
-    for (name, number) in [("count", r.count), ("days", r.days)].into_iter().filter(|(_, number)| *number > 0) {
-        text.push_str(&format!(",{name}={number}"));
-    }
-    text
-});
 as_text!(Acceptance, |t| t.parse(), |a| {
     let mut text = a.code.to_string();
     if let Some(instance) = &a.instance {

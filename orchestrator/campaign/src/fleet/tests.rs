@@ -114,12 +114,11 @@ fn a_fleet_without_a_second_region_has_none_and_one_with_it_has_the_limits_of_aw
     let dr = Fleet::parse(&format!("{MINIMAL}{SECOND}")).expect("reads").dr.expect("named");
     assert_eq!((dr.copies_in_flight, dr.hsm_backup_retention_days, dr.rpo_minutes), (20, 90, 60));
     assert_eq!(dr.retention, Retention::default());
+    assert_eq!(dr.timed_copies_mib_s, 0, "copies done by a time cost money");
     assert_eq!((dr.topic, dr.document, dr.drill), (None, None, None));
     let full = Fleet::parse(include_str!("../../tests/fleet.toml")).expect("reads").dr.expect("named");
+    assert_eq!(full.timed_copies_mib_s, 2_000);
     assert_eq!(full.drill.expect("named").subnet.as_str(), "subnet-0123456789abcdef0");
-    let some: Retention = "daily=3, monthly=1,days=2".parse().expect("reads");
-    assert_eq!(some, Retention { hourly: 0, daily: 3, weekly: 0, monthly: 1, count: 0, days: 2 });
-    assert_eq!(some.to_string().parse(), Ok(some));
 }
 
 #[test]
@@ -135,7 +134,7 @@ fn a_second_region_that_could_not_serve_is_refused_where_it_stands() {
         ("records-123456789012", "Records", "not the name of a bucket"),
         ("rpo_minutes = 60", "rpo_minutes = 0", "at least one minute"),
         ("daily=7", "daily=0", "at least one point"),
-        ("daily=7", "dayly=7", "is not a retention"),
+        ("daily=7", "dayly=7", "is not a part of a retention"),
         ("daily=7", "daily=7,daily=8", "stands twice"),
         ("retention_days = 90", "retention_days = 0", "at least one day"),
         ("in_flight = 20", "in_flight = 0", "at least one copy"),

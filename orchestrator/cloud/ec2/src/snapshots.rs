@@ -163,6 +163,7 @@ fn read(region: &Region, found: &ec2::Snapshot) -> Option<Snapshot> {
         completed: found.completion_time().map(|at| Timestamp(at.secs())),
         encrypted: found.encrypted().unwrap_or(false),
         kms_key: found.kms_key_id().and_then(|arn| KmsKeyArn::new(arn).ok()),
+        completion_minutes: found.completion_duration_minutes().and_then(|minutes| u16::try_from(minutes).ok()),
         archived: found.storage_tier() == Some(&ec2::StorageTier::Archive),
         description: found.description().unwrap_or_default().to_owned(),
         tags: tag_map(found.tags()),

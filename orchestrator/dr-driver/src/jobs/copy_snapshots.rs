@@ -7,7 +7,7 @@ use crate::calls::{Sent, begin_copy};
 use crate::world::{Asker, Records, bare, believed, volumes};
 use crate::{Hint, Unit, survey};
 use std::collections::{BTreeMap, BTreeSet};
-use tde2hsm_dr::copying::{self, Limits, Timed, WaitsFor};
+use tde2hsm_dr::copying::{self, Limits, WaitsFor};
 use tde2hsm_dr::facts::{Consistency, FleetInstance, Secret, Snapshot, SnapshotState, tag};
 use tde2hsm_dr::points::{Judge, Point, SecretRole, gather};
 use tde2hsm_dr::records::{CopyIntent, SecretAt};
@@ -77,6 +77,11 @@ async fn begin(
 ) {
     let in_flight = copies.iter().filter(|copy| copy.state == SnapshotState::Pending).count();
     asker.outcome.metric("CopiesInFlight", Unit::Count, in_flight as f64, &[]);
+    let limits = Limits {
+        in_flight: asker.config.copies_in_flight,
+        rpo_minutes: asker.config.rpo_minutes,
+        timed: asker.config.timed.left(&copies),
+    };
     let intents = records.copies.values().map(|read| read.value.intent.clone()).collect();
     let all = sources.iter().cloned().chain(copies).collect();
     let (hosts, _) = gather(&asker.config.source_region, instances.to_vec(), all, Vec::new(), intents);
@@ -88,7 +93,6 @@ async fn begin(
         wanted.extend(copying::wanted(host, &of_host, &asker.config.retention));
         points.extend(of_host);
     }
-    let limits = Limits { in_flight: asker.config.copies_in_flight, rpo_minutes: asker.config.rpo_minutes, timed: Timed::Never };
     let plan = copying::plan(&wanted, u16::try_from(in_flight).unwrap_or(u16::MAX), asker.now, &limits);
     let secrets = secrets_of_now(asker, !plan.begin.is_empty()).await;
     let by_id: BTreeMap<&SnapshotId, &Snapshot> = sources.iter().map(|source| (&source.id, source)).collect();

@@ -1,43 +1,133 @@
 //! Deletes what retention lets go, and sees to it that what must stay does.
 //!
 //! What may go is decided in `dr`. Here it is only asked whether it is ours: by its tag *and* by our record of its token, and
-//! that the record knows no other copy for that token (H37). Anything else is left alone and said.
+//! that the record knows no other copy for that token (H37). Anything else is left alone and said. What a person is shown before
+//! is the same value that a run works off, so nothing goes that was not in it.
 
-use crate::Expiry;
+use crate::config::Approved;
 use crate::store::{self, Came, Intent, Read, Record};
 use crate::world::{Asker, World};
+use crate::{DrConfig, Expiry};
 use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_dr::facts::tag;
 use tde2hsm_dr::points::{Judge, Point};
 use tde2hsm_dr::records::{CopyIntent, HsmCopyIntent};
-use tde2hsm_dr::retention::{self, Because, Deletion, Item};
+use tde2hsm_dr::retention::{self, Because, Deletion, Item, Kept};
 use tde2hsm_dr::secrets;
-use tde2hsm_protocol::{BackupId, Code, SecretVersion, Severity, SnapshotId};
+use tde2hsm_protocol::{BackupId, Code, SecretArn, SecretVersion, Severity, SnapshotId};
+
+/// What is due now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Due {
+    pub delete: Vec<Deletion>,
+    pub keep: Vec<Kept>,
+    /// Backups of the source region that go back to their cluster's purge.
+    pub let_go: BTreeSet<BackupId>,
+    /// Secret versions that nothing needs any more: they lose our stage, and AWS may remove them then (H42).
+    pub unstage: BTreeSet<(SecretArn, SecretVersion)>,
+    /// Secret versions that something needs and that have no stage of ours yet.
+    pub stage: BTreeSet<(SecretArn, SecretVersion)>,
+}
+
+impl Due {
+    pub fn of(world: &World, points: &[Point], config: &DrConfig) -> Due {
+        let days = config.hsm_backup_retention_days;
+        let expiry = retention::expire(&world.common, &world.hosts, points, &config.retention, days);
+        let held = |id: &BackupId| world.records.hsm_copies.get(id).is_some_and(|read| read.value.intent.held);
+        let mut due = Due {
+            delete: expiry.delete,
+            keep: expiry.keep,
+            // Only what our record says we held off.
+            let_go: expiry.may_expire.into_iter().filter(held).collect(),
+            ..Due::default()
+        };
+        for secret in &world.secrets {
+            for fact in &secret.versions {
+                let has = fact.stages.contains(&secrets::stage_of(&fact.version));
+                let current = fact.stages.contains(secrets::CURRENT);
+                let needed = current || expiry.staged.contains(&(secrets::without_region(&secret.arn), fact.version.clone()));
+                let into = match (has, needed) {
+                    (false, true) => &mut due.stage,
+                    // Only where all of what may need it was looked at.
+                    (true, false) if world.common.unasked.is_empty() => &mut due.unstage,
+                    _ => continue,
+                };
+                into.insert((secret.arn.clone(), fact.version.clone()));
+            }
+        }
+        due
+    }
+
+    /// Nothing of it takes anything away.
+    pub fn is_nothing(&self) -> bool {
+        self.delete.is_empty() && self.let_go.is_empty() && self.unstage.is_empty()
+    }
+
+    /// Leave to carry out all of it, and nothing else.
+    pub fn approve(&self) -> Approved {
+        Approved {
+            deletions: self.delete.iter().map(|deletion| (deletion.item.clone(), deletion.because)).collect(),
+            let_go: self.let_go.clone(),
+            unstaged: self.unstage.clone(),
+        }
+    }
+
+    /// Takes out what is not in the list; how many that are.
+    fn keep_to(&mut self, approved: &Approved) -> usize {
+        let before = self.size();
+        self.delete.retain(|deletion| approved.deletions.contains(&(deletion.item.clone(), deletion.because)));
+        self.let_go.retain(|id| approved.let_go.contains(id));
+        self.unstage.retain(|version| approved.unstaged.contains(version));
+        before - self.size()
+    }
+
+    fn size(&self) -> usize {
+        self.delete.len() + self.let_go.len() + self.unstage.len()
+    }
+}
 
 pub async fn run(asker: &mut Asker<'_>) {
     let Some(mut world) = asker.world().await else { return };
     let judge = Judge::new(&world.common);
     let points: Vec<Point> = world.hosts.iter().flat_map(|host| judge.host(host)).collect();
-    let expiry =
-        retention::expire(&world.common, &world.hosts, &points, &asker.config.retention, asker.config.hsm_backup_retention_days);
+    let mut due = Due::of(&world, &points, asker.config);
     // What must stay is seen to before anything goes.
-    stage(asker, &world, &expiry.staged).await;
-    let dry = asker.config.expiry == Expiry::DryRun;
-    for deletion in &expiry.delete {
-        if dry {
-            asker.outcome.add("would-delete", 1);
-            let text = format!("would delete {}: {}", name(&deletion.item), deletion.why);
-            asker.outcome.say(Severity::Note, Code::DELETE_REFUSED, text);
-        } else {
-            delete(asker, &mut world, deletion).await;
+    for (secret, version) in &due.stage {
+        stage(asker, secret, version, Stage::On).await;
+    }
+    asker.outcome.add("kept", due.keep.len() as u64);
+    match asker.config.expiry.clone() {
+        Expiry::DryRun => return would(asker, &due),
+        Expiry::Delete => {}
+        Expiry::Approved(approved) => {
+            let waits = due.keep_to(&approved);
+            if waits > 0 {
+                asker.outcome.add("newly-due", waits as u64);
+                let text = format!("{waits} more became due since the list was approved; they wait for the next time");
+                asker.outcome.say(Severity::Note, Code::DELETE_REFUSED, text);
+            }
         }
     }
-    if !dry {
-        for id in &expiry.may_expire {
-            let_go(asker, &mut world, id).await;
-        }
+    for deletion in &due.delete {
+        delete(asker, &mut world, deletion).await;
     }
-    asker.outcome.add("kept", expiry.keep.len() as u64);
+    for id in &due.let_go {
+        let_go(asker, &mut world, id).await;
+    }
+    for (secret, version) in &due.unstage {
+        stage(asker, secret, version, Stage::Off).await;
+    }
+}
+
+fn would(asker: &mut Asker<'_>, due: &Due) {
+    let deletions = due.delete.iter().map(|deletion| format!("delete {}: {}", name(&deletion.item), deletion.why));
+    let let_go = due.let_go.iter().map(|id| format!("give `{id}` back to its cluster's purge"));
+    let unstage = due.unstage.iter().map(|(secret, version)| format!("take our stage from version `{version}` of `{secret}`"));
+    for text in deletions.chain(let_go).chain(unstage) {
+        asker.outcome.say(Severity::Note, Code::DELETE_REFUSED, format!("would {text}"));
+    }
+    asker.outcome.add("would-delete", due.delete.len() as u64);
+    asker.outcome.add("would-let-go", (due.let_go.len() + due.unstage.len()) as u64);
 }
 
 fn name(item: &Item) -> String {
@@ -66,30 +156,24 @@ async fn let_go(asker: &mut Asker<'_>, world: &mut World, id: &BackupId) {
     }
 }
 
-/// Puts our stage on each version that must stay, and takes it from those that need not (H42).
-async fn stage(asker: &mut Asker<'_>, world: &World, staged: &BTreeSet<(String, SecretVersion)>) {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    On,
+    Off,
+}
+
+/// Puts our stage on a version, or takes it away (H42).
+async fn stage(asker: &mut Asker<'_>, secret: &SecretArn, version: &SecretVersion, to: Stage) {
     let region = asker.config.source_region.clone();
-    for secret in &world.secrets {
-        for fact in &secret.versions {
-            let stage = secrets::stage_of(&fact.version);
-            let has = fact.stages.contains(&stage);
-            let current = fact.stages.contains(secrets::CURRENT);
-            let wanted = current || staged.contains(&(secrets::without_region(&secret.arn), fact.version.clone()));
-            let (from, to) = match (has, wanted) {
-                (false, true) => (None, Some(&fact.version)),
-                // Only where all of what may need it was looked at.
-                (true, false) if world.common.unasked.is_empty() && asker.config.expiry == Expiry::Delete => {
-                    (Some(&fact.version), None)
-                }
-                _ => continue,
-            };
-            match asker.cloud.stage_secret(&region, &secret.arn, &stage, from, to).await {
-                Ok(()) => asker.outcome.add(if wanted { "versions-kept" } else { "versions-let-go" }, 1),
-                Err(error) => {
-                    let text = format!("`{}` version `{}`: {error}", secret.arn, fact.version);
-                    asker.outcome.say(Severity::Error, Code::SECRET_UNKEPT, text);
-                }
-            }
+    let (from, onto) = match to {
+        Stage::On => (None, Some(version)),
+        Stage::Off => (Some(version), None),
+    };
+    match asker.cloud.stage_secret(&region, secret, &secrets::stage_of(version), from, onto).await {
+        Ok(()) => asker.outcome.add(if to == Stage::On { "versions-kept" } else { "versions-let-go" }, 1),
+        Err(error) => {
+            let text = format!("`{secret}` version `{version}`: {error}");
+            asker.outcome.say(Severity::Error, Code::SECRET_UNKEPT, text);
         }
     }
 }

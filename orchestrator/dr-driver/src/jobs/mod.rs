@@ -6,6 +6,8 @@ mod copy_snapshots;
 mod expire;
 mod settle;
 
+pub use expire::Due;
+
 use crate::world::Asker;
 use crate::{Cloud, DrConfig, Hint, Job, Outcome};
 use tde2hsm_protocol::Timestamp;

@@ -57,6 +57,7 @@ pub fn config() -> DrConfig {
         secrets: vec![SecretUse { secret: secret_arn(), role: SecretRole::CryptoUser, of: None }],
         rpo_minutes: 1_440,
         copies_in_flight: 20,
+        timed: tde2hsm_dr::copying::Timed::Never,
         retention: "hourly=8,daily=14,weekly=5,monthly=12".parse().unwrap(),
         hsm_backup_retention_days: 90,
         topic: Some("arn:aws:sns:eu-west-1:123456789012:alarms".to_owned()),
@@ -267,6 +268,7 @@ impl World {
                     encrypted: true,
                     kms_key: None,
                     archived: false,
+                    completion_minutes: None,
                     description: String::new(),
                     tags: BTreeMap::new(),
                 };
@@ -468,6 +470,7 @@ impl Cloud for Memory {
                 progress: Some(0),
                 started: world.now,
                 completed: None,
+                completion_minutes: copy.completion_minutes,
                 kms_key: Some(copy.kms_key.clone()),
                 tags: copy.tags.clone(),
                 ..of

@@ -170,6 +170,7 @@ pub fn source_snapshot(n: u32, vol: u32, started: Timestamp) -> Snapshot {
         encrypted: true,
         kms_key: Some(KmsKeyArn::new("arn:aws:kms:eu-central-1:111122223333:key/0b0b").unwrap()),
         archived: false,
+        completion_minutes: None,
         description: String::new(),
         tags: BTreeMap::new(),
     }

@@ -64,7 +64,7 @@ pub struct Snapshot {
     pub description: String,
     pub tags: Vec<(String, String)>,
     pub origin: Option<Origin>,
-    completion_minutes: Option<u32>,
+    pub completion_minutes: Option<u32>,
     incremental: bool,
     /// Until then DescribeSnapshots does not know it (A§3.4).
     visible: Millis,

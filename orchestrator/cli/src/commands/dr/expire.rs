@@ -7,44 +7,64 @@ use crate::drive::approve;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use tde2hsm_dr::retention::{self, Deletion, Expiry, Item, Kept};
-use tde2hsm_dr_driver::{Expiry as Carry, Hint, Job, Outcome};
+use tde2hsm_dr::retention::{Deletion, Item, Kept};
+use tde2hsm_dr_driver::{Due, Expiry as Carry, Hint, Job, Outcome};
 use tde2hsm_protocol::wire::printable;
-use tde2hsm_protocol::{Code, Severity, Timestamp};
+use tde2hsm_protocol::{BackupId, Code, SecretArn, SecretVersion, Severity, Timestamp};
 
 #[derive(Serialize)]
 struct Answer<'a> {
     at: Timestamp,
     dry_run: bool,
     delete: &'a [Deletion],
+    /// Backups of the source region that go back to their cluster's purge.
+    let_go: &'a BTreeSet<BackupId>,
+    /// Secret versions that lose the stage which keeps them.
+    unstage: &'a BTreeSet<(SecretArn, SecretVersion)>,
     keep: &'a [Kept],
     deleted: u64,
     refused: u64,
+    /// Became due after the list was shown, and waits for the next time.
+    newly_due: u64,
 }
 
 pub async fn run(context: &Context, args: DrExpire) -> Result<Exit, Failure> {
     let mut second = Second::open(context, &args.fleet).await?;
     let look = second.look(context.now()).await?;
     super::status::say_unasked(context.out, &look);
-    let days = second.config.hsm_backup_retention_days;
-    let expiry = retention::expire(&look.world.common, &look.world.hosts, &look.points, &second.config.retention, days);
-    let mut answer =
-        Answer { at: context.now(), dry_run: args.dry_run, delete: &expiry.delete, keep: &expiry.keep, deleted: 0, refused: 0 };
-    if args.dry_run || expiry.delete.is_empty() {
-        context.out.answer("dr-expire", &answer, &list(&expiry, "would go"))?;
+    let due = Due::of(&look.world, &look.points, &second.config);
+    let mut answer = Answer {
+        at: context.now(),
+        dry_run: args.dry_run,
+        delete: &due.delete,
+        let_go: &due.let_go,
+        unstage: &due.unstage,
+        keep: &due.keep,
+        deleted: 0,
+        refused: 0,
+        newly_due: 0,
+    };
+    if args.dry_run || due.is_nothing() {
+        context.out.answer("dr-expire", &answer, &list(&due, When::Would))?;
         return Ok(Exit::Ok);
     }
-    context.out.show(&list(&expiry, "goes"));
-    approve(context.out, args.approval.yes, &format!("Delete these {}?", expiry.delete.len()))?;
-    second.config.expiry = Carry::Delete;
+    context.out.show(&list(&due, When::Now));
+    approve(context.out, args.approval.yes, &question(&due))?;
+    // Gathered again by the job, and whoever answers a question may take an hour: nothing goes that was not in the list.
+    second.config.expiry = Carry::Approved(due.approve());
     let outcome = tde2hsm_dr_driver::run(Job::ExpireCopies, context.now(), &second.config, &second.cloud, &Hint::Tick).await;
     for message in outcome.messages.iter().filter(|message| message.severity != Severity::Note) {
         context.out.warn(&format!("[{}] {}", message.code, message.text));
     }
     answer.deleted = outcome.count("deleted");
     answer.refused = outcome.count("deletions-refused");
-    let human = format!("{} deleted, {} refused\n", answer.deleted, answer.refused);
+    answer.newly_due = outcome.count("newly-due");
+    let mut human = format!("{} deleted, {} refused\n", answer.deleted, answer.refused);
+    if answer.newly_due > 0 {
+        let _ = writeln!(human, "{} more became due meanwhile; they wait for the next `tde2hsm dr expire`", answer.newly_due);
+    }
     context.out.answer("dr-expire", &answer, &human)?;
     Ok(exit(context, &outcome))
 }
@@ -65,12 +85,39 @@ fn exit(context: &Context, outcome: &Outcome) -> Exit {
     }
 }
 
-fn list(expiry: &Expiry, goes: &str) -> String {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    Would,
+    Now,
+}
+
+fn question(due: &Due) -> String {
+    let mut parts = vec![format!("delete these {}", due.delete.len())];
+    if !due.let_go.is_empty() {
+        parts.push(format!("give {} HSM backups back to the purge", due.let_go.len()));
+    }
+    if !due.unstage.is_empty() {
+        parts.push(format!("let go of {} secret versions", due.unstage.len()));
+    }
+    let mut text = parts.join(", ");
+    text.replace_range(..1, "D");
+    text.push('?');
+    text
+}
+
+fn list(due: &Due, when: When) -> String {
+    let goes = if when == When::Would { "would go" } else { "goes" };
     let mut text = String::new();
-    for one in &expiry.delete {
+    for one in &due.delete {
         let _ = writeln!(text, "{goes}: {}: {}", name(&one.item), printable(&one.why, 300));
     }
-    let _ = writeln!(text, "{} of what is there {goes}, {} stay", expiry.delete.len(), expiry.keep.len());
+    for id in &due.let_go {
+        let _ = writeln!(text, "{goes} back to its cluster's purge: HSM backup {id} in the source region");
+    }
+    for (secret, version) in &due.unstage {
+        let _ = writeln!(text, "{goes}: the stage that keeps version {version} of {secret}, which AWS may remove then");
+    }
+    let _ = writeln!(text, "{} of what is there {goes}, {} stay", due.delete.len(), due.keep.len());
     text
 }
 

@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use std::path::Path;
 use tde2hsm_campaign::fleet::{self, Fleet, SecretChoice, Secrets, Targets};
 use tde2hsm_cloud::{Aws, DrAws};
+use tde2hsm_dr::copying::Timed;
 use tde2hsm_dr::points::{DatabasePoint, Judge, Point, SecretRole, SecretUse};
 use tde2hsm_dr_driver::world::{Asker, World};
 use tde2hsm_dr_driver::{DocumentPin, DrConfig, Expiry, Job, Outcome, Unasked};
@@ -106,17 +107,13 @@ fn config(fleet: &Fleet, dr: &fleet::Dr, fleet_tag: (String, String)) -> DrConfi
         secrets: secret_uses(fleet),
         rpo_minutes: dr.rpo_minutes,
         copies_in_flight: dr.copies_in_flight,
-        retention: policy(dr.retention),
+        timed: Timed::from_mib_s(dr.timed_copies_mib_s),
+        retention: dr.retention,
         hsm_backup_retention_days: dr.hsm_backup_retention_days,
         topic: dr.topic.clone(),
         document: None,
         expiry: Expiry::DryRun,
     }
-}
-
-fn policy(kept: fleet::Retention) -> tde2hsm_dr::retention::Policy {
-    let fleet::Retention { hourly, daily, weekly, monthly, count, days } = kept;
-    tde2hsm_dr::retention::Policy { hourly, daily, weekly, monthly, count, days }
 }
 
 /// Which secret is for what: the fleet's own, and what a host or database has in place of it.
@@ -206,6 +203,7 @@ mod tests {
         let config = config(&fleet, &dr, ("tde2hsm".to_owned(), "demo".to_owned()));
         assert_eq!(config.dr_region.as_str(), "us-west-2");
         assert_eq!(config.retention.to_string(), "hourly=8,daily=14,weekly=5,monthly=12");
+        assert_eq!(config.timed, Timed::ByDeadline { throughput: 2_000 });
         let roles: Vec<(SecretRole, bool)> = config.secrets.iter().map(|one| (one.role, one.of.is_some())).collect();
         // The old HSM's is no secret that a point needs.
         assert_eq!(roles, [(SecretRole::CryptoUser, false), (SecretRole::Keystore, false), (SecretRole::Keystore, true)]);

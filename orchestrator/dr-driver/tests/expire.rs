@@ -1,0 +1,135 @@
+//! What a person approved goes, and nothing else.
+
+mod common;
+
+use common::*;
+use std::collections::BTreeSet;
+use tde2hsm_dr::facts::*;
+use tde2hsm_dr::points::{Judge, Point};
+use tde2hsm_dr::retention::{Because, Item};
+use tde2hsm_dr::secrets;
+use tde2hsm_dr_driver::world::Asker;
+use tde2hsm_dr_driver::*;
+use tde2hsm_protocol::{SecretVersion, SnapshotId, Timestamp};
+
+async fn due(memory: &Memory, config: &DrConfig, now: Timestamp) -> Due {
+    let mut asker = Asker { now, config, cloud: memory, outcome: Outcome::new(Job::ExpireCopies, now) };
+    let world = asker.world().await.unwrap();
+    let judge = Judge::new(&world.common);
+    let points: Vec<Point> = world.hosts.iter().flat_map(|host| judge.host(host)).collect();
+    Due::of(&world, &points, config)
+}
+
+async fn expire(memory: &Memory, expiry: Expiry, now: Timestamp) -> Outcome {
+    run(Job::ExpireCopies, now, &DrConfig { expiry, ..config() }, memory, &Hint::Tick).await
+}
+
+/// A second copy of each of the first three sources, with the token of the first: spare ones, and ours by record.
+fn spares(memory: &Memory, sources: std::ops::RangeInclusive<usize>) -> BTreeSet<SnapshotId> {
+    let mut world = memory.world();
+    let copies: Vec<Snapshot> = world.copies().into_iter().cloned().collect();
+    let mut made = BTreeSet::new();
+    for n in sources {
+        let of = copies.iter().find(|copy| copy.tags[tag::SOURCE_SNAPSHOT] == snapshot_id(n).to_string()).unwrap();
+        let id = snapshot_id(0x7000 + n);
+        let key = format!("copies/{}.json", snapshot_id(n));
+        let (body, etag, at) = world.objects[&key].clone();
+        let mut record: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let token = format!("again-{n}");
+        record["attempts"].as_array_mut().unwrap().push(serde_json::json!({"token": token, "at": of.started}));
+        world.objects.insert(key, (serde_json::to_vec(&record).unwrap(), etag, at));
+        let mut spare = of.clone();
+        spare.id = id.clone();
+        spare.started = of.started.plus(60);
+        spare.tags.insert(tag::TOKEN.to_owned(), token);
+        world.snapshots.insert(id.clone(), spare);
+        made.insert(id);
+    }
+    made
+}
+
+fn snapshots_of(due: &Due) -> BTreeSet<SnapshotId> {
+    let id = |item: &Item| match item {
+        Item::Snapshot { id, .. } => Some(id.clone()),
+        _ => None,
+    };
+    due.delete.iter().filter_map(|deletion| id(&deletion.item)).collect()
+}
+
+/// Between the list and the answer to it more becomes due: a spare copy is seen that was not there.
+#[tokio::test]
+async fn h45_what_became_due_after_the_list_was_approved_waits_for_the_next_time() {
+    let memory = Memory::new();
+    memory.ticks(&config(), 6).await;
+    let now = memory.world().now;
+    let first = spares(&memory, 1..=2);
+    let shown = due(&memory, &config(), now).await;
+    assert_eq!(snapshots_of(&shown), first, "{shown:?}");
+    let later = spares(&memory, 3..=3);
+    assert!(snapshots_of(&due(&memory, &config(), now).await).is_superset(&later), "it is due now");
+    let outcome = expire(&memory, Expiry::Approved(shown.approve()), now).await;
+    assert_eq!((outcome.count("deleted"), outcome.count("newly-due")), (2, 1), "{outcome:?}");
+    let world = memory.world();
+    assert!(first.iter().all(|id| !world.snapshots.contains_key(id)));
+    assert!(later.iter().all(|id| world.snapshots.contains_key(id)), "nobody approved it");
+    drop(world);
+    let outcome = expire(&memory, Expiry::Delete, now).await;
+    assert_eq!(outcome.count("deleted"), 1, "{outcome:?}");
+}
+
+/// A copy that was approved as a spare one has become the only one: it is no longer due, and stays.
+#[tokio::test]
+async fn h45_what_is_no_longer_due_stays_although_it_was_approved() {
+    let memory = Memory::new();
+    memory.ticks(&config(), 6).await;
+    let now = memory.world().now;
+    let spare = spares(&memory, 1..=1);
+    let shown = due(&memory, &config(), now).await;
+    assert_eq!(snapshots_of(&shown), spare);
+    memory.world().snapshots.retain(|id, copy| {
+        copy.region == source() || spare.contains(id) || copy.tags[tag::SOURCE_SNAPSHOT] != snapshot_id(1).to_string()
+    });
+    let outcome = expire(&memory, Expiry::Approved(shown.approve()), now).await;
+    assert_eq!(outcome.count("deleted"), 0, "{outcome:?}");
+    assert!(spare.iter().all(|id| memory.world().snapshots.contains_key(id)));
+    // Nor does leave for a spare copy stand for leave to let a point go.
+    let mut approved = shown.approve();
+    approved.deletions = approved.deletions.into_iter().map(|(item, _)| (item, Because::PointGoes)).collect();
+    let again = spares(&memory, 2..=2);
+    let due = due(&memory, &config(), now).await;
+    assert_eq!(snapshots_of(&due), again);
+    let outcome = expire(&memory, Expiry::Approved(approved), now).await;
+    assert_eq!((outcome.count("deleted"), outcome.count("newly-due")), (0, 1), "{outcome:?}");
+}
+
+/// H42: what else a run lets go of is in the list, is said by a dry run, and is kept where it was not approved.
+#[tokio::test]
+async fn h42_a_secret_version_that_loses_its_stage_is_in_the_list_and_keeps_it_unless_that_was_approved() {
+    let memory = Memory::new();
+    memory.ticks(&config(), 6).await;
+    let now = memory.world().now;
+    let old = SecretVersion::new("00000000-0000-0000-0000-0000000000aa").unwrap();
+    let stage = secrets::stage_of(&old);
+    {
+        let mut world = memory.world();
+        let secret = world.secrets.get_mut(&source()).unwrap();
+        secret.versions.push(SecretVersionFact {
+            version: old.clone(),
+            stages: BTreeSet::from([stage.clone()]),
+            created: Some(START.plus(-40 * 86_400)),
+        });
+    }
+    let has = |memory: &Memory| memory.world().secrets[&source()].versions.iter().any(|fact| fact.stages.contains(&stage));
+    let shown = due(&memory, &config(), now).await;
+    assert_eq!(shown.unstage, BTreeSet::from([(secret_arn(), old.clone())]));
+    assert!(!shown.is_nothing());
+    let dry = expire(&memory, Expiry::DryRun, now).await;
+    assert_eq!(dry.count("would-let-go"), 1);
+    assert!(dry.messages.iter().any(|message| message.text.contains(old.as_str())), "{dry:?}");
+    let nothing = expire(&memory, Expiry::Approved(Approved::default()), now).await;
+    assert_eq!(nothing.count("newly-due"), 1);
+    assert!(has(&memory), "nobody approved it");
+    let outcome = expire(&memory, Expiry::Approved(shown.approve()), now).await;
+    assert_eq!(outcome.count("versions-let-go"), 1, "{outcome:?}");
+    assert!(!has(&memory));
+}
