@@ -48,6 +48,9 @@ const PAUSES: [i64; 6] = [1, 1, 2, 3, 5, 5];
 /// How long a command whose sending is uncertain is looked for, in looks of one pause (`A§1.5`).
 const LOOKS: usize = 6;
 
+/// Pieces that are fetched at once: an agent runs five commands side by side, and more would only wait in its queue.
+const TOGETHER: usize = 5;
+
 struct Open {
     command: CommandId,
     hosts: BTreeMap<InstanceId, OperationId>,
@@ -216,19 +219,21 @@ impl Asking<'_> {
             }
         }
         let most = details.values().map(|detail| detail.chunks).max().unwrap_or(0);
-        for chunk in 0..most {
-            let lacking: Vec<InstanceId> = details
-                .iter()
-                .filter(|(instance, detail)| {
-                    !done.contains_key(*instance) && chunk < detail.chunks && !pieces[*instance].iter().any(|c| c.index == chunk)
-                })
-                .map(|(instance, _)| instance.clone())
-                .collect();
-            if lacking.is_empty() {
-                continue;
-            }
-            self.out.say(&format!("fetching piece {} of {most} of {} hosts", chunk + 1, lacking.len()));
-            for (instance, heard) in self.ask(&lacking, Work::Fetch { chunk }, &details).await? {
+        let chunks: Vec<u16> = (0..most).collect();
+        for some in chunks.chunks(TOGETHER) {
+            let lacking = |chunk: u16| -> Vec<InstanceId> {
+                let has = |instance: &InstanceId| pieces[instance].iter().any(|piece| piece.index == chunk);
+                let lacks = details
+                    .iter()
+                    .filter(|(instance, detail)| !done.contains_key(*instance) && chunk < detail.chunks && !has(instance));
+                lacks.map(|(instance, _)| instance.clone()).collect()
+            };
+            let asked: Vec<(u16, Vec<InstanceId>)> =
+                some.iter().map(|chunk| (*chunk, lacking(*chunk))).filter(|(_, hosts)| !hosts.is_empty()).collect();
+            let Some(widest) = asked.iter().map(|(_, hosts)| hosts.len()).max() else { continue };
+            self.out.say(&format!("fetching {} of {most} pieces of {widest} hosts", asked.len()));
+            let answers = asked.iter().map(|(chunk, hosts)| self.ask(hosts, Work::Fetch { chunk: *chunk }, &details));
+            for (instance, heard) in futures::future::try_join_all(answers).await?.into_iter().flatten() {
                 let piece = match heard {
                     Heard::Nothing(why) => Err(why),
                     Heard::Report(report) => report.chunk.ok_or_else(|| format!("no piece came: {}", report.message)),
