@@ -15,7 +15,7 @@ use tde2hsm_document::Fetch;
 use tde2hsm_driver::Clock as _;
 use tde2hsm_protocol::{
     AccountId, CampaignId, Chunk, Code, DetailRef, Digest, Generation, HostOrder, InstanceId, ORDER_HOSTS, OperationId, Order,
-    OrderToken, PROTOCOL_VERSION, Region, Report, Work,
+    OrderToken, PROTOCOL_VERSION, Region, Report, Timestamp, Work,
 };
 
 pub struct Asking<'a> {
@@ -41,6 +41,9 @@ pub enum Heard {
 
 /// How long an order of this kind is valid, in seconds.
 const VALID: i64 = 600;
+/// How far the clocks of this machine, of AWS and of a host may be apart: a host whose clock is behind must not refuse a
+/// fresh order (H31), and a command just sent must not look as if it were an older one.
+const MARGIN: i64 = tde2hsm_dr::points::MARGIN;
 /// How much longer an answer is waited for.
 const GRACE: i64 = 30;
 /// Seconds between two looks at a command, the first ones short: most answers come at once.
@@ -122,7 +125,7 @@ impl Asking<'_> {
         details: &BTreeMap<InstanceId, DetailRef>,
     ) -> Result<Open, CloudError> {
         loop {
-            let now = self.clock.now();
+            let valid = window(self.clock.now());
             let token = OrderToken::new(format!("ask-{}", random())).expect("hexadecimal digits after a word");
             let host = |instance: &InstanceId| HostOrder {
                 instance: instance.clone(),
@@ -140,8 +143,8 @@ impl Asking<'_> {
                 plan: self.plan,
                 generation: self.generation,
                 token: token.clone(),
-                not_before: now.plus(-60),
-                not_after: now.plus(VALID),
+                not_before: valid.0,
+                not_after: valid.1,
                 journal_head: self.journal_head,
                 work,
                 target: None,
@@ -167,7 +170,7 @@ impl Asking<'_> {
             }
             for _ in 0..LOOKS {
                 self.clock.pause(2).await;
-                if let Some(command) = self.aws.ssm.find(self.document, &token, now.plus(-60)).await?.pop() {
+                if let Some(command) = self.aws.ssm.find(self.document, &token, valid.0).await?.pop() {
                     return Ok(Open { command, hosts });
                 }
             }
@@ -263,6 +266,11 @@ fn silent(instance: &InstanceId, error: CloudError, heard: &mut BTreeMap<Instanc
     Err(error.into())
 }
 
+/// From when until when an order given now is valid.
+fn window(now: Timestamp) -> (Timestamp, Timestamp) {
+    (now.plus(-MARGIN), now.plus(VALID))
+}
+
 fn first_line(output: &str) -> &str {
     output.lines().find(|line| !line.trim().is_empty()).unwrap_or("no output")
 }
@@ -274,4 +282,20 @@ pub fn interrupted() -> Failure {
 /// Sixteen hexadecimal digits that no other order has.
 pub fn random() -> String {
     uuid::Uuid::new_v4().simple().to_string()[..16].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// H31: within the margin of clocks a host takes an order as it comes, and AWS's list of commands shows it.
+    #[test]
+    fn h31_a_host_whose_clock_is_off_by_the_margin_takes_a_question() {
+        let now = Timestamp(1_795_600_000);
+        let (from, until) = window(now);
+        for off in [-300, -60, 0, 60, 300] {
+            let host = now.plus(off);
+            assert!(from <= host && host < until, "off by {off} s");
+        }
+    }
 }

@@ -24,6 +24,8 @@ use tde2hsm_protocol::{
 const VALID: i64 = 600;
 /// After this an order has no answer any more: its window and what the agent needs to report, in seconds.
 const SILENT: i64 = VALID + 120;
+/// An order that AWS says nothing of for so long is given again: AWS forgets commands after a month (`A§1.2`). In seconds.
+const GONE: i64 = 24 * 3600;
 /// A command whose sending is uncertain is looked for this long (`A§1.5`), in seconds.
 const LOOK: i64 = 300;
 /// An inventory older than this is followed by another, set or no set: the closer two looks lie, the less can have happened
@@ -112,11 +114,14 @@ pub async fn step(
     }
     let newest = newest_inventories(asker).await;
     let mut due: BTreeMap<Ask, Vec<InstanceId>> = BTreeMap::new();
+    let failures: BTreeMap<InstanceId, u32> =
+        desk.states.iter().map(|(instance, state)| (instance.clone(), state.value.failures)).collect();
     for instance in instances {
         let Some(mut state) = desk.states.remove(&instance.instance) else { continue };
         let before = state.value.clone();
         collect(asker, document, instance, &mut state.value, &mut desk.answers).await;
-        let taken = newest.get(&instance.instance).copied().or(state.value.taken_at);
+        let latest = state.value.taken_at.filter(|taken| taken.since(asker.now) <= MARGIN);
+        let taken = newest.get(&instance.instance).copied().or(latest);
         for ask in wanted(&state.value, taken, sets.get(&instance.instance).copied(), asker.now) {
             due.entry(ask).or_default().push(instance.instance.clone());
         }
@@ -134,14 +139,19 @@ pub async fn step(
             send(asker, document, ask, batch, &mut desk.states).await;
         }
     }
+    for (instance, state) in &desk.states {
+        say(asker, instance, failures.get(instance).copied().unwrap_or(0), &state.value);
+    }
 }
 
-/// When each instance's newest inventory was taken: campaigns write inventories too.
+/// When each instance's newest inventory was taken: campaigns write inventories too. One of a time that is yet to come was taken
+/// while the host's clock was ahead, and would keep the host from being asked until then.
 async fn newest_inventories(asker: &mut Asker<'_>) -> BTreeMap<InstanceId, Timestamp> {
     let listed = asker.cloud.list(store::INVENTORIES).await;
     let listed = asker.note_records(listed).unwrap_or_default();
     // In the order of time, so the last of each stays.
-    listed.iter().filter_map(|info| store::parse_inventory_key(&info.key)).collect()
+    let of = listed.iter().filter_map(|info| store::parse_inventory_key(&info.key));
+    of.filter(|(_, taken)| taken.since(asker.now) <= MARGIN).collect()
 }
 
 fn wanted(state: &HostSurvey, taken: Option<Timestamp>, set: Option<Timestamp>, now: Timestamp) -> Vec<Ask> {
@@ -214,7 +224,11 @@ async fn collect(
                     let wrote = store::keep_inventory(asker.cloud, &inventory).await;
                     if asker.note_records(wrote).is_some() {
                         asker.outcome.add("inventories-written", 1);
-                        *state = HostSurvey { v: 1, taken_at: Some(inventory.taken_at), ..HostSurvey::default() };
+                        // A look of a time to come proves nothing (the clock is off), and is not followed by one a tick.
+                        let ahead = inventory.taken_at.since(now) > MARGIN;
+                        let not_before = if ahead { now.plus(4 * PAUSE) } else { Timestamp::default() };
+                        let taken_at = Some(inventory.taken_at);
+                        *state = HostSurvey { v: 1, taken_at, not_before, ..HostSurvey::default() };
                     } else {
                         state.open = Some(Open::Fetching { detail, ordered_at, received_at, pieces, sent: still });
                     }
@@ -224,10 +238,16 @@ async fn collect(
             state.open = Some(Open::Fetching { detail, ordered_at, received_at, pieces, sent: still });
         }
     }
-    if let Some(why) = &state.why {
-        let text = format!("{id}: {}", printable(why, 300));
+}
+
+/// Each failure is said once, when it is found; that a host is without its survey is counted as long as it is.
+fn say(asker: &mut Asker<'_>, instance: &InstanceId, failures_before: u32, state: &HostSurvey) {
+    let Some(why) = &state.why else { return };
+    asker.outcome.add("hosts-unsurveyed", 1);
+    if state.failures != failures_before {
+        let again = state.not_before.since(asker.now).max(0) / 60;
+        let text = format!("{instance}: {}; it is asked again in {again} min", printable(why, 300));
         asker.outcome.say(Severity::Warning, Code::HOST_UNSURVEYED, text);
-        asker.outcome.add("hosts-unsurveyed", 1);
     }
 }
 
@@ -260,9 +280,10 @@ async fn hear(
     let region = asker.config.source_region.clone();
     let age = asker.now.since(sent.at);
     if sent.command.is_none() {
-        let found = asker.cloud.find_survey(&region, document, &sent.token, sent.at.plus(-60)).await;
+        let found = asker.cloud.find_survey(&region, document, &sent.token, sent.at.plus(-MARGIN)).await;
         match asker.note(&region, found) {
             Some(mut found) => sent.command = found.pop(),
+            None if age > GONE => return Heard::Failed("whether the order was sent could not be found out".to_owned()),
             None => return Heard::Nothing,
         }
     }
@@ -274,6 +295,7 @@ async fn hear(
         let read = asker.cloud.read_survey(&region, &command).await;
         match asker.note(&region, read) {
             Some(read) => drop(answers.insert(command.clone(), read)),
+            None if age > GONE => return Heard::Failed("its answer can no longer be read".to_owned()),
             None => return Heard::Nothing,
         }
     }

@@ -193,10 +193,15 @@ impl Asker<'_> {
     pub async fn newest_inventories(&mut self) -> Option<Vec<Inventory>> {
         let listed = self.cloud.list(store::INVENTORIES).await;
         let listed = self.note_records(listed)?;
-        // In the order of time, so the last of each stays.
-        let of = listed.into_iter().filter_map(|info| Some((store::parse_inventory_key(&info.key)?.0, info.key)));
-        let newest: BTreeMap<InstanceId, String> = of.collect();
-        self.inventories_of(newest.into_values().collect()).await
+        // By the time it was kept, which is AWS's: a key bears the host's, and a clock that was once ahead would hide every
+        // later one.
+        let of = listed.into_iter().filter_map(|info| Some((store::parse_inventory_key(&info.key)?.0, (info.modified, info.key))));
+        let mut newest: BTreeMap<InstanceId, (Timestamp, String)> = BTreeMap::new();
+        for (instance, kept) in of {
+            let last = newest.entry(instance).or_insert_with(|| kept.clone());
+            *last = kept.max(last.clone());
+        }
+        self.inventories_of(newest.into_values().map(|(_, key)| key).collect()).await
     }
 
     async fn inventories_of(&mut self, keys: Vec<String>) -> Option<Vec<Inventory>> {

@@ -1,9 +1,9 @@
-//! How old the newest point that opens is, and who is told (once for each breach).
+//! How old the newest point that opens is, and what is told of it: once for each breach, before it where it can be seen.
 
-use crate::points::{Ask, Cause, Common, DatabasePoint, Host, Point, Unknown, Verdict, moment};
+use crate::points::{Ask, Cause, Common, DatabasePoint, Host, MARGIN, Point, Unknown, Verdict, moment};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use tde2hsm_protocol::{Code, InstanceId, Sid, Timestamp};
+use tde2hsm_protocol::{Code, Digest, InstanceId, Sid, Timestamp};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -51,19 +51,45 @@ pub struct AlarmState {
 pub struct Standing {
     pub level: Level,
     pub since: Timestamp,
-    /// The newest point that opened then: a prediction holds until there is a newer one.
+    /// The newest point that opens: a prediction holds until there is a newer one.
     pub about: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alarm {
+    /// Of what it says, not of the telling: who gets two messages with the same id got one twice.
+    pub id: String,
     pub instance: InstanceId,
     pub sid: Sid,
-    /// `Kept`: the breach is over.
-    pub level: Level,
-    pub code: Option<Code>,
+    pub what: What,
     pub text: String,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    Predicted,
+    Breached,
+    /// A breach ended.
+    Over,
+    /// What was predicted did not come.
+    Averted,
+}
+
+impl What {
+    /// `None`: good news.
+    pub fn code(self) -> Option<Code> {
+        match self {
+            What::Predicted => Some(Code::RPO_BREACH_AHEAD),
+            What::Breached => Some(Code::RPO_BREACH),
+            What::Over | What::Averted => None,
+        }
+    }
+}
+
+const DAY: i64 = 86_400;
+/// How often somebody looks, in seconds: what is late by less is not known to be late.
+const LOOK: i64 = 15 * 60;
 
 /// Of every database that its host's newest inventory knows. A host that EC2 no longer knows counts for nothing, unless it is
 /// the source region that cannot be asked.
@@ -81,7 +107,7 @@ pub fn status(common: &Common, hosts: &[Host], points: &[Point], rpo_minutes: u3
         let mut points = of.remove(&host.instance).unwrap_or_default();
         points.sort_by_key(|point| (point.taken, &point.set));
         for database in &newest.databases {
-            status.databases.push(of_database(common.now, &host.instance, &database.sid, &points, rpo_minutes));
+            status.databases.push(of_database(common, &host.instance, &database.sid, &points, rpo_minutes));
         }
     }
     let ages: Option<Vec<i64>> = status.databases.iter().map(|database| database.age).collect();
@@ -89,7 +115,8 @@ pub fn status(common: &Common, hosts: &[Host], points: &[Point], rpo_minutes: u3
     status
 }
 
-fn of_database(now: Timestamp, instance: &InstanceId, sid: &Sid, points: &[&Point], rpo_minutes: u32) -> DatabaseStatus {
+fn of_database(common: &Common, instance: &InstanceId, sid: &Sid, points: &[&Point], rpo_minutes: u32) -> DatabaseStatus {
+    let now = common.now;
     let of = |point: &'_ Point| -> Option<usize> { point.databases.iter().position(|database| database.sid == *sid) };
     let opens = |point: &&&Point| of(point).is_some_and(|index| point.databases[index].verdict.opens().is_some());
     let opening: Vec<&&Point> = points.iter().filter(opens).collect();
@@ -101,7 +128,7 @@ fn of_database(now: Timestamp, instance: &InstanceId, sid: &Sid, points: &[&Poin
     });
     let limit = i64::from(rpo_minutes) * 60;
     let age = newest_that_opens.map(|taken| now.since(taken));
-    let next_expected = expected(now, sid, points, &opening);
+    let next_expected = expected(common, sid, points, &opening);
     let level = match (newest_that_opens, next_expected) {
         (None, _) => Level::Breached,
         (Some(taken), _) if now.since(taken) > limit => Level::Breached,
@@ -128,23 +155,71 @@ fn codes(verdict: &Verdict) -> BTreeSet<Code> {
     }
 }
 
-/// When the next point may be expected to open: by how long points took so far from their start until everything they open
-/// with was there, counted from a set that may still open, else from the set that the cadence promises next.
-fn expected(now: Timestamp, sid: &Sid, points: &[&Point], opening: &[&&Point]) -> Option<Timestamp> {
-    let mut delays: Vec<i64> = opening.iter().rev().take(5).map(|point| ready(point, sid).since(point.taken).max(0)).collect();
-    delays.sort_unstable();
-    let delay = *delays.last()?;
+/// When the next point may be expected to open.
+///
+/// Points take as long as they usually took, from their start until everything they open with was there. One that takes
+/// longer is expected to be late as long again, so that a quarter of an hour alarms nobody and a delay that grows is seen
+/// hours before the RPO is broken. The oldest that may still open speaks for those after it: what holds it up holds them
+/// up as well. Where none may open, the next set is waited for, and sets that did not open, or did not come, are late too.
+fn expected(common: &Common, sid: &Sid, points: &[&Point], opening: &[&&Point]) -> Option<Timestamp> {
+    let now = common.now;
+    let delay = usual_delay(sid, opening)?;
     let newest_that_opens = opening.last()?.taken;
-    let interval = cadence(points);
-    let hopeful =
-        points.iter().filter(|point| point.taken > newest_that_opens).filter(|point| point.database(sid).is_none_or(may_open));
-    let waiting = hopeful.map(|point| point.taken.plus(delay)).filter(|at| *at >= now);
-    let promised = interval.zip(points.last()).map(|(interval, last)| {
-        // Sets that should have come and did not: the next one that may.
-        let behind = now.since(last.taken).max(0).div_euclid(interval) + 1;
-        last.taken.plus(behind * interval).plus(delay)
-    });
-    waiting.chain(promised).min()
+    let newer: Vec<&&Point> = points.iter().filter(|point| point.taken > newest_that_opens).collect();
+    let hopeful = newer.iter().find(|point| point.database(sid).is_none_or(may_open));
+    if let Some(point) = hopeful {
+        let due = point.taken.plus(delay);
+        let backup = point.database(sid).and_then(|database| next_backup(common, database));
+        return Some(overdue(backup.map_or(due, |backup| backup.max(due)), now));
+    }
+    let (interval, last) = cadence(points).zip(points.last())?;
+    // Sets that should have come and did not.
+    let missed = now.since(last.taken).max(0).div_euclid(interval);
+    let next = last.taken.plus((missed + 1) * interval);
+    let set = if missed > 0 { next.min(overdue(last.taken.plus(interval), now)) } else { next };
+    let held_up = newer.first().map(|point| overdue(point.taken.plus(delay), now));
+    Some(held_up.map_or(set.plus(delay), |at| at.max(set.plus(delay))))
+}
+
+/// How long points take, of the newest few. One that came to open when a newer one did already was not waited for: after a week
+/// without the KMS key seven points open at once, and only the newest says how long one takes.
+fn usual_delay(sid: &Sid, opening: &[&&Point]) -> Option<i64> {
+    let mut earliest = Timestamp(i64::MAX);
+    let mut delays = Vec::new();
+    for point in opening.iter().rev() {
+        let ready = ready(point, sid);
+        if ready < earliest {
+            earliest = ready;
+            delays.push(ready.since(point.taken).max(0));
+        }
+    }
+    delays.truncate(7);
+    delays.sort_unstable();
+    delays.get(delays.len() / 2).copied()
+}
+
+/// When something is expected that is due at a time and may be late.
+fn overdue(due: Timestamp, now: Timestamp) -> Timestamp {
+    if due > now { due } else { now.plus(now.since(due).max(LOOK)) }
+}
+
+/// A new key is in no backup until the cluster's next one is made, a day after the last at the latest (`A§4.5`). `None`: the
+/// point waits for none.
+fn next_backup(common: &Common, database: &DatabasePoint) -> Option<Timestamp> {
+    let of_cluster = common.backups.iter().filter(|backup| common.of_cluster(backup));
+    let newest = of_cluster.filter_map(|backup| backup.created).max()?;
+    let (causes, unknowns) = match &database.verdict {
+        Verdict::Opens(_) => return None,
+        Verdict::DoesNotOpen { causes, unknowns } => (&causes[..], unknowns),
+        Verdict::NotProven { unknowns } => (&[][..], unknowns),
+    };
+    let cause = |cause: &Cause| match cause {
+        Cause::KeyInNoBackup { .. } => true,
+        Cause::KeyRotatedUnseen { activated, .. } => newest < activated.plus(MARGIN),
+        _ => false,
+    };
+    let unknown = |unknown: &Unknown| matches!(unknown, Unknown::KeyInBackup { backup: Some(_), .. });
+    (causes.iter().any(cause) || unknowns.iter().any(unknown)).then(|| newest.plus(DAY))
 }
 
 /// Seconds between two sets, of the newest of one host in the order of time: the middle one, since a set that failed to come is
@@ -170,12 +245,14 @@ fn may_open(database: &DatabasePoint) -> bool {
             cause,
             Cause::CopyPending { .. }
                 | Cause::CopyMissing { .. }
+                | Cause::CopyFailed { .. }
                 | Cause::BackupNotCopied { .. }
                 | Cause::KeyInNoBackup { .. }
                 | Cause::KeyRotatedUnseen { .. }
         )
     };
-    let unknown = |unknown: &Unknown| matches!(unknown, Unknown::NoInventoryAfter | Unknown::NotAsked { .. });
+    let unknown =
+        |unknown: &Unknown| matches!(unknown, Unknown::NoInventoryAfter | Unknown::NotAsked { .. } | Unknown::KeyInBackup { .. });
     match &database.verdict {
         Verdict::Opens(_) => true,
         Verdict::DoesNotOpen { causes, unknowns } => causes.iter().all(cause) && unknowns.iter().all(unknown),
@@ -183,8 +260,9 @@ fn may_open(database: &DatabasePoint) -> bool {
     }
 }
 
-/// The new state of the alarms and what is to be said: each breach once, each prediction once for the point it is about,
-/// and the end of a breach once.
+/// The new state of the alarms and what is to be said: each breach once and its end once; each time that a breach is seen coming
+/// once, and once that it is out of sight. A prediction holds until a newer point opens or the breach is there, whatever the
+/// next look thinks of it, so that nobody is told twice of the same.
 pub fn alarms(before: &AlarmState, status: &Status, rpo_minutes: u32, now: Timestamp) -> (AlarmState, Vec<Alarm>) {
     let mut after = AlarmState { v: 1, standing: BTreeMap::new() };
     let mut said = Vec::new();
@@ -192,37 +270,44 @@ pub fn alarms(before: &AlarmState, status: &Status, rpo_minutes: u32, now: Times
         let key = format!("{}/{}", database.instance, database.sid);
         let about = database.newest_that_opens;
         let standing = before.standing.get(&key);
-        let mut say = |level: Level, code: Option<Code>, text: String| {
-            said.push(Alarm { instance: database.instance.clone(), sid: database.sid.clone(), level, code, text });
+        let newest = about
+            .map_or_else(|| String::from("no point opens"), |at| format!("the newest point that opens is of {}", moment(at)));
+        let was = standing.map_or(Level::Kept, |standing| standing.level);
+        let holds = was == Level::Predicted && standing.is_some_and(|standing| standing.about == about);
+        let level = if holds { database.level.max(Level::Predicted) } else { database.level };
+        let since = standing.filter(|standing| standing.level == level).map_or(now, |standing| standing.since);
+        let mut say = |alarm: What, about: Timestamp, text: String| {
+            let id = alarm_id(&key, alarm, about);
+            let code = alarm.code().map_or_else(String::new, |code| format!("{code}: "));
+            let text = format!("{code}{key}: {text}\nalarm {id}");
+            said.push(Alarm { id, instance: database.instance.clone(), sid: database.sid.clone(), what: alarm, text });
         };
-        let newest = || {
-            about.map_or_else(|| String::from("no point opens"), |at| format!("the newest point that opens is of {}", moment(at)))
-        };
-        let was = standing.map(|standing| standing.level);
-        match (was, database.level) {
-            (Some(Level::Breached), Level::Breached) => {}
-            (_, Level::Breached) => {
-                say(Level::Breached, Some(Code::RPO_BREACH), format!("{key}: {}; the RPO is {rpo_minutes} min", newest()));
-            }
-            (Some(Level::Breached), _) => say(Level::Kept, None, format!("{key}: the breach is over: {}", newest())),
+        let began = standing.map_or(now, |standing| standing.since);
+        match (was, level) {
+            (Level::Breached, Level::Kept | Level::Predicted) => say(What::Over, began, format!("the breach is over: {newest}")),
+            (Level::Predicted, Level::Kept) => say(What::Averted, began, format!("the RPO is out of danger: {newest}")),
             _ => {}
         }
-        // A prediction that stands for this very point is not made twice, whatever the level did in between.
-        let known = standing.is_some_and(|standing| standing.level == Level::Predicted && standing.about == about);
-        if database.level == Level::Predicted && !known {
-            let next = database.next_expected.map_or_else(String::new, |at| format!("; the next may open at {}", moment(at)));
-            let limit = about.map_or_else(String::new, |at| moment(at.plus(i64::from(rpo_minutes) * 60)));
-            say(
-                Level::Predicted,
-                Some(Code::RPO_BREACH_AHEAD),
-                format!("{key}: {}{next}; the RPO is broken at {limit}", newest()),
-            );
+        match (was, level) {
+            (Level::Kept | Level::Predicted, Level::Breached) => {
+                say(What::Breached, since, format!("{newest}; the RPO is {rpo_minutes} min"));
+            }
+            (Level::Kept | Level::Breached, Level::Predicted) => {
+                let next = database.next_expected.map_or_else(String::new, |at| format!("; the next may open at {}", moment(at)));
+                let limit = about.map_or_else(String::new, |at| moment(at.plus(i64::from(rpo_minutes) * 60)));
+                say(What::Predicted, since, format!("{newest}{next}; the RPO is broken at {limit}"));
+            }
+            _ => {}
         }
-        let level = if known && database.level == Level::Kept { Level::Predicted } else { database.level };
         if level != Level::Kept {
-            let since = standing.filter(|standing| standing.level == level).map_or(now, |standing| standing.since);
             after.standing.insert(key, Standing { level, since, about });
         }
     }
     (after, said)
+}
+
+/// The same for the same thing, however often it is told: a run that ends between telling and writing down that it told is
+/// followed by one that tells again.
+fn alarm_id(key: &str, what: What, since: Timestamp) -> String {
+    Digest::of_json(&(key, what, since)).to_string()[..12].to_owned()
 }

@@ -11,6 +11,7 @@ use super::words;
 use crate::{CallError, Cloud, DocumentPin, Effect, SurveyCommand};
 use std::net::SocketAddr;
 use tde2hsm_dr::drill::{self, Action, Place};
+use tde2hsm_dr::points::MARGIN;
 use tde2hsm_protocol::{
     AccountId, AutoOpen, CampaignId, ClusterId, Code, DatabaseOrder, Digest, Direction, Drill as DrillOrder, DrillRead,
     Generation, HostOrder, InstanceId, KeyAvailabilityCheck, OperationId, Order, OrderToken, PROTOCOL_VERSION, Region, Report,
@@ -368,7 +369,7 @@ impl Drill<'_> {
     async fn send(&self, kept: &mut Kept) -> Result<(), Miss> {
         let instance = instance(kept)?;
         let token = token(kept, "order")?;
-        let since = kept.record.steps.last().map_or(kept.record.began, |step| step.begun).plus(-300);
+        let since = kept.record.steps.last().map_or(kept.record.began, |step| step.begun).plus(-MARGIN);
         let region = kept.record.plan.region.clone();
         for look in 0..LOOKS {
             let found =
@@ -450,7 +451,7 @@ impl Drill<'_> {
             plan: Digest::ZERO,
             generation: Generation(1),
             token: token.clone(),
-            not_before: now.plus(-300),
+            not_before: now.plus(-MARGIN),
             not_after: now.plus(ORDER),
             journal_head: serde_json::to_vec(record).map(|body| Digest::of(&body)).unwrap_or(Digest::ZERO),
             work,

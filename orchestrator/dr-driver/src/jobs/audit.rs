@@ -10,7 +10,7 @@ use crate::store;
 use crate::world::Asker;
 use serde::{Deserialize, Serialize};
 use tde2hsm_dr::points::{Judge, Point, Verdict};
-use tde2hsm_dr::rpo::{self, Alarm, AlarmState, Level};
+use tde2hsm_dr::rpo::{self, Alarm, AlarmState, Level, What};
 use tde2hsm_protocol::{Code, Severity, Timestamp};
 
 /// A run that wrote down what it would tell and is not heard of again is taken for dead after this, in seconds: longer than a
@@ -122,10 +122,11 @@ async fn tell(asker: &mut Asker<'_>, status: &rpo::Status) {
 }
 
 fn subject(fleet: &str, alarm: &Alarm) -> String {
-    let what = match alarm.level {
-        Level::Kept => "RPO kept again",
-        Level::Predicted => "RPO will be breached",
-        Level::Breached => "RPO breached",
+    let what = match alarm.what {
+        What::Predicted => "RPO will be breached",
+        What::Breached => "RPO breached",
+        What::Over => "RPO kept again",
+        What::Averted => "RPO out of danger",
     };
     format!("tde2hsm {fleet}: {what}: {} on {}", alarm.sid, alarm.instance)
 }
