@@ -488,7 +488,11 @@ impl Drill<'_> {
                             }
                             last = format!("the host waits: {}", report.message);
                         }
-                        Ok(_) => last = "the host answered for another operation".to_owned(),
+                        // A host that does not know itself is nobody, and says why.
+                        Ok(report) => {
+                            let code = report.outcome.code().map(|code| format!("{code}: ")).unwrap_or_default();
+                            last = format!("the host answers as {} for {}: {code}{}", report.instance, report.operation, report.message);
+                        }
                         Err(_) => last = format!("SSM says `{}`", answer.details),
                     }
                     command = None;

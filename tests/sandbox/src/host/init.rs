@@ -2,15 +2,18 @@
 
 use super::{HostError, io};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::unistd::{ForkResult, chdir, fork, pivot_root, sethostname};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{IoSlice, IoSliceMut, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 /// Directories of the machine that every host sees read-only.
@@ -61,7 +64,7 @@ impl InitArgs {
 /// Becomes a host. Returns the exit status of the process that waits outside.
 pub fn run(args: &InitArgs) -> i32 {
     if let Some(ports) = &args.closed
-        && let Err(e) = Doors::make(ports).and_then(Doors::carry)
+        && let Err(e) = close_network(ports)
     {
         println!("error {e}");
         return 1;
@@ -119,41 +122,52 @@ fn wait_for_the_end() {
     }
 }
 
-/// Listeners in a network of its own, and the way back to the machine's, where what comes to them is carried.
-struct Doors {
-    machine: fs::File,
-    listeners: Vec<TcpListener>,
-}
-
-impl Doors {
-    /// Leaves the machine's network; what is forked from here on is in the new one.
-    fn make(ports: &[u16]) -> Result<Doors, HostError> {
-        let machine = fs::File::open("/proc/self/ns/net").map_err(io("looking at the network"))?;
-        unshare(CloneFlags::CLONE_NEWNET).map_err(nix_io("making a network"))?;
-        loopback_up().map_err(io("bringing the loopback up"))?;
-        let bind = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).map_err(io(format!("opening port {port}")));
-        Ok(Doors { machine, listeners: ports.iter().map(bind).collect::<Result<_, _>>()? })
-    }
-
-    /// Carries in a process of its own, which goes back and lives as long as this one: threads cannot be made here once this process
-    /// has given its children another PID namespace.
-    fn carry(self) -> Result<(), HostError> {
-        // SAFETY: this process has one thread.
-        if let ForkResult::Parent { .. } = unsafe { fork() }.map_err(nix_io("starting to carry"))? {
-            return Ok(());
-        }
+/// Leaves the machine's network for one that leads to these ports of the machine's loopback and nowhere else. What is forked from
+/// here on is in it.
+///
+/// What comes to a port is carried by a process that stays behind and lives as long as this one: to come back into the machine's
+/// network takes rights that an ordinary user does not have, and threads cannot be made here once this process has given its
+/// children another PID namespace.
+fn close_network(ports: &[u16]) -> Result<(), HostError> {
+    let (here, behind) = UnixStream::pair().map_err(io("making a way to carry"))?;
+    // SAFETY: this process has one thread.
+    if let ForkResult::Child = unsafe { fork() }.map_err(nix_io("starting to carry"))? {
+        drop(here);
         let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
         // SAFETY: this process uses neither; whoever reads the other end waits for the host's own words alone.
         unsafe {
             libc::close(0);
             libc::close(1);
         }
-        if setns(&self.machine, CloneFlags::CLONE_NEWNET).is_ok() {
-            let doors: Vec<_> = self.listeners.into_iter().map(|listener| std::thread::spawn(move || pass(&listener))).collect();
-            doors.into_iter().for_each(|door| drop(door.join()));
-        }
+        let doors: Vec<_> = handed(&behind).map(|listener| std::thread::spawn(move || pass(&listener))).collect();
+        doors.into_iter().for_each(|door| drop(door.join()));
         std::process::exit(0)
     }
+    unshare(CloneFlags::CLONE_NEWNET).map_err(nix_io("making a network"))?;
+    loopback_up().map_err(io("bringing the loopback up"))?;
+    for port in ports {
+        let listener = TcpListener::bind(("127.0.0.1", *port)).map_err(io(format!("opening port {port}")))?;
+        let fds = [listener.as_raw_fd()];
+        let what = [ControlMessage::ScmRights(&fds)];
+        sendmsg::<()>(here.as_raw_fd(), &[IoSlice::new(&[0])], &what, MsgFlags::empty(), None)
+            .map_err(nix_io(format!("handing port {port} over")))?;
+    }
+    Ok(())
+}
+
+/// The listeners that come over a socket until its other end is closed.
+fn handed(from: &UnixStream) -> impl Iterator<Item = TcpListener> {
+    std::iter::from_fn(|| {
+        let (mut byte, mut space) = ([0u8; 1], nix::cmsg_space!([RawFd; 1]));
+        let mut into = [IoSliceMut::new(&mut byte)];
+        let message = recvmsg::<()>(from.as_raw_fd(), &mut into, Some(&mut space), MsgFlags::empty()).ok()?;
+        let fd = message.cmsgs().ok()?.find_map(|control| match control {
+            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+            _ => None,
+        })?;
+        // SAFETY: the kernel has just made it for this process, and nothing else knows it.
+        Some(unsafe { TcpListener::from_raw_fd(fd) })
+    })
 }
 
 /// What comes to a listener goes to the same port of the machine.
@@ -180,7 +194,7 @@ fn loopback_up() -> std::io::Result<()> {
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: the socket is open and the request outlives the call.
-    match unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), libc::SIOCSIFFLAGS, &request) } {
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) } {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
     }
