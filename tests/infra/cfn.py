@@ -85,6 +85,8 @@ class Stack:
         kind, properties = self._resource(name)
         if kind == "AWS::SNS::Topic":
             return f"arn:aws:sns:{self.region}:{ACCOUNT}:{self.resolve(properties['TopicName'])}"
+        if kind == "AWS::IAM::ManagedPolicy":
+            return f"arn:aws:iam::{ACCOUNT}:policy/{self.resolve(properties['ManagedPolicyName'])}"
         named = {
             "AWS::IAM::Role": "RoleName",
             "AWS::IAM::InstanceProfile": "InstanceProfileName",

@@ -133,6 +133,7 @@ def parameters_of_both():
         "DrillEndpoints": "true",
         "DrillS3PrefixList": "pl-6da54004",
         "DrillOperatorArns": f"arn:aws:iam::{cfn.ACCOUNT}:role/recovery,arn:aws:iam::{cfn.ACCOUNT}:role/night",
+        "ProtectedClusterArns": f"arn:aws:cloudhsm:{DR}:{cfn.ACCOUNT}:cluster/cluster-zzzzzzzzzzz",
         "ArtifactBucket": "tde2hsm-artefacts-dr",
     }
     source = fleet | {
@@ -231,7 +232,7 @@ def compare(who, stacks, codes):
             if kind == "AWS::IAM::Role":
                 # What is on the role counts, whichever resource put it there.
                 wanted["Policies"] += own_policies(stack, wanted["RoleName"])
-                wanted["ManagedPolicyArns"] = []
+                wanted["ManagedPolicyArns"] = sorted(wanted.get("ManagedPolicyArns", []))
             count = compared.setdefault(kind, [0, 0])
             try:
                 found = described.describe(clients, kind, wanted, stack.physical.get(name))
@@ -274,7 +275,6 @@ def both(endpoint, infra, read, bootstrap):
         "DrKmsKeyArn": outputs["CopiesKeyArn"],
         "RecordsBucket": outputs["RecordsBucketName"],
         "RecordsKeyArn": outputs["OperationsKeyArn"],
-        "DrTopicArn": outputs["TopicArn"],
     }
     _, source_physical = create(source_clients, "tde2hsm-source", infra / "source.yaml", source_parameters)
     return archive, [

@@ -9,7 +9,7 @@ import json
 import urllib.parse
 
 from botocore.exceptions import ClientError
-from cfn import document
+from cfn import ACCOUNT, document
 
 GONE = {
     "AWS.SimpleQueueService.NonExistentQueue",
@@ -60,7 +60,7 @@ def role(c, wanted):
             {"PolicyName": one["PolicyName"], "PolicyDocument": policy(one["PolicyDocument"])}
             for one in sorted(inline, key=lambda one: one["PolicyName"])
         ],
-        "ManagedPolicyArns": [one["PolicyArn"] for one in c("iam").list_attached_role_policies(RoleName=name)["AttachedPolicies"]],
+        "ManagedPolicyArns": sorted(one["PolicyArn"] for one in c("iam").list_attached_role_policies(RoleName=name)["AttachedPolicies"]),
     }
 
 
@@ -70,6 +70,17 @@ def role_policy(c, wanted):
         "PolicyName": found["PolicyName"],
         "Roles": [found["RoleName"]],
         "PolicyDocument": policy(found["PolicyDocument"]),
+    }
+
+
+def managed_policy(c, wanted):
+    arn = f"arn:aws:iam::{ACCOUNT}:policy/{wanted['ManagedPolicyName']}"
+    found = c("iam").get_policy(PolicyArn=arn)["Policy"]
+    version = c("iam").get_policy_version(PolicyArn=arn, VersionId=found["DefaultVersionId"])["PolicyVersion"]
+    return {
+        "ManagedPolicyName": found["PolicyName"],
+        "Description": found.get("Description"),
+        "PolicyDocument": policy(version["Document"]),
     }
 
 
@@ -380,6 +391,7 @@ BY_NAME = {
     "AWS::EC2::SubnetRouteTableAssociation": association,
     "AWS::Events::Rule": rule,
     "AWS::IAM::InstanceProfile": instance_profile,
+    "AWS::IAM::ManagedPolicy": managed_policy,
     "AWS::IAM::Policy": role_policy,
     "AWS::IAM::Role": role,
     "AWS::KMS::Alias": alias,

@@ -1,4 +1,4 @@
-"""Holds the roles of the templates to the calls of the functions: neither more nor fewer.
+"""Holds the roles of the templates to the calls of the functions, neither more nor fewer, and the alarms to the schedules.
 
     roles.py INFRA-DIRECTORY LAMBDAS-README JOBS-DIRECTORY
 
@@ -23,11 +23,25 @@ FUNCTIONS = {
     },
 }
 OTHER_ROLES = {"source.yaml": {"TicksRole"}, "dr.yaml": {"TicksRole", "DrillHostRole", "DrillOperatorRole"}}
-# What Lambda does in the function's name, whatever the function does.
-PLATFORM = {"logs:CreateLogStream", "logs:PutLogEvents", "sqs:SendMessage"}
+# What Lambda does in the function's name, whatever the function does; the last where it keeps what failed.
+PLATFORM = {"logs:CreateLogStream", "logs:PutLogEvents"}
+KEEP_WHAT_FAILED = {"sqs:SendMessage"}
 
-# All inline policies of one role together, white space left out.
-INLINE_LIMIT = 10_240
+# All inline policies of one role together, and one managed policy, white space left out; managed policies a role.
+INLINE_LIMIT, MANAGED_LIMIT, MANAGED_A_ROLE = 10_240, 6_144, 10
+# One parameter of a stack.
+VALUE_LIMIT = 4_096
+# CloudWatch looks back no further, in seconds.
+ALARM_LIMIT = 86_400
+
+# The job that each file of the jobs is.
+JOBS = {
+    "audit": "audit-recovery",
+    "copy_hsm_backups": "copy-hsm-backups",
+    "copy_snapshots": "copy-snapshots",
+    "expire": "expire-copies",
+    "settle": "settle-copies",
+}
 
 
 def table(readme):
@@ -81,14 +95,163 @@ def permissions(statement, names):
 
 
 def fleet_metrics(jobs):
-    """Names of the metrics that the jobs emit with no dimension beside the fleet."""
-    text = "".join(path.read_text() for path in sorted(jobs.glob("*.rs")))
-    return set(re.findall(r"""\.metric\(\s*"(\w+)",[^;]*?&\[\]\)""", text))
+    """Metric -> functions that emit it with no dimension beside the fleet."""
+    emitted = defaultdict(set)
+    for path in sorted(jobs.glob("*.rs")):
+        for name in re.findall(r"""\.metric\(\s*"(\w+)",[^;]*?&\[\]\)""", path.read_text()):
+            emitted[name].add(JOBS.get(path.stem))
+    return emitted
+
+
+def function_metrics(jobs):
+    """Names of the metrics that every job emits with its own name as a dimension."""
+    text = "".join(path.read_text() for path in sorted(jobs.parent.rglob("*.rs")))
+    return set(re.findall(r"""\.metric\(\s*"(\w+)",[^;]*?&\[\(\s*"function",[^;]*?\)\]\)""", text))
+
+
+def length(document):
+    """As IAM counts: without white space."""
+    return len(re.sub(r"\s", "", json.dumps(cfn.document(document))))
+
+
+def managed(resources, role):
+    """The managed policies that a role names, by the names of their resources."""
+    arns = {f"arn:aws:iam::{cfn.ACCOUNT}:policy/{one['ManagedPolicyName']}": name
+            for name, (kind, one) in resources.items() if kind == "AWS::IAM::ManagedPolicy"}
+    return [arns[arn] for arn in role.get("ManagedPolicyArns", [])]
+
+
+def of_secrets(how):
+    """Parameters for estates of other sizes: `many` has forty secrets by their full ARNs, `pattern` one name for all."""
+    names = [f"tde/oracle-host-{n:02}-keystore-AbCdEf" for n in range(40)] if how == "many" else ["tde/*"]
+    of = [",".join(f"arn:aws:secretsmanager:{region}:{cfn.ACCOUNT}:secret:{name}" for name in names) for region in (deploy.SOURCE, deploy.DR)]
+    return {"SecretArns": of[0], "ReplicaSecretArns": of[1]}
+
+
+def refused(template, parameters):
+    """What CloudFormation would not take."""
+    for name, declared in template["Parameters"].items():
+        value = str(parameters.get(name, declared.get("Default")))
+        if len(value) > VALUE_LIMIT:
+            yield f"{name} has {len(value)} characters, more than the {VALUE_LIMIT} of a parameter"
+        pattern = declared.get("AllowedPattern")
+        listed_type = declared["Type"] == "CommaDelimitedList" or declared["Type"].startswith("List<")
+        for one in value.split(",") if listed_type else [value]:
+            if pattern and not re.fullmatch(pattern, one):
+                yield f"{name}: {one} is not {pattern}"
+
+
+def sizes(file, stack, how):
+    """What IAM would not take, and the largest of the roles."""
+    resources = {name: (kind, wanted) for name, kind, wanted in stack.resources()}
+    wrong, largest = [], (0, "")
+    for name, (kind, wanted) in resources.items():
+        if kind == "AWS::IAM::ManagedPolicy" and length(wanted["PolicyDocument"]) > MANAGED_LIMIT:
+            wrong.append(f"{file} with {how} secrets: {name} of {length(wanted['PolicyDocument'])} characters, more than {MANAGED_LIMIT}")
+        if kind == "AWS::IAM::Role":
+            policies = wanted["Policies"] + deploy.own_policies(stack, wanted["RoleName"])
+            size = sum(length(one["PolicyDocument"]) for one in policies)
+            largest = max(largest, (size, name))
+            if size > INLINE_LIMIT:
+                wrong.append(f"{file} with {how} secrets: {name}: policies of {size} characters, more than the {INLINE_LIMIT} that IAM takes")
+            if len(managed(resources, wanted)) > MANAGED_A_ROLE:
+                wrong.append(f"{name}: more than {MANAGED_A_ROLE} managed policies")
+    print(f"{file} with {how} secrets: largest inline policies: {largest[1]}, {largest[0]} of {INLINE_LIMIT} characters")
+    return wrong
+
+
+def seconds(rate):
+    n, unit = re.fullmatch(r"rate\((\d+) (minute|hour|day)s?\)", rate).groups()
+    return int(n) * {"minute": 60, "hour": 3600, "day": 86_400}[unit]
+
+
+def alarms(resources, functions, emitted, each):
+    """Whether each alarm can be reached by what the schedules run, and what none watches; the metrics of ours that are watched."""
+    wrong, watched, of_function = [], [], defaultdict(set)
+    every = {}
+    for kind, wanted in resources.values():
+        if kind == "AWS::Scheduler::Schedule":
+            every[wanted["Target"]["Arn"].rsplit(":", 1)[1]] = seconds(wanted["ScheduleExpression"])
+    for name, (kind, wanted) in resources.items():
+        if kind != "AWS::CloudWatch::Alarm":
+            continue
+        metric, dimensions = wanted["MetricName"], {one["Name"]: one["Value"] for one in wanted["Dimensions"]}
+        if wanted["Namespace"] == "AWS/SQS":
+            # Letters stay for two weeks: an alarm on what lies there would be one for as long, and no news for the next.
+            if metric != "NumberOfMessagesSent":
+                wrong.append(f"{name} watches {metric}: it would stay in alarm for as long as a letter lies there")
+            continue
+        if wanted["Namespace"] == "AWS/Lambda":
+            by = {dimensions["FunctionName"]}
+            of_function[dimensions["FunctionName"]].add(metric)
+        else:
+            watched.append(metric)
+            # An alarm on a metric that nobody emits never fires.
+            if set(dimensions) == {"fleet", "function"} and metric in each and dimensions["function"] in functions:
+                by = {f"tde2hsm-{dimensions['function']}"}
+                of_function[f"tde2hsm-{dimensions['function']}"].add(metric)
+            elif set(dimensions) == {"fleet"} and emitted.get(metric, set()) & set(functions):
+                by = {f"tde2hsm-{one}" for one in emitted[metric] & set(functions)}
+            else:
+                wrong.append(f"{name} watches {metric} by {dimensions}, which no function emits here: {sorted(emitted)}, {sorted(each)}")
+                continue
+            if dimensions["fleet"] != "bank":
+                wrong.append(f"{name}: {dimensions}")
+        period, periods = wanted["Period"], wanted["EvaluationPeriods"]
+        interval, need = min(every[one] for one in by), wanted.get("DatapointsToAlarm", periods)
+        reached = periods if period >= interval else periods * period // interval
+        if reached < need:
+            wrong.append(f"{name} wants {need} of {periods} times {period} s, and what runs every {interval} s is seen in {reached} of them")
+        if wanted["TreatMissingData"] == "breaching" and period <= interval:
+            wrong.append(f"{name} takes the pause between two runs, {interval} s, for silence")
+        if period * periods > ALARM_LIMIT:
+            wrong.append(f"{name} looks back {period * periods} s, more than CloudWatch's {ALARM_LIMIT}")
+    for function in functions:
+        missing = {"Errors", "Invocations"} | {one for one in each if one == "CallsFailed"}
+        for metric in sorted(missing - of_function[f"tde2hsm-{function}"]):
+            wrong.append(f"nothing watches {metric} of {function}")
+    return wrong, watched
+
+
+def deliveries(resources, functions):
+    """Who is woken by events has no letters: events that waited too long are no failure. Who is not, has."""
+    wrong, woken = [], set()
+    for kind, wanted in resources.values():
+        if kind == "AWS::Events::Rule":
+            woken |= {one["Arn"].rsplit(":", 1)[1] for one in wanted["Targets"]}
+    for kind, wanted in resources.values():
+        if kind == "AWS::Lambda::Function" and ("DeadLetterConfig" in wanted) == (wanted["FunctionName"] in woken):
+            wrong.append(f"{wanted['FunctionName']}: woken by events and keeping letters of them, or neither")
+    return wrong
+
+
+def drill(resources, parameters):
+    """What a drill's host and operator must be able to do and must not, beyond what the sandbox asks of them."""
+    wrong = []
+    bucket = f"arn:aws:s3:::{parameters['ArtifactBucket']}"
+    fetch = {("s3:ListBucket", bucket), ("s3:GetObject", bucket + "/*"), ("s3:GetObjectVersion", bucket + "/*")}
+    host = resources["DrillHostRole"][1]["Policies"]
+    for who, documents in (
+        ("DrillHostRole", [one["PolicyDocument"] for one in host]),
+        ("DrillS3Endpoint", [resources["DrillS3Endpoint"][1]["PolicyDocument"]]),
+    ):
+        statements = [one for document in documents for one in cfn.document(document)["Statement"] if one["Effect"] == "Allow"]
+        may = {(action, resource) for one in statements for action in one["Action"] for resource in one["Resource"] if action.startswith("s3:")}
+        if may != fetch:
+            wrong.append(f"{who}: the agent fetches by {sorted(fetch)}, and may {sorted(may)}")
+    denied = set()
+    for policy in resources["DrillOperatorRole"][1]["Policies"]:
+        for one in cfn.document(policy["PolicyDocument"])["Statement"]:
+            if one["Effect"] == "Deny" and one.get("Resource") == [parameters["ProtectedClusterArns"]] and "Condition" not in one:
+                denied |= set(one["Action"])
+    for action in ("cloudhsm:TagResource", "cloudhsm:DeleteHsm", "cloudhsm:DeleteCluster"):
+        if action not in denied:
+            wrong.append(f"DrillOperatorRole may {action} on a cluster that is protected")
+    return wrong
 
 
 def check(infra, readme, jobs):
-    wrong, watched, emitted = [], [], fleet_metrics(jobs)
-    largest = (0, "")
+    wrong, watched, emitted, each = [], [], fleet_metrics(jobs), function_metrics(jobs)
     calls, (source_keys, dr_keys, record_keys) = table(readme)
     dr_parameters, source_parameters = deploy.parameters_of_both()
     code = {"CodeBucket": "code"}
@@ -110,20 +273,19 @@ def check(infra, readme, jobs):
         roles = {name for name, (kind, _) in resources.items() if kind == "AWS::IAM::Role"}
         if roles != set(FUNCTIONS[file].values()) | OTHER_ROLES[file]:
             wrong.append(f"{file}: roles that nobody accounts for: {sorted(roles)}")
-        for name in sorted(roles):
-            policies = resources[name][1]["Policies"] + deploy.own_policies(stack, resources[name][1]["RoleName"])
-            size = sum(len(re.sub(r"\s", "", json.dumps(cfn.document(one["PolicyDocument"])))) for one in policies)
-            largest = max(largest, (size, name))
-            if size > INLINE_LIMIT:
-                wrong.append(f"{name}: policies of {size} characters, more than the {INLINE_LIMIT} that IAM takes")
-        for name, (kind, wanted) in resources.items():
-            # An alarm on a metric that nobody emits never fires.
-            if kind == "AWS::CloudWatch::Alarm" and wanted["Namespace"] == "tde2hsm":
-                watched.append(wanted["MetricName"])
-                if wanted["MetricName"] not in emitted:
-                    wrong.append(f"{name} watches {wanted['MetricName']}, which no function emits for the fleet: {sorted(emitted)}")
-                if wanted["Dimensions"] != [{"Name": "fleet", "Value": "bank"}]:
-                    wrong.append(f"{name}: {wanted['Dimensions']}")
+        for how, other in (("two", {}), ("many", of_secrets("many")), ("pattern", of_secrets("pattern"))):
+            given = code | parameters | other
+            wrong += [f"{file} with {how} secrets: {one}" for one in refused(template, given)]
+            wrong += sizes(file, cfn.Stack(template, region, given, physical), how)
+        for name, resource in template["Resources"].items():
+            # What stays after a failed first attempt would stand in the way of the second, by its name.
+            if resource.get("DeletionPolicy", "RetainExceptOnCreate") != "RetainExceptOnCreate":
+                wrong.append(f"{name}: DeletionPolicy {resource['DeletionPolicy']}")
+        told, ours = alarms(resources, FUNCTIONS[file], emitted, each)
+        watched += ours
+        wrong += told + deliveries(resources, FUNCTIONS[file])
+        if file == "dr.yaml":
+            wrong += drill(resources, parameters)
         for function, role in FUNCTIONS[file].items():
             wanted = resources[role][1]
             trusted = cfn.document(wanted["AssumeRolePolicyDocument"])["Statement"]
@@ -131,17 +293,26 @@ def check(infra, readme, jobs):
                 wrong.append(f"{function}: trusted by {trusted}")
             policies = wanted["Policies"] + deploy.own_policies(stack, wanted["RoleName"])
             by_name = {one["PolicyName"]: cfn.document(one["PolicyDocument"])["Statement"] for one in policies}
+            shared = managed(resources, wanted)
+            by_name |= {one: cfn.document(resources[one][1]["PolicyDocument"])["Statement"] for one in shared}
             for one in (one for statements in by_name.values() for one in statements):
                 if one["Effect"] != "Allow" or "NotAction" in one or "NotResource" in one:
                     wrong.append(f"{function}: {one}")
-            has = set().union(*(permissions(one, names) for name in ("calls", "hosts") for one in by_name.get(name, [])))
+                # Not even a wrong program deletes what is not ours, or what somebody holds.
+                ours = {"aws:ResourceTag/tde2hsm:token": ["false"], "aws:ResourceTag/tde2hsm:hold": ["true"]}
+                deletes = {"ec2:DeleteSnapshot", "cloudhsm:DeleteBackup"} & set(one["Action"])
+                if deletes and one["Condition"].get("Null") != ours:
+                    wrong.append(f"{function} may {sorted(deletes)} without token, or in spite of a hold")
+            has = set().union(*(permissions(one, names) for name in ("calls", "hosts", *shared) for one in by_name.get(name, [])))
             count += len(has)
             for call in sorted(has - calls[function]):
                 wrong.append(f"{function} may {call}, which it does not call")
             for call in sorted(calls[function] - has):
                 wrong.append(f"{function} calls {call}, which its role does not allow")
             platform = {action for one in by_name["platform"] for action in listed(one["Action"])}
-            if platform != PLATFORM or set(by_name) - {"calls", "hosts", "keys", "platform"}:
+            keeps = any(kind == "AWS::Lambda::Function" and one["FunctionName"] == wanted["RoleName"] and "DeadLetterConfig" in one
+                        for kind, one in resources.values())
+            if platform != PLATFORM | (KEEP_WHAT_FAILED if keeps else set()) or set(by_name) - {"calls", "hosts", "keys", "platform", *shared}:
                 wrong.append(f"{function}: policies {sorted(by_name)}, platform {sorted(platform)}")
             for one in by_name["keys"]:
                 via = one["Condition"]["StringEquals"].get("kms:ViaService")
@@ -160,7 +331,6 @@ def check(infra, readme, jobs):
                 wrong.append(f"{function}: keys {found}, the README says {expected}")
     for function in calls.keys() - {name for names in FUNCTIONS.values() for name in names}:
         wrong.append(f"{function} is in the table and in no template")
-    print(f"largest inline policies: {largest[1]}, {largest[0]} of {INLINE_LIMIT} characters")
     print(f"alarms watch {', '.join(watched)}")
     if "DatabasesBreached" not in watched:
         wrong.append("nothing watches the recovery point objective")

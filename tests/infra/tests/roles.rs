@@ -57,6 +57,52 @@ fn one_right_more_or_less_is_told() -> Result<()> {
             "Action: [kms:DescribeKey, kms:Decrypt, kms:Encrypt, kms:ReEncryptFrom]",
             "the README says",
         ),
+        (
+            "dr.yaml",
+            "backup/*\n                Condition:\n                  StringEquals: {\"aws:ResourceTag/tde2hsm:fleet\": !Ref Fleet}\n                  \"Null\":",
+            "backup/*\n                Condition:\n                  StringEquals: {\"aws:ResourceTag/tde2hsm:fleet\": !Ref Fleet}\n                  StringLike:",
+            "may ['cloudhsm:DeleteBackup'] without token",
+        ),
+        (
+            "dr.yaml",
+            "ListArtefacts\n                Effect: Allow\n                Action: s3:ListBucket",
+            "ListArtefacts\n                Effect: Allow\n                Action: s3:GetBucketAcl",
+            "DrillHostRole: the agent fetches",
+        ),
+        (
+            "dr.yaml",
+            "Principal: \"*\"\n            Action: s3:ListBucket",
+            "Principal: \"*\"\n            Action: s3:GetBucketAcl",
+            "DrillS3Endpoint: the agent fetches",
+        ),
+        (
+            "dr.yaml",
+            "- cloudhsm:TagResource\n                    - cloudhsm:UntagResource",
+            "- cloudhsm:UntagResource",
+            "may cloudhsm:TagResource on a cluster that is protected",
+        ),
+        ("dr.yaml", "secret:[A-Za-z0-9/_+=.@*-]+$", "secret:[A-Za-z0-9/_+=.@-]+$", "with pattern secrets: ReplicaSecretArns"),
+        (
+            "dr.yaml",
+            "Action: secretsmanager:UpdateSecretVersionStage\n                Resource: !Ref SecretArns",
+            "Action: secretsmanager:UpdateSecretVersionStage\n                Resource: !Ref SecretArns\n              - Sid: Ask\n                \
+             Effect: Allow\n                Action: secretsmanager:DescribeSecret\n                Resource: !Ref ReplicaSecretArns",
+            "with many secrets: ExpireCopiesRole: policies of",
+        ),
+        // Alarms that could not fire, or that fire once for all.
+        ("dr.yaml", "Period: 21600", "Period: 900", "ExpireCopiesFailed wants 2 of 3 times 900 s, and what runs every 21600 s"),
+        ("source.yaml", "Period: 1800", "Period: 900", "CopyHsmBackupsFailed wants 3 of 4 times 900 s"),
+        ("source.yaml", "rate(15 minutes)", "rate(2 hours)", "CopySnapshotsSilent takes the pause between two runs"),
+        ("source.yaml", "NumberOfMessagesSent", "ApproximateNumberOfMessagesVisible", "would stay in alarm"),
+        ("source.yaml", "Value: copy-hsm-backups}", "Value: copy-snapshots}", "nothing watches CallsFailed of copy-hsm-backups"),
+        ("dr.yaml", "MetricName: HostsUnseen", "MetricName: HostsUnknown", "which no function emits"),
+        (
+            "dr.yaml",
+            "LoggingConfig:\n        LogFormat: JSON\n        LogGroup: !Ref SettleCopiesLogs",
+            "DeadLetterConfig: {TargetArn: !GetAtt DeadLetters.Arn}\n      LoggingConfig:\n        LogFormat: JSON\n        LogGroup: !Ref SettleCopiesLogs",
+            "tde2hsm-settle-copies: woken by events and keeping letters",
+        ),
+        ("dr.yaml", "DeletionPolicy: RetainExceptOnCreate", "DeletionPolicy: Retain", "Records: DeletionPolicy Retain"),
     ];
     for (file, from, to, told) in cases {
         for (name, path) in &templates {
