@@ -34,6 +34,7 @@ LACKS = {
         "AWS::EC2::SecurityGroup.SecurityGroupIngress": "a rule loses its description",
         "AWS::EC2::SubnetRouteTableAssociation": _UNMADE,
         "AWS::EC2::VPC.EnableDnsHostnames": _DROPPED,
+        "AWS::IAM::Role.ManagedPolicyArns": _DROPPED,
         "AWS::KMS::Key (DescribeKey answers 500)": "made with a policy that its own API cannot read",
         "AWS::Lambda::EventInvokeConfig": _UNMADE,
         "AWS::Lambda::Function.DeadLetterConfig": _DROPPED,
