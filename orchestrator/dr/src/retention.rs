@@ -87,7 +87,8 @@ pub enum Why {
     Monthly,
     Count,
     Age,
-    /// It is younger than the newest that opens, and may open yet.
+    /// It is younger than the newest that opens and than [`YOUNG`]: it may open yet. Older ones stand for their days, weeks and
+    /// months like any other, so that they do not pile up where nothing opens any more.
     Newer,
     /// A kept point needs it.
     Needed,
@@ -98,7 +99,8 @@ pub enum Why {
 }
 
 const DAY: i64 = 86_400;
-/// Inventories of this many seconds are kept whatever the points say: sets may lean on them that are not judged yet.
+/// Points newer than the last that opens are all kept for so many seconds, and inventories whatever the points say: sets may lean
+/// on them that are not judged yet.
 const YOUNG: i64 = 7 * DAY;
 
 /// How good a point is for standing for its time: the least is the best.
@@ -233,6 +235,8 @@ fn kept(now: Timestamp, points: &[&Point], policy: &Retention) -> (BTreeMap<SetI
     if nothing_opens {
         points.iter().for_each(|point| keep(point, Why::NothingOpens));
     }
+    // Points come in the order of time.
+    let settling = now.plus(-YOUNG.max(i64::from(policy.days) * DAY));
     for sid in databases {
         let ranked: Vec<(&Point, Rank)> =
             points.iter().filter_map(|point| point.database(sid).map(|d| (*point, rank(&d.verdict)))).collect();
@@ -240,8 +244,12 @@ fn kept(now: Timestamp, points: &[&Point], policy: &Retention) -> (BTreeMap<SetI
         match newest {
             Some((newest, _)) => {
                 keep(newest, Why::LastThatOpens);
-                for (point, _) in ranked.iter().filter(|(point, _)| point.taken > newest.taken) {
-                    keep(point, Why::Newer);
+                // Were they proven, the newest so many would stay by their count.
+                let newer = ranked.iter().rev().filter(|(point, _)| point.taken > newest.taken);
+                for (n, (point, rank)) in newer.enumerate() {
+                    if point.taken >= settling || (n < usize::from(policy.count) && *rank < Rank::Hopeless) {
+                        keep(point, Why::Newer);
+                    }
                 }
             }
             None => {
@@ -251,12 +259,14 @@ fn kept(now: Timestamp, points: &[&Point], policy: &Retention) -> (BTreeMap<SetI
                 }
             }
         }
-        // What is hopeless stands for nothing, unless there is nothing else.
-        let stands = |rank: Rank| rank < Rank::Hopeless || newest.is_none();
-        let buckets = buckets(ranked.iter().filter(|(_, r)| stands(*r)).map(|(point, rank)| (point.taken, *rank)), policy);
+        // What is hopeless stands for nothing, unless there is nothing better of its time: parts of it are newer than what opens.
+        let stands =
+            |point: &Point, rank: Rank| rank < Rank::Hopeless || newest.is_none_or(|(newest, _)| point.taken > newest.taken);
+        let standing = ranked.iter().filter(|(point, rank)| stands(point, *rank));
+        let buckets = buckets(standing.map(|(point, rank)| (point.taken, *rank)), policy);
         let young = now.plus(-i64::from(policy.days) * DAY);
         for (point, rank) in &ranked {
-            for why in buckets.get(&point.taken).filter(|_| stands(*rank)).into_iter().flatten() {
+            for why in buckets.get(&point.taken).filter(|_| stands(point, *rank)).into_iter().flatten() {
                 keep(point, *why);
             }
             if policy.days > 0 && point.taken >= young && *rank == Rank::Opens {
@@ -434,6 +444,7 @@ fn hsm(common: &Common, expiry: &mut Expiry, needed: &BTreeSet<&BackupId>, days:
         let item = Item::Backup { id: backup.id.clone(), region: backup.region.clone() };
         let mut why = Vec::new();
         let rules = [
+            (backup.tags.contains_key(crate::facts::tag::HOLD), Why::Held),
             (needed.contains(&backup.id), Why::Needed),
             (newest.contains(&backup.id), Why::Newer),
             (backup.created.is_none_or(|created| created >= young), Why::Age),

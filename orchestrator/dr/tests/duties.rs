@@ -90,6 +90,70 @@ fn a_policy_of_nothing_still_keeps_the_last_that_opens_and_what_is_held() {
     }
 }
 
+/// Takes what expiry lets go, and what the customer's own tool removes after a week.
+fn let_go(w: &mut World, expiry: &retention::Expiry) {
+    let week = w.common.now.plus(-7 * DAY);
+    w.host.snapshots.retain(|s| s.region == dr() || s.started >= week);
+    for deletion in &expiry.delete {
+        match &deletion.item {
+            Item::Snapshot { id, .. } => w.host.snapshots.retain(|s| s.id != *id),
+            Item::Inventory { taken_at, .. } => w.host.inventories.retain(|i| i.taken_at != *taken_at),
+            Item::CopyRecord { source } => w.host.copies.retain(|c| c.source != *source),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Nothing opens any more, for months: one database's sets forget a volume, another's new key is in no HSM backup. What is kept
+/// behind the last good point is bounded by the policy's ages, and when it heals there is a point for each of them.
+#[test]
+fn h45_what_does_not_open_does_not_pile_up_behind_the_last_point_that_does() {
+    let policy = Retention { hourly: 0, daily: 7, weekly: 3, monthly: 2, count: 0, days: 0 };
+    for forgets in [true, false] {
+        let mut w = world();
+        let rotated = TAKEN.plus(DAY / 2);
+        let mut most = (0, 0);
+        for day in 1..200i64 {
+            let (n, taken) = (day as u32 * 10, TAKEN.plus(day * DAY));
+            add_set(&mut w, n, taken);
+            if forgets {
+                w.host.snapshots.retain(|s| s.id != snapshot(n + 1) && s.id != snapshot(n + 1_000_001));
+                w.host.copies.retain(|c| c.source != snapshot(n + 1));
+            }
+            for inventory in w.host.inventories.iter_mut().filter(|i| !forgets && i.taken_at > rotated) {
+                inventory.databases[0].needs = vec![active(2, Store::Hsm)];
+                inventory.databases[0].known = vec![known(2, Store::Hsm, rotated)];
+            }
+            w.common.now = taken.plus(2 * HOUR);
+            let expiry = expire(&w, &policy);
+            let_go(&mut w, &expiry);
+            let points = w.points();
+            let opens = |point: &&Point| point.databases[0].verdict.opens().is_some();
+            assert_eq!(points.iter().filter(opens).map(|point| point.taken).collect::<Vec<_>>(), [TAKEN], "day {day}");
+            for young in (day - 6).max(1)..=day {
+                let taken = TAKEN.plus(young * DAY);
+                let point = points.iter().find(|point| point.taken == taken).unwrap();
+                assert!(point.copied(), "day {young} on day {day}");
+            }
+            let copied = points.iter().filter(|point| point.parts.iter().any(|part| part.copy.is_some())).count();
+            most = (most.0.max(copied), most.1.max(w.host.inventories.len()));
+        }
+        // The last good one, a week of everything, three weeks, two months; and two looks at each, and one where a key was seen first.
+        assert!(most.0 <= 1 + 8 + 3 + 2 && most.1 <= 2 * most.0 + 4, "{most:?} of 200");
+        if !forgets {
+            let made = TAKEN.plus(199 * DAY);
+            w.common.backups.extend([source_backup(9, made), backup_copy(9, made)]);
+            w.common.hsm_copies.push(hsm_intent(9, made, 10));
+            let points = w.points();
+            let ages = points.iter().filter(|point| point.databases[0].verdict.opens().is_some());
+            let ages: Vec<i64> = ages.map(|point| w.common.now.since(point.taken) / DAY).collect();
+            for span in [0..1, 1..2, 6..7, 7..15, 15..32] {
+                assert!(ages.iter().any(|age| span.contains(age)), "{span:?}: {ages:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn h37_what_is_not_ours_is_never_deleted() {
     let mut w = ten_days();
@@ -147,6 +211,11 @@ fn h45_hsm_backups_stay_while_a_point_opens_with_them_and_the_last_two_always() 
     };
     token(&mut w);
     assert!(!left(&w).contains(&backup(1_000_002)));
+    // Nor does one go that somebody holds.
+    w.common.backups.iter_mut().filter(|b| b.id == backup(1_000_003)).for_each(|b| {
+        b.tags.insert(tag::HOLD.into(), "case 7".into());
+    });
+    assert!(!left(&w).contains(&backup(1_000_003)) && left(&w).contains(&backup(1_000_004)));
     // Held off from the purge of the source region until its copy is READY.
     w.common.hsm_copies[9].held = true;
     let index = w.common.backups.iter().position(|b| b.id == backup(10)).unwrap();
