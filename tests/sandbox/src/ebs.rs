@@ -101,6 +101,12 @@ impl Ebs {
         self.link(snapshot, snapshot)
     }
 
+    /// A file system with what a snapshot holds.
+    pub fn lay_out(&self, tree: &Path, to: &Path) -> Result<()> {
+        let mut copy = Copy { shared: &self.shared, former: None, seen: Seen::new(), device: fs::metadata(tree)?.dev() };
+        copy.directory(tree, to, Path::new("")).with_context(|| format!("laying {} out", tree.display()))
+    }
+
     /// The copy holds what the source holds. Nothing happens where the source's content is not here.
     pub fn copied(&self, source: &str, snapshot: &str) -> Result<()> {
         match fs::read_link(self.dir.join(source)) {

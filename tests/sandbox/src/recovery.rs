@@ -145,6 +145,7 @@ impl Sandbox {
         host.namespace.kill();
         host.namespace.add_volume(mount, &device, &id);
         host.namespace.start()?;
+        boot(&host.namespace);
         Ok(())
     }
 
@@ -198,10 +199,15 @@ impl Sandbox {
                 (format!("nvme{others}n1"), format!("/dev/nvme{others}n1"))
             };
             let upper = if content.target == "/" { dir.join("root") } else { dir.join(&device) };
+            // An ordinary user's overlay cannot rename a directory that comes from below, as any other file system can.
+            let lower = if crate::userns::is_borrowed() { Vec::new() } else { vec![content.tree.clone()] };
+            if lower.is_empty() {
+                self.ebs.lay_out(&content.tree, &upper)?;
+            }
             let mount = Mount {
                 source,
                 target: content.target.clone(),
-                lower: vec![content.tree.clone()],
+                lower,
                 work: dir.join("work").join(&device),
                 upper: upper.clone(),
             };
