@@ -32,6 +32,9 @@ fn demo() -> Result<()> {
     let out = target_dir()?.join("demo");
     std::fs::create_dir_all(&out)?;
     let world = World::up_with_functions(&out.join("world"), "mixed", 1)?;
+    let warned = std::fs::read_to_string(world.path("sandbox.log"))?;
+    // The survey refuses an Oracle home that belongs to root.
+    ensure!(!warned.contains("one and the same"), "every host needs users of its own; {}", warned.trim());
     let before = world.inspect()?;
     let sids = before.sids();
     say(started, &format!("sandbox up: {} databases", sids.len()));
