@@ -1,8 +1,9 @@
 """Holds the roles of the templates to the calls of the functions, neither more nor fewer, and the alarms to the schedules.
 
-    roles.py INFRA-DIRECTORY LAMBDAS-README JOBS-DIRECTORY
+    roles.py INFRA-DIRECTORY LAMBDAS-README JOBS-DIRECTORY PERMISSIONS
 
-The calls are the table in the README; the code is held to the table by tests of its own.
+The calls are the table in the README; the code is held to the table by tests of its own. Those of a drill's operator are the
+table in docs/permissions.md, to which a drill on the sandbox is held.
 """
 
 import json
@@ -70,6 +71,13 @@ def keys(text):
         return {"kms:" + name.removeprefix("kms:") for name in re.findall(r"`((?:kms:)?[A-Z][A-Za-z]+|kms:[A-Za-z]+)`", part)}
 
     return named(source.replace("copy-snapshots", "")), named(dr), named(records) - {"kms:ViaService"}
+
+
+def of_operator(permissions):
+    """The calls of `## The drill operator`."""
+    section = permissions.split("## The drill operator", 1)[1].split("\n## ", 1)[0]
+    first = re.findall(r"^\| (`[^|]+`) \|", section, re.MULTILINE)
+    return {call for cell in first for call in re.findall(r"`([a-z0-9]+:[A-Za-z]+)`", cell)}
 
 
 def listed(value):
@@ -225,7 +233,7 @@ def deliveries(resources, functions):
     return wrong
 
 
-def drill(resources, parameters):
+def drill(resources, parameters, said_of_operator):
     """What a drill's host and operator must be able to do and must not, beyond what the sandbox asks of them."""
     wrong = []
     bucket = f"arn:aws:s3:::{parameters['ArtifactBucket']}"
@@ -247,10 +255,17 @@ def drill(resources, parameters):
     for action in ("cloudhsm:TagResource", "cloudhsm:DeleteHsm", "cloudhsm:DeleteCluster"):
         if action not in denied:
             wrong.append(f"DrillOperatorRole may {action} on a cluster that is protected")
+    role = resources["DrillOperatorRole"][1]
+    documents = [one["PolicyDocument"] for one in role["Policies"]] + [resources[name][1]["PolicyDocument"] for name in managed(resources, role)]
+    statements = [one for document in documents for one in cfn.document(document)["Statement"] if one["Effect"] == "Allow"]
+    may = {action for one in statements for action in listed(one["Action"])}
+    print(f"{len(may)} calls of a drill's operator compared with the table")
+    wrong += [f"a drill's operator may {call}, which the table does not have" for call in sorted(may - said_of_operator)]
+    wrong += [f"a drill's operator calls {call}, which its role does not allow" for call in sorted(said_of_operator - may)]
     return wrong
 
 
-def check(infra, readme, jobs):
+def check(infra, readme, jobs, said_of_operator):
     wrong, watched, emitted, each = [], [], fleet_metrics(jobs), function_metrics(jobs)
     calls, (source_keys, dr_keys, record_keys) = table(readme)
     dr_parameters, source_parameters = deploy.parameters_of_both()
@@ -285,7 +300,7 @@ def check(infra, readme, jobs):
         watched += ours
         wrong += told + deliveries(resources, FUNCTIONS[file])
         if file == "dr.yaml":
-            wrong += drill(resources, parameters)
+            wrong += drill(resources, parameters, said_of_operator)
         for function, role in FUNCTIONS[file].items():
             wanted = resources[role][1]
             trusted = cfn.document(wanted["AssumeRolePolicyDocument"])["Statement"]
@@ -341,4 +356,4 @@ def check(infra, readme, jobs):
 
 
 if __name__ == "__main__":
-    sys.exit(1 if check(Path(sys.argv[1]), Path(sys.argv[2]).read_text(), Path(sys.argv[3])) else 0)
+    sys.exit(1 if check(Path(sys.argv[1]), Path(sys.argv[2]).read_text(), Path(sys.argv[3]), of_operator(Path(sys.argv[4]).read_text())) else 0)

@@ -27,4 +27,6 @@ pub use error::ApiError;
 pub use faults::{CallFault, Fate, Faults, denied};
 pub use ids::{AccountId, CommandId, Ids, InstanceId, Region};
 pub use time::Millis;
-pub use world::{Caller, Effect, LaunchedVolume, Principal, RegionState, Reply, Request, Service, World, WorldOptions};
+pub use world::{
+    Caller, Effect, LaunchedVolume, Principal, RegionState, Reply, Request, Service, World, WorldOptions, iam_action,
+};

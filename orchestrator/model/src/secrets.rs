@@ -95,6 +95,19 @@ impl Secrets {
         Ok(reply["VersionId"].as_str().unwrap_or_default().to_owned())
     }
 
+    /// Whatever someone labelled loses its label, and what AWS itself does not label is removed, as it may be at any time (H42).
+    /// Gives the ids of what is gone.
+    pub(crate) fn lose_versions(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
+        let at = self.position(name)?;
+        let secret = &mut self.secrets[at];
+        for version in &mut secret.versions {
+            version.stages.retain(|stage| matches!(stage.as_str(), "AWSCURRENT" | "AWSPREVIOUS" | "AWSPENDING"));
+        }
+        let (gone, left) = std::mem::take(&mut secret.versions).into_iter().partition(|version| version.stages.is_empty());
+        secret.versions = left;
+        Ok(Vec::into_iter(gone).map(|version: Version| version.id).collect())
+    }
+
     /// Overwrites a version in place, which AWS cannot do: a wrong password under a pinned version (H10).
     pub fn tamper(&mut self, name: &str, value: &str) -> Result<(), ApiError> {
         let at = self.position(name)?;
@@ -520,6 +533,22 @@ mod tests {
         secrets.call("UpdateSecretVersionStage", &away, Millis(14), &mut ids).unwrap();
         secrets.tick(Millis(24), 10);
         assert_eq!(secrets.readable("tde/pin").len(), 2);
+    }
+
+    #[test]
+    fn h42_a_version_whose_label_somebody_took_away_is_removed() {
+        let (mut secrets, mut ids) = bed();
+        let (made, _) =
+            secrets.create(&json!({"Name": "tde/pin", "SecretString": "one"}), Millis(0), &mut ids, &regions()).unwrap();
+        let label = json!({"SecretId": "tde/pin", "VersionStage": "ours", "MoveToVersionId": made["VersionId"]});
+        secrets.call("UpdateSecretVersionStage", &label, Millis(0), &mut ids).unwrap();
+        assert!(secrets.lose_versions("tde/pin").unwrap().is_empty(), "AWS labels it still");
+        secrets.call("UpdateSecretVersionStage", &label, Millis(0), &mut ids).unwrap();
+        secrets.rotate("tde/pin", "two", Millis(1), &mut ids).unwrap();
+        secrets.rotate("tde/pin", "three", Millis(2), &mut ids).unwrap();
+        assert_eq!(secrets.lose_versions("tde/pin").unwrap(), [made["VersionId"].as_str().unwrap()]);
+        let texts: Vec<String> = secrets.readable("tde/pin").into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, ["two", "three"]);
     }
 
     #[test]

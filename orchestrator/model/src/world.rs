@@ -369,7 +369,7 @@ impl World {
             Principal::Operator => true,
             Principal::Host(_) => HOST_ROLE.iter().any(|(s, ops)| *s == service && ops.contains(&operation)),
             Principal::Function(name) => {
-                let action = format!("{}:{}", service.prefix(), iam_action(service, operation));
+                let action = format!("{}:{}", service.prefix(), iam_action(service, operation, false));
                 self.grants.get(name).is_some_and(|have| have.iter().any(|pattern| crate::ec2::wildcard(pattern, &action)))
             }
         }
@@ -500,6 +500,15 @@ impl World {
         let version = state.secrets.rotate(name, value, now, &mut self.ids)?;
         self.replicate(region, name);
         Ok(version)
+    }
+
+    /// Somebody takes every label off a secret's versions, and those that AWS does not label itself are removed; in its
+    /// replicas too (H42).
+    pub fn lose_secret_versions(&mut self, region: &Region, name: &str) -> Result<Vec<String>, ApiError> {
+        let Some(state) = self.regions.get_mut(region) else { return Err(no_region(region)) };
+        let gone = state.secrets.lose_versions(name)?;
+        self.replicate(region, name);
+        Ok(gone)
     }
 
     fn replicate(&mut self, region: &Region, name: &str) {
@@ -651,11 +660,14 @@ fn no_region(region: &Region) -> ApiError {
     ApiError::new("UnrecognizedClientException", format!("The region {region} is not part of this world"))
 }
 
-/// The IAM action of an operation, where the two have different names.
-fn iam_action(service: Service, operation: &str) -> &str {
+/// The IAM action of an operation, where the two have different names. `version`: S3 is asked for a version by its id.
+pub fn iam_action(service: Service, operation: &str, version: bool) -> &str {
     match (service, operation) {
         (Service::S3, "ListObjectsV2" | "ListObjects" | "HeadBucket") => "ListBucket",
+        (Service::S3, "ListObjectVersions") => "ListBucketVersions",
+        (Service::S3, "GetObject" | "HeadObject") if version => "GetObjectVersion",
         (Service::S3, "HeadObject") => "GetObject",
+        (Service::S3, "DeleteObject") if version => "DeleteObjectVersion",
         _ => operation,
     }
 }

@@ -135,6 +135,16 @@ impl World {
         run(self.tde2hsm().args(args))
     }
 
+    /// The same for a person who has assumed a role of the DR region's template: what that does not allow is refused.
+    pub fn as_role(&self, role: &str) -> Result<Command> {
+        let keys = self.sandbox("assume", &[role])?.ok()?.json()?;
+        let mut command = self.tde2hsm();
+        for (name, value) in keys.as_object().context("keys")? {
+            command.env(name, value.as_str().context("a key")?);
+        }
+        Ok(command)
+    }
+
     /// Instance ids of the hosts.
     pub fn hosts(&self) -> Result<Vec<String>> {
         let mut hosts: Vec<String> = std::fs::read_dir(self.dir.join("hosts"))?

@@ -1,4 +1,4 @@
-//! One role a function, with nothing that it does not use.
+//! One role a function, with nothing that it does not use, and one for a drill.
 
 use anyhow::{Result, ensure};
 use std::path::Path;
@@ -6,7 +6,9 @@ use tde2hsm_infra::{Who, root, script};
 
 fn roles(infra: &Path, readme: &Path) -> Result<(bool, String)> {
     let jobs = root().join("orchestrator/dr-driver/src/jobs");
-    script(Who::MiniStack, "roles.py", &[&infra.to_string_lossy(), &readme.to_string_lossy(), &jobs.to_string_lossy()], &[])
+    let permissions = root().join("docs/permissions.md");
+    let words = [infra, readme, &jobs, &permissions].map(|path| path.to_string_lossy().into_owned());
+    script(Who::MiniStack, "roles.py", &words.each_ref().map(String::as_str), &[])
 }
 
 #[test]
@@ -42,6 +44,13 @@ fn one_right_more_or_less_is_told() -> Result<()> {
             "[secretsmanager:DescribeSecret, secretsmanager:ListSecretVersionIds]",
             "[secretsmanager:DescribeSecret, secretsmanager:GetSecretValue, secretsmanager:ListSecretVersionIds]",
             "may ('secretsmanager:GetSecretValue', 'source')",
+        ),
+        ("dr.yaml", "                  - ec2:DescribeVpcEndpoints\n", "", "operator calls ec2:DescribeVpcEndpoints"),
+        (
+            "dr.yaml",
+            "Action: [ssm:DescribeDocument, ssm:SendCommand]",
+            "Action: [ssm:DescribeDocument, ssm:GetDocument, ssm:SendCommand]",
+            "operator may ssm:GetDocument",
         ),
         ("source.yaml", "${RecordsBucket}/surveys/*", "${RecordsBucket}/*", "may ('s3:PutObject', '*')"),
         ("source.yaml", "Principal: {Service: lambda.amazonaws.com}", "Principal: {AWS: \"*\"}", "trusted by"),

@@ -27,6 +27,7 @@ pub enum Ask {
     Settle { within_secs: u64 },
     Clock { advance_secs: u64 },
     Exec { host: String, argv: Vec<String> },
+    Assume { role: String },
 }
 
 /// Asks the sandbox of `socket`. The streams go along for `exec`.
@@ -90,6 +91,7 @@ fn answer(sandbox: &Arc<Sandbox>, mut stream: UnixStream) -> std::io::Result<()>
                 .map_err(|e| format!("{e:#}"))
         }
         Ok(Ask::Fault { name, args }) => crate::fault::apply(sandbox, &name, &args).map(Value::from),
+        Ok(Ask::Assume { role }) => crate::functions::assume(sandbox, &role).map_err(|e| format!("{e:#}")),
         Ok(Ask::Settle { within_secs }) => {
             let started = std::time::Instant::now();
             loop {

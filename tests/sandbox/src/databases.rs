@@ -347,6 +347,10 @@ pub fn move_controlfile(sandbox: &Sandbox, host: &SandboxHost, database: &Databa
     }
     if !host.namespace.init().mounts.iter().any(|mount| mount.target == OTHER_DIR) {
         sandbox.attach_volume(host, OTHER_DIR)?;
+        // What the boot has started by itself.
+        for each in &host.plan.databases {
+            by_hand(sandbox, host, each, "CONNECT / AS SYSDBA\nSHUTDOWN IMMEDIATE\n").ok();
+        }
     }
     let ask = "CONNECT / AS SYSDBA\nSTARTUP NOMOUNT\nSELECT 'at '||value FROM v$parameter WHERE name = 'control_files';\n";
     let said = by_hand(sandbox, host, database, ask)?;

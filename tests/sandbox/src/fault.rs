@@ -209,6 +209,16 @@ const FAULTS: &[Fault] = &[
         let done = s.cloud.world().rotate_secret(&s.region, name, value, now);
         done.map(|version| format!("version {version}")).map_err(|e| e.to_string())
     }),
+    row(
+        "secret-versions-gone",
+        "NAME",
+        "every label but AWS's own is taken off, and versions that have none are removed (H42)",
+        |s, a| {
+            let [name] = args(a)?;
+            let gone = s.cloud.world().lose_secret_versions(&s.region, name).map_err(|e| e.to_string())?;
+            Ok(format!("gone: {}", gone.join(", ")))
+        },
+    ),
     row("snapshot-fails", "TIMES", "the next calls that take snapshots end in error, a set as a whole (A§3.1)", |s, a| {
         let [times] = args(a)?;
         s.cloud.world().faults.fail_snapshots(number(times)?);
@@ -365,6 +375,7 @@ fn region_lost(sandbox: &Sandbox, given: &[&str], lost: bool) -> Result<String, 
             host.namespace.kill();
         } else {
             host.namespace.start().map_err(|e| e.to_string())?;
+            crate::recovery::boot(&host.namespace);
         }
     }
     Ok(format!("{name} {}", if lost { "does not answer any more" } else { "is back" }))

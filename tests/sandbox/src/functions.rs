@@ -351,6 +351,33 @@ pub fn profile(sandbox: &Sandbox, templates: &Path, name: &str) -> Result<Option
     template::profile(&template, &deployment(sandbox, &BTreeMap::new(), &sandbox.dr.region), name)
 }
 
+impl Sandbox {
+    /// Roles of the DR region's template that somebody has keys of.
+    pub fn assumed(&self) -> Vec<String> {
+        let hosts = |name: &&String| self.host(name).is_err();
+        let functions = self.functions.names();
+        let policies = self.cloud.policies();
+        policies.keys().filter(hosts).filter(|name| !functions.contains(name)).cloned().collect()
+    }
+}
+
+/// Keys of a role of the DR region's template, for a person who has assumed it. What the template does not allow is refused.
+pub fn assume(sandbox: &Sandbox, name: &str) -> Result<Value> {
+    let template = template::read(&sandbox.templates.join("dr.yaml"))?;
+    let deployment = deployment(sandbox, &BTreeMap::new(), &sandbox.dr.region);
+    let statements = template::role(&template, &deployment, name)?.with_context(|| format!("there is no role `{name}`"))?;
+    let actions = statements.iter().filter(|s| !s.deny).flat_map(|s| s.actions.clone()).collect();
+    sandbox.cloud.policies().insert(name.to_owned(), statements);
+    sandbox.cloud.world().grant(name, actions);
+    let until = sandbox.cloud.clock.now().plus_secs(CREDENTIALS_SECS);
+    let key = sandbox.cloud.keys().issue_function(&sandbox.cloud.account, name, name, until);
+    Ok(json!({
+        "AWS_ACCESS_KEY_ID": key.access,
+        "AWS_SECRET_ACCESS_KEY": key.secret,
+        "AWS_SESSION_TOKEN": key.token,
+    }))
+}
+
 /// The templates' parameters as they are in this world.
 fn deployment(sandbox: &Sandbox, more: &BTreeMap<String, String>, region: &Region) -> Deployment {
     let document = {
@@ -406,7 +433,7 @@ async fn start(sandbox: &Sandbox, setup: &Setup, function: &Function, log: &Path
     let api = listener.local_addr()?.to_string();
     let until = sandbox.cloud.clock.now().plus_secs(CREDENTIALS_SECS);
     sandbox.cloud.policies().insert(function.name.clone(), function.statements.clone());
-    let actions = function.statements.iter().flat_map(|s| s.actions.clone()).collect();
+    let actions = function.statements.iter().filter(|s| !s.deny).flat_map(|s| s.actions.clone()).collect();
     sandbox.cloud.world().grant(&function.name, actions);
     let key = sandbox.cloud.keys().issue_function(&sandbox.cloud.account, &function.function_name, &function.name, until);
     let out = std::fs::OpenOptions::new().create(true).append(true).open(log).context("opening a function's log")?;

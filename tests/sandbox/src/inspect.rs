@@ -46,6 +46,7 @@ pub fn inspect(sandbox: &Sandbox) -> Result<Value> {
     }
     let drills = drills(sandbox);
     let functions = sandbox.functions.inspect();
+    let roles: Vec<String> = sandbox.functions.names().into_iter().chain(sandbox.assumed()).collect();
     let world = sandbox.cloud.world();
     let mut out = json!({
         "drills": drills,
@@ -53,7 +54,7 @@ pub fn inspect(sandbox: &Sandbox) -> Result<Value> {
         "recovery": recovery(sandbox, &world, &all),
         "hsms": hsms(sandbox, &world),
         "crossings": sandbox.cloud.crossings(),
-        "api_calls_of_functions": sandbox.functions.names().into_iter().map(|n| (n.clone(), json!(world.function_calls(&n)))).collect::<Map<_, _>>(),
+        "api_calls_of_functions": roles.into_iter().map(|n| (n.clone(), json!(world.function_calls(&n)))).collect::<Map<_, _>>(),
         "databases": all,
         "logins": logins,
         "statements": statements,

@@ -66,6 +66,13 @@ enum Cmd {
         #[command(flatten)]
         how: How,
     },
+    /// Print keys of a role of the DR region's template; what it does not allow is refused.
+    Assume {
+        #[arg(long)]
+        dir: PathBuf,
+        /// Such as tde2hsm-drill-operator.
+        role: String,
+    },
     /// Invoke every schedule once, as when its time has come; also waits for events that are on their way.
     Tick {
         #[arg(long)]
@@ -227,6 +234,7 @@ fn main() -> ExitCode {
             };
             print(ask().and_then(|ask| control::ask(&Layout::new(&dir).control(), &ask)))
         }
+        Cmd::Assume { dir, role } => print(control::ask(&Layout::new(&dir).control(), &Ask::Assume { role })),
         Cmd::Tick { dir, program, how } => {
             let setup = program.map(|program| how.with(&program)).transpose().map_err(|e| e.to_string());
             print(setup.and_then(|setup| control::ask(&Layout::new(&dir).control(), &Ask::Tick { setup })))

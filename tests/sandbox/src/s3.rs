@@ -239,7 +239,8 @@ impl S3Access for Service3 {
         saw(None);
         let signed = cx.headers().get(http::header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let region = signed.and_then(|text| text.split('/').nth(2)).map(tde2hsm_model::Region::new);
-        let action = iam_action(&operation, cx.uri().query().unwrap_or_default());
+        let version = cx.uri().query().is_some_and(|query| query.contains("versionId="));
+        let action = tde2hsm_model::iam_action(Service::S3, &operation, version);
         if let Some(region) = region
             && !self.0.permits(&caller.principal, Service::S3, action, &region, &BTreeMap::new())
         {
@@ -256,18 +257,6 @@ impl S3Access for Service3 {
             }
             Err(Some(error)) => Err(api_error(&error)),
         }
-    }
-}
-
-/// The IAM action of an operation.
-fn iam_action<'a>(operation: &'a str, query: &str) -> &'a str {
-    match operation {
-        "ListObjectsV2" | "ListObjects" | "HeadBucket" => "ListBucket",
-        "ListObjectVersions" => "ListBucketVersions",
-        "GetObject" | "HeadObject" if query.contains("versionId=") => "GetObjectVersion",
-        "HeadObject" => "GetObject",
-        "DeleteObject" if query.contains("versionId=") => "DeleteObjectVersion",
-        other => other,
     }
 }
 

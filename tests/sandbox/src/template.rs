@@ -32,6 +32,8 @@ pub struct Function {
 pub struct Statement {
     pub deny: bool,
     pub actions: Vec<String>,
+    /// Of those, the ones that it is not about: a statement with NotAction.
+    pub except: Vec<String>,
     pub resources: Vec<String>,
     pub condition: Value,
 }
@@ -350,9 +352,11 @@ fn statements(resolver: &Resolver<'_>, document: &Value) -> Result<Vec<Statement
     };
     let mut out = Vec::new();
     for statement in list {
-        if statement["Action"].is_null() {
-            bail!("only `Action` is understood: {statement}");
-        }
+        let (actions, except) = match (&statement["Action"], &statement["NotAction"]) {
+            (Value::Null, Value::Null) => bail!("a statement about no action: {statement}"),
+            (Value::Null, except) => (vec!["*".to_owned()], texts(except)),
+            (actions, _) => (texts(actions), Vec::new()),
+        };
         let deny = statement["Effect"] == "Deny";
         let known = |operator: &String| operator == "StringEquals" || operator == "StringNotEquals";
         if deny && !statement["Condition"].as_object().into_iter().flatten().all(|(operator, _)| known(operator)) {
@@ -360,7 +364,8 @@ fn statements(resolver: &Resolver<'_>, document: &Value) -> Result<Vec<Statement
         }
         out.push(Statement {
             deny,
-            actions: texts(&statement["Action"]),
+            actions,
+            except,
             resources: texts(&statement["Resource"]),
             condition: statement["Condition"].clone(),
         });
@@ -420,6 +425,7 @@ impl Statement {
             keys.into_iter().all(|(key, wanted)| holds(key, wanted).is_none_or(|is| is == wish))
         };
         self.actions.iter().any(|pattern| wildcard(pattern, action))
+            && !self.except.iter().any(|pattern| wildcard(pattern, action))
             && self.resources.iter().any(|arn| {
                 let place = arn.split(':').nth(3).unwrap_or_default();
                 arn == "*" || place.is_empty() || place == "*" || place == region.as_str()
@@ -427,6 +433,18 @@ impl Statement {
             && all("StringEquals", true)
             && all("StringNotEquals", false)
     }
+}
+
+/// What a role may do, by its name; `None` where the template has no such role.
+pub fn role(template: &Value, deployment: &Deployment, name: &str) -> Result<Option<Vec<Statement>>> {
+    let resolver = Resolver { template, deployment };
+    for (id, resource) in template["Resources"].as_object().into_iter().flatten() {
+        let is = resource["Type"] == "AWS::IAM::Role";
+        if is && text(&resolver.value(&resource["Properties"]["RoleName"])?) == name {
+            return of_role(&resolver, id).map(Some);
+        }
+    }
+    Ok(None)
 }
 
 /// What the role of an instance profile may do; `None` where the template has no such profile.
@@ -542,8 +560,15 @@ Resources:
         assert!(may("ssm:SendCommand", &east, &none) && !may("ec2:DeleteSnapshot", &west, &tagged));
         let elsewhere = json!({"StringNotEquals": {"aws:RequestedRegion": "us-west-2"}});
         let everything = vec!["*".to_owned()];
-        let rule = |deny, condition| Statement { deny, actions: everything.clone(), resources: everything.clone(), condition };
+        let rule = |deny, condition| Statement {
+            deny,
+            actions: everything.clone(),
+            except: if deny { vec!["ec2:Describe*".to_owned()] } else { Vec::new() },
+            resources: everything.clone(),
+            condition,
+        };
         let confined = [rule(false, Value::Null), rule(true, elsewhere)];
+        assert!(permits(&confined, "ec2:DescribeVolumes", &east, &none), "what NotAction names is not denied");
         assert!(permits(&confined, "ec2:RunInstances", &west, &none) && !permits(&confined, "ec2:RunInstances", &east, &none));
     }
 }
