@@ -24,7 +24,7 @@ pub mod tag {
     /// On a copy: the token of the intent that was recorded before the call. What carries our tags without a recorded token
     /// was not made by us (H37).
     pub const TOKEN: &str = "tde2hsm:token";
-    /// On a snapshot or a set's member: never expired while it is there (legal hold).
+    /// On a snapshot, a set's member or a copied HSM backup: never expired while it is there (legal hold).
     pub const HOLD: &str = "tde2hsm:hold";
     /// On a snapshot of a set: how the set is consistent, one of [`super::Consistency`]'s names, where whoever took it says so.
     pub const CONSISTENCY: &str = "tde2hsm:consistency";
