@@ -168,6 +168,28 @@ def sizes(file, stack, how):
     return wrong
 
 
+def referred(value):
+    """Names that a part of a template refers to."""
+    if isinstance(value, list):
+        return set().union(*map(referred, value))
+    if not isinstance(value, dict):
+        return set()
+    found = set()
+    for name, argument in value.items():
+        if name == "Ref":
+            found.add(argument)
+        elif name == "Fn::GetAtt":
+            found.add(argument[0])
+        elif name == "Fn::Sub":
+            found |= {one.split(".")[0] for one in re.findall(r"\$\{([A-Za-z0-9:.]+)\}", argument)}
+        elif name == "Fn::If":
+            found.add(f"condition {argument[0]}")
+            found |= referred(argument[1:])
+        else:
+            found |= referred(argument)
+    return {one for one in found if not one.startswith("AWS::")}
+
+
 def seconds(rate):
     n, unit = re.fullmatch(r"rate\((\d+) (minute|hour|day)s?\)", rate).groups()
     return int(n) * {"minute": 60, "hour": 3600, "day": 86_400}[unit]
@@ -296,6 +318,11 @@ def check(infra, readme, jobs, said_of_operator):
             # What stays after a failed first attempt would stand in the way of the second, by its name.
             if resource.get("DeletionPolicy", "RetainExceptOnCreate") != "RetainExceptOnCreate":
                 wrong.append(f"{name}: DeletionPolicy {resource['DeletionPolicy']}")
+        # What stays can be imported before the rest is made again: it refers to nothing of the rest.
+        staying = {name: one for name, one in template["Resources"].items() if "DeletionPolicy" in one}
+        for name, resource in staying.items():
+            for other in sorted(referred(resource["Properties"]) - set(staying) - set(template["Parameters"])):
+                wrong.append(f"{name} stays and refers to {other}, which does not")
         told, ours = alarms(resources, FUNCTIONS[file], emitted, each)
         watched += ours
         wrong += told + deliveries(resources, FUNCTIONS[file])

@@ -73,6 +73,11 @@ fn what_is_wrong_is_refused_before_any_call() -> Result<()> {
     let unknown = file("unknown", &format!("{FLEET}{DR}{SECRET}\nRpoMinute=5\n"))?;
     let secretless = file("secretless", &format!("{FLEET}{DR}"))?;
     let without = file("without", FLEET)?;
+    let secret =
+        |n: u32| format!("arn:aws:secretsmanager:eu-central-1:123456789012:secret:tde/oracle-host-{n:02}-keystore-AbCdEf");
+    let secrets = |n: u32| (0..n).map(secret).collect::<Vec<_>>().join(",");
+    let many = file("many", &format!("{FLEET}{DR}CryptoUserSecrets={}\nSecretArns=x\n", secrets(40)))?;
+    let more = file("more", &format!("{FLEET}{DR}SecretArns={}\n", secrets(50)))?;
     let base = ["--region", "eu-west-1", "--code-bucket", "b", "--dist", &dist];
     let dr = |rest: &[&str]| -> Vec<String> { [&["dr"], &base[..], rest].concat().iter().map(|s| s.to_string()).collect() };
     let words = |words: &[&str]| -> Vec<String> { words.iter().map(|s| s.to_string()).collect() };
@@ -91,6 +96,8 @@ fn what_is_wrong_is_refused_before_any_call() -> Result<()> {
         (dr(&["--parameters", &without]), 65, "does not give SourceRegion"),
         (dr(&["--parameters", &right, "--region", "eu-central-1"]), 65, "are both eu-central-1"),
         (dr(&["--parameters", &secretless]), 65, "names no secret"),
+        (dr(&["--parameters", &many]), 65, "name them in secrets.json"),
+        (dr(&["--parameters", &more]), 65, "CloudFormation takes 4096"),
         (dr(&["--parameters", &right, "--dist", "/nonexistent"]), 66, "run `make dist` first"),
     ];
     for (args, code, says) in &cases {

@@ -112,6 +112,12 @@ fn one_right_more_or_less_is_told() -> Result<()> {
             "tde2hsm-settle-copies: woken by events and keeping letters",
         ),
         ("dr.yaml", "DeletionPolicy: RetainExceptOnCreate", "DeletionPolicy: Retain", "Records: DeletionPolicy Retain"),
+        (
+            "dr.yaml",
+            "KMSMasterKeyID: !GetAtt OperationsKey.Arn",
+            "KMSMasterKeyID: !Ref OperationsKeyAlias",
+            "Records stays and refers to OperationsKeyAlias",
+        ),
     ];
     for (file, from, to, told) in cases {
         for (name, path) in &templates {

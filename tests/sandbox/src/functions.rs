@@ -407,7 +407,6 @@ fn deployment(sandbox: &Sandbox, more: &BTreeMap<String, String>, region: &Regio
         ("DrKmsKeyArn", dr.key.clone()),
         ("RecordsBucket", dr.bucket.clone()),
         ("RecordsKeyArn", dr.key.clone()),
-        ("DrTopicArn", dr.topic.clone()),
         ("DocumentVersion", version),
         ("DocumentHash", hash),
         ("ExpireDryRun", "false".to_owned()),
