@@ -174,6 +174,16 @@ impl SystemClock {
     }
 }
 
+/// A timer stands still while a laptop is closed, the time of the day does not: what was due meanwhile is not waited for anew.
+async fn sleep_until(until: Timestamp, now_millis: impl Fn() -> i64) {
+    const SLICE: Duration = Duration::from_millis(250);
+    loop {
+        let left = i128::from(until.0) * 1_000 - i128::from(now_millis());
+        let Some(left) = u64::try_from(left).ok().filter(|left| *left > 0) else { return };
+        tokio::time::sleep(Duration::from_millis(left).min(SLICE)).await;
+    }
+}
+
 #[async_trait]
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
@@ -184,13 +194,32 @@ impl Clock for SystemClock {
         if self.stopping() {
             return;
         }
-        let now = jiff::Timestamp::now();
-        let left = i128::from(until.0) * 1_000 - i128::from(now.as_millisecond());
-        let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
-        tokio::select! { () = tokio::time::sleep(left) => {}, () = self.wake.notified() => {} }
+        let slept = sleep_until(until, || jiff::Timestamp::now().as_millisecond());
+        tokio::select! { () = slept => {}, () = self.wake.notified() => {} }
     }
 
     fn stopping(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicI64;
+
+    #[tokio::test]
+    async fn a_pause_that_a_closed_laptop_slept_through_is_over() {
+        let (clock, began) = (AtomicI64::new(1_000), std::time::Instant::now());
+        // The lid is shut for an hour right after the first look.
+        let now = || clock.fetch_add(3_600_000, Ordering::SeqCst);
+        sleep_until(Timestamp(300), now).await;
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        // One that has not come is waited for.
+        let began = std::time::Instant::now();
+        let start = jiff::Timestamp::now().as_millisecond();
+        sleep_until(Timestamp(start / 1_000 + 1), || jiff::Timestamp::now().as_millisecond()).await;
+        let ended = jiff::Timestamp::now().as_millisecond();
+        assert!(ended >= (start / 1_000 + 1) * 1_000 && began.elapsed() < Duration::from_secs(5));
     }
 }
