@@ -1,6 +1,6 @@
 use crate::DocumentPin;
 use std::collections::BTreeSet;
-use tde2hsm_dr::copying::Timed;
+use tde2hsm_dr::copying::{Limits, Timed};
 use tde2hsm_dr::points::SecretUse;
 use tde2hsm_dr::retention::{Because, Item};
 use tde2hsm_protocol::{AccountId, BackupId, ClusterId, KmsKeyArn, Region, Retention, SecretArn, SecretVersion};
@@ -35,6 +35,13 @@ pub struct DrConfig {
     /// The SSM document of the source region that surveys are ordered through; without it none is ordered.
     pub document: Option<DocumentPin>,
     pub expiry: Expiry,
+}
+
+impl DrConfig {
+    /// What copies are planned within, and the RPO reckoned by.
+    pub fn limits(&self) -> Limits {
+        Limits { in_flight: self.copies_in_flight, rpo_minutes: self.rpo_minutes, timed: self.timed }
+    }
 }
 
 /// Whether what may go does go.

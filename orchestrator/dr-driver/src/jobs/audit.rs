@@ -9,6 +9,7 @@ use crate::Unit;
 use crate::store;
 use crate::world::Asker;
 use serde::{Deserialize, Serialize};
+use tde2hsm_dr::copying::{self, Load};
 use tde2hsm_dr::points::{Judge, Point, Verdict};
 use tde2hsm_dr::rpo::{self, Alarm, AlarmState, Level, What};
 use tde2hsm_protocol::{Code, Severity, Timestamp};
@@ -35,6 +36,7 @@ pub async fn run(asker: &mut Asker<'_>) {
     let points: Vec<Point> = world.hosts.iter().flat_map(|host| judge.host(host)).collect();
     let status = rpo::status(&world.common, &world.hosts, &points, asker.config.rpo_minutes);
     measure(asker, &points, &status);
+    foresee(asker, &copying::loads(&world.common, &world.hosts, &points));
     tell(asker, &status).await;
 }
 
@@ -75,6 +77,17 @@ fn measure(asker: &mut Asker<'_>, points: &[Point], status: &rpo::Status) {
         let Some(age) = database.age else { continue };
         let name = format!("{}/{}", database.instance, database.sid);
         out.metric("RecoveryPointAge", Unit::Seconds, age as f64, &[("database", &name)]);
+    }
+}
+
+/// The RPO that can be kept as the fleet is, beside the one that is asked for.
+fn foresee(asker: &mut Asker<'_>, loads: &[Load]) {
+    let feasible = copying::feasible(loads, &asker.config.limits());
+    if let Some(minutes) = feasible.rpo_minutes {
+        asker.outcome.metric("FeasibleRecoveryPointAge", Unit::Seconds, minutes as f64 * 60.0, &[]);
+    }
+    if let Some(text) = feasible.finding() {
+        asker.outcome.say(Severity::Warning, Code::RPO_NOT_FEASIBLE, text);
     }
 }
 

@@ -77,11 +77,7 @@ async fn begin(
 ) {
     let in_flight = copies.iter().filter(|copy| copy.state == SnapshotState::Pending).count();
     asker.outcome.metric("CopiesInFlight", Unit::Count, in_flight as f64, &[]);
-    let limits = Limits {
-        in_flight: asker.config.copies_in_flight,
-        rpo_minutes: asker.config.rpo_minutes,
-        timed: asker.config.timed.left(&copies),
-    };
+    let limits = Limits { timed: asker.config.timed.left(&copies), ..asker.config.limits() };
     let intents = records.copies.values().map(|read| read.value.intent.clone()).collect();
     let all = sources.iter().cloned().chain(copies).collect();
     let (hosts, _) = gather(&asker.config.source_region, instances.to_vec(), all, Vec::new(), intents);

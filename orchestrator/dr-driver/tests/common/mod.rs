@@ -102,6 +102,10 @@ pub struct World {
     pub fails: BTreeMap<SnapshotId, u32>,
     /// Places in the DR region.
     pub places: usize,
+    /// With this word copies that are to be done by a time are refused: the throughput is used up.
+    pub throughput: Option<&'static str>,
+    /// Minutes that each copy was asked for in.
+    pub minutes: BTreeMap<SnapshotId, Option<u16>>,
     /// Regions that do not answer.
     pub away: BTreeSet<Region>,
     pub records_away: bool,
@@ -457,7 +461,11 @@ impl Cloud for Memory {
                 let text = "Too many snapshot copies in progress";
                 return Err(error("ec2:CopySnapshot", Effect::Refused, Some("ResourceLimitExceeded"), text));
             }
+            if let (Some(code), Some(_)) = (world.throughput, copy.completion_minutes) {
+                return Err(error("ec2:CopySnapshot", Effect::Refused, Some(code), "The copy throughput is used up"));
+            }
             *world.copy_calls.entry(copy.source.clone()).or_default() += 1;
+            world.minutes.insert(copy.source.clone(), copy.completion_minutes);
             world.made += 1;
             let id = snapshot_id(0x1000 + world.made);
             let of = world.snapshots[&copy.source].clone();

@@ -95,6 +95,12 @@ impl Feasible {
     pub fn missed(&self) -> bool {
         self.rpo_minutes.is_some_and(|minutes| minutes > u64::from(self.asked_minutes))
     }
+
+    /// What is said of it where it is missed.
+    pub fn finding(&self) -> Option<String> {
+        let timed = self.timed_minutes.map_or_else(String::new, |minutes| format!("; with timed copies at most {minutes} min"));
+        self.missed().then(|| format!("an RPO of {} min cannot be kept: {}{timed}", self.asked_minutes, self.text))
+    }
 }
 
 /// What was seen of each host that is still there, or may be.

@@ -62,7 +62,7 @@ pub async fn run(context: &Context, args: DrCopy) -> Result<Exit, Failure> {
         }
         turns += 1;
         let look = second.look(context.now()).await?;
-        let stand = stand(&second, &look).await;
+        let stand = stand(&second, &look).await?;
         still = if stand == last { still + 1 } else { 0 };
         let start = *first.get_or_insert(stand);
         if stand != last || turns == 1 {
@@ -106,7 +106,7 @@ fn tell(context: &Context, outcome: &Outcome, said: &mut BTreeSet<String>, messa
     }
 }
 
-async fn stand(second: &Second, look: &Look) -> Stand {
+async fn stand(second: &Second, look: &Look) -> Result<Stand, Failure> {
     let hosts = &look.world.hosts;
     let wanted: Vec<Wanted> =
         hosts.iter().flat_map(|host| copying::wanted(host, &look.points, &second.config.retention)).collect();
@@ -119,8 +119,9 @@ async fn stand(second: &Second, look: &Look) -> Stand {
         .backups
         .iter()
         .filter(|backup| backup.region == second.config.dr_region && backup.state == BackupState::CreateInProgress);
-    let surveys = store::read_all::<HostSurvey>(&second.cloud, store::SURVEYS).await.map(|(found, _)| found).unwrap_or_default();
-    Stand {
+    let surveys = store::read_all::<HostSurvey>(&second.cloud, store::SURVEYS).await;
+    let (surveys, _) = surveys.map_err(|error| Failure::new(Code::RECORDS_UNREADABLE, error.to_string()))?;
+    Ok(Stand {
         snapshots_wanted: wanted.len(),
         snapshots_copied: count(CopyStatus::Completed),
         snapshots_in_flight: count(CopyStatus::Pending),
@@ -129,7 +130,7 @@ async fn stand(second: &Second, look: &Look) -> Stand {
         hsm_backups_to_copy: hsm.copy.len() + hsm.settling.len(),
         hsm_backups_in_flight: coming.count(),
         surveys_open: surveys.values().filter(|read| read.value.open.is_some()).count(),
-    }
+    })
 }
 
 /// What, how many, and how long still: by the rate of this run, once there is one.

@@ -10,17 +10,17 @@ use crate::out::Out;
 use async_trait::async_trait;
 use serde::Serialize;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use tde2hsm_cloud::DrillAws;
 use tde2hsm_dr::drill::{self, Action, NoPlan, Place, PlaceFacts, Plan, Request};
-use tde2hsm_dr::inventory::{Inventory, Provider};
 use tde2hsm_dr::points::{BackupChoice, DatabasePoint, Point, Verdict};
+use tde2hsm_dr_driver::DocumentPin;
 use tde2hsm_dr_driver::drill::{
-    Consent, Drill, DrillCloud as _, Ending, Kept, Left, Outcome, Pace, Record, RecordError, Stop, Teardown, Watcher, describe,
-    effect, summary, violation,
+    Consent, Drill, DrillCloud as _, Ending, Heard, Kept, Left, Outcome, Pace, Record, RecordError, Stop, Teardown, Watcher,
+    describe, effect, hsm_addresses, instance_profiles, summary, violation,
 };
-use tde2hsm_dr_driver::{Cloud as _, DocumentPin, store};
 use tde2hsm_driver::Clock as _;
+use tde2hsm_protocol::wire::printable;
 use tde2hsm_protocol::{BackupId, Code, DrillId, DrillRead, InstanceId, Sid, Timestamp};
 
 /// TCP ports on which a CloudHSM answers (`A§4.6`).
@@ -44,7 +44,10 @@ pub async fn run(context: &Context, args: DrDrill) -> Result<Exit, Failure> {
     let second = Second::open(context, &args.fleet).await?;
     let source = context.aws(Some(&second.config.source_region)).await?;
     // Only the look at a drill's place asks which profiles production has, and a teardown never takes one.
-    let profiles = if args.teardown.is_some() { BTreeSet::new() } else { recorded_profiles(&second).await };
+    let profiles = match args.teardown {
+        Some(_) => BTreeSet::new(),
+        None => heard(context, instance_profiles(&second.cloud).await.map_err(record)?, "instance profiles of production"),
+    };
     let room = DrillAws::new(&second.there, source, &second.config, profiles);
     let pace = Wall(&context.clock);
     let watcher = Terminal { out: context.out, yes: args.approval.yes };
@@ -63,7 +66,11 @@ pub async fn run(context: &Context, args: DrDrill) -> Result<Exit, Failure> {
         kept.save(&second.cloud, &pace).await.map_err(record)?;
         context.out.say(&format!("drill {}", kept.record.id));
         let document = document(&second, &args.document).await?;
-        let unreachable = unreachable(&second, &kept.record.plan.instance).await;
+        let production = hsm_addresses(&second.cloud, &second.config, &kept.record.plan.instance).await.map_err(record)?;
+        let production = heard(context, production, "addresses of production's HSMs");
+        // Nothing there may answer a drill host.
+        let unreachable: Vec<SocketAddr> =
+            production.into_iter().flat_map(|ip| HSM_PORTS.map(|port| SocketAddr::new(ip, port))).collect();
         let drill = Drill {
             account: &second.config.account,
             source_region: &second.config.source_region,
@@ -194,36 +201,12 @@ async fn document(second: &Second, name: &str) -> Result<DocumentPin, Failure> {
     Ok(DocumentPin { name: pin.name, version: pin.version, hash: pin.hash })
 }
 
-/// Instance profiles of the hosts whose snapshots were copied, as they were then: what is known once the source region is gone.
-async fn recorded_profiles(second: &Second) -> BTreeSet<String> {
-    let read = store::read_all::<store::CopyRecord>(&second.cloud, store::COPIES).await;
-    let records = read.map(|(records, _)| records).unwrap_or_default();
-    records.into_values().filter_map(|record| record.value.intent.instance_profile).collect()
-}
-
-/// Addresses of production's HSMs, as far as records and inventories know them: nothing there may answer a drill host.
-async fn unreachable(second: &Second, instance: &InstanceId) -> Vec<SocketAddr> {
-    let mut addresses: BTreeSet<String> = BTreeSet::new();
-    if let Ok(Some(found)) = second.cloud.hsm_addresses(&second.config.source_region, &second.config.cluster).await {
-        addresses.extend(found);
+/// Takes what is known, and says what could not be heard.
+fn heard<T>(context: &Context, heard: Heard<T>, of: &str) -> T {
+    for why in &heard.unheard {
+        context.out.warn(&format!("[{}] {of}: {}", Code::ASKED_IN_PART, printable(why, 300)));
     }
-    // What the cluster ever had, for when the source region does not answer.
-    if let Ok(Some(object)) = second.cloud.get(store::CLUSTER).await
-        && let Ok(known) = serde_json::from_slice::<serde_json::Value>(&object.body)
-    {
-        let listed = known["addresses"].as_array().into_iter().flatten();
-        addresses.extend(listed.filter_map(|address| address.as_str().map(str::to_owned)));
-    }
-    let below = format!("{}{instance}/", store::INVENTORIES);
-    if let Ok((inventories, _)) = store::read_all::<Inventory>(&second.cloud, &below).await {
-        for inventory in inventories.into_values() {
-            if let Some(Provider::CloudHsm { servers: Some(servers) }) = inventory.value.provider {
-                addresses.extend(servers);
-            }
-        }
-    }
-    let ips = addresses.iter().filter_map(|address| address.parse::<IpAddr>().ok());
-    ips.flat_map(|ip| HSM_PORTS.map(|port| SocketAddr::new(ip, port))).collect()
+    heard.known
 }
 
 fn plan_text(plan: &Plan) -> String {
@@ -326,7 +309,7 @@ fn text(record: &Record) -> String {
     text
 }
 
-fn record(error: RecordError) -> Failure {
+pub(super) fn record(error: RecordError) -> Failure {
     let code = match &error {
         RecordError::Unknown(_) => Code::DRILL_UNKNOWN,
         RecordError::Taken(_) => Code::DRILL_UNFINISHED,

@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::out::Out;
 use serde::Serialize;
 use std::fmt::Write as _;
+use tde2hsm_dr::copying::{self, Feasible};
 use tde2hsm_dr::facts::BackupState;
 use tde2hsm_dr::points::{DatabasePoint, Point, Verdict};
 use tde2hsm_dr::rpo::{self, DatabaseStatus, Level};
@@ -28,6 +29,10 @@ pub(super) struct Why {
 struct Answer<'a> {
     at: Timestamp,
     rpo_minutes: u32,
+    /// The RPO that can be kept as the fleet is.
+    feasible: &'a Feasible,
+    /// What is wrong with more than one database.
+    findings: &'a [Why],
     level: Level,
     /// Age of the oldest of the databases' newest points that open, in seconds; `null`: some database has none.
     fleet_age: Option<i64>,
@@ -37,7 +42,8 @@ struct Answer<'a> {
     /// READY in the DR region, newest first.
     hsm_backups: &'a [BackupRow],
     unasked: &'a [Unasked],
-    open_drills: &'a [DrillId],
+    /// `null`: the records did not say.
+    open_drills: Option<&'a [DrillId]>,
 }
 
 #[derive(Serialize)]
@@ -83,8 +89,8 @@ pub async fn run(context: &Context, args: DrStatus) -> Result<Exit, Failure> {
     if let Some(name) = &args.points {
         return points(context, &look, name);
     }
-    let drills = Kept::open(&second.cloud).await.unwrap_or_default();
-    let drills: Vec<DrillId> = drills.into_iter().map(|(id, _)| id).collect();
+    let drills = Kept::open(&second.cloud).await.map_err(super::drill::record);
+    let drills: Result<Vec<DrillId>, Failure> = drills.map(|open| open.into_iter().map(|(id, _)| id).collect());
     let status = look.status(second.config.rpo_minutes);
     let rows: Vec<Row<'_>> = status
         .databases
@@ -97,17 +103,23 @@ pub async fn run(context: &Context, args: DrStatus) -> Result<Exit, Failure> {
         .collect();
     let level = status.databases.iter().map(|row| row.level).max().unwrap_or(Level::Breached);
     let backups = look.backups();
-    let human = table(context, &second, &status, &rows, &look, &backups, &drills);
+    let loads = copying::loads(&look.world.common, &look.world.hosts, &look.points);
+    let feasible = copying::feasible(&loads, &second.config.limits());
+    let findings = findings(&feasible, &drills);
+    let human = table(context, &second, &Seen { status: &status, rows: &rows, look: &look, backups: &backups, drills: &drills })
+        + &outlook(&feasible, &findings);
     let answer = Answer {
         at: context.now(),
         rpo_minutes: second.config.rpo_minutes,
+        feasible: &feasible,
+        findings: &findings,
         level,
         fleet_age: status.fleet_age,
         databases: rows,
         unseen: &status.unseen,
         hsm_backups: &backups,
         unasked: &look.unasked,
-        open_drills: &drills,
+        open_drills: drills.as_deref().ok(),
     };
     context.out.answer("dr-status", &answer, &human)?;
     match level {
@@ -180,15 +192,37 @@ pub(super) fn say_unasked(out: Out, look: &Look) {
     }
 }
 
-fn table(
-    context: &Context,
-    second: &Second,
-    status: &rpo::Status,
-    rows: &[Row<'_>],
-    look: &Look,
-    backups: &[BackupRow],
-    drills: &[DrillId],
-) -> String {
+/// What is wrong with more than one database: each with its code.
+fn findings(feasible: &Feasible, drills: &Result<Vec<DrillId>, Failure>) -> Vec<Why> {
+    let missed = feasible.finding().map(|message| Why { code: Code::RPO_NOT_FEASIBLE, message });
+    let unread = drills.as_ref().err().map(|failure| Why {
+        code: Code::RECORDS_UNREADABLE,
+        message: format!("whether a drill is open is not known: {}", failure.message),
+    });
+    missed.into_iter().chain(unread).collect()
+}
+
+fn outlook(feasible: &Feasible, findings: &[Why]) -> String {
+    let mut text = String::new();
+    if !feasible.missed() {
+        let _ = writeln!(text, "RPO that can be kept: {}", feasible.text);
+    }
+    for one in findings {
+        let _ = writeln!(text, "[{}] {}", one.code, printable(&one.message, 600));
+    }
+    text
+}
+
+struct Seen<'a> {
+    status: &'a rpo::Status,
+    rows: &'a [Row<'a>],
+    look: &'a Look,
+    backups: &'a [BackupRow],
+    drills: &'a Result<Vec<DrillId>, Failure>,
+}
+
+fn table(context: &Context, second: &Second, seen: &Seen<'_>) -> String {
+    let Seen { status, rows, look, backups, drills } = *seen;
     let now = context.now();
     let mut text = String::new();
     let _ = writeln!(text, "{:<32} {:<21} {:<21} age", "database", "newest point", "newest that opens");
@@ -234,7 +268,7 @@ fn table(
         let why = printable(&one.why, 200);
         let _ = writeln!(text, "[{}] not asked: `{}` in {}: {why}", Code::ASKED_IN_PART, one.call, one.region);
     }
-    for drill in drills {
+    for drill in drills.iter().flatten() {
         let _ = writeln!(text, "drill {drill} is not ended: `tde2hsm dr drill --resume {drill}` or `--teardown {drill}`");
     }
     text
