@@ -505,6 +505,14 @@ fn h08_a_forced_backup_adds_one_hsm_a_wave_and_leaves_as_many_as_there_were() {
         assert!((3..=4).contains(&added), "{added}");
         assert!(sim.now.since(begun) < 6 * 3_600, "a forced backup does not take a day");
         assert!(sim.keeping.hsms.iter().all(|h| h.whose == Whose::Fleet) && sim.keeping.hsms.len() == 2);
+        // Its backup is begun with it, so the next look does not wait as long as the gate has waited already.
+        for (place, event) in sim.journal.iter().enumerate() {
+            if matches!(event.kind, EventKind::HsmAdded { .. }) {
+                let looks = sim.journal[place..].iter().find(|e| matches!(e.kind, EventKind::ProtectionObserved { .. }));
+                let after = looks.expect("it is looked for").at.since(event.at);
+                assert!(after <= 10, "the first look is {after} s after the HSM");
+            }
+        }
     }
 }
 

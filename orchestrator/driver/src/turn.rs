@@ -239,7 +239,8 @@ impl Driver<'_> {
             Command { document: &document, instances: &instances, order: &text, fetch, token: &token, delivery_seconds };
         let event = match self.cloud.send(&command).await {
             Ok(command) => {
-                self.due.insert(token.clone(), self.clock.now().plus(FIRST_LOOK));
+                let every = i64::from(self.state.plan().policy.poll_seconds.max(1));
+                self.due.insert(token.clone(), self.clock.now().plus(FIRST_LOOK.min(every)));
                 EventKind::OrderSent { token, command }
             }
             Err(SendError::NotSent(fault)) => EventKind::OrderNotSent { token, why: self.failed(fault, trouble) },

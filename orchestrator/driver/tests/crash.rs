@@ -101,6 +101,18 @@ async fn a_campaign_runs_to_its_end_and_shows_the_hosts_its_journal() {
     assert!(!heads.is_empty() && heads.iter().all(|head| links.contains(head)), "H38: each order carries the journal's head");
 }
 
+#[tokio::test]
+async fn a_command_is_first_read_after_three_seconds_or_as_soon_as_the_plan_lets_it_be() {
+    for (poll, first) in [(15, 3), (1, 1)] {
+        let mut body = (**plan(HOSTS)).clone();
+        body.policy.poll_seconds = poll;
+        let bench = Bench::of(Arc::new(Plan::seal(body)));
+        assert_eq!(bench.apply(&Opens::default()).await, Turn::Ended(End::Done));
+        let looks = bench.cloud.world.lock().unwrap().first_looks.clone();
+        assert!(!looks.is_empty() && looks.values().all(|look| *look == first), "every {poll} s: {looks:?}");
+    }
+}
+
 /// The program ends before or after each durable write and each call; `resume` brings the campaign to the same end.
 #[tokio::test]
 async fn a_crash_between_any_two_effects_is_resumed() {

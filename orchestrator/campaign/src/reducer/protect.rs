@@ -189,7 +189,10 @@ impl State {
 
     /// Looks become rarer the longer nothing moves: a day costs hundreds of calls, not thousands.
     fn pause_after(&self, at: Timestamp) -> i64 {
-        let since = self.core.guard.moving.unwrap_or(self.core.guard.since);
+        let guard = &self.core.guard;
+        // With an HSM of ours a backup is begun, so from then on something moves.
+        let ours = guard.forced.as_ref().filter(|f| !matches!(f.step, Forcing::Uncertain | Forcing::NotAdded)).map(|f| f.at);
+        let since = guard.moving.unwrap_or(guard.since.max(ours.unwrap_or(guard.since)));
         (at.since(since) / 20).clamp(self.poll().min(SELDOM), SELDOM)
     }
 

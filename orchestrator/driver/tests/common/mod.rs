@@ -242,6 +242,8 @@ pub struct World {
     pub inventoried: BTreeSet<InstanceId>,
     /// Versions that commands were sent by.
     pub documents: BTreeSet<String>,
+    /// Seconds from the sending of each command that was read to its first reading.
+    pub first_looks: BTreeMap<CommandId, i64>,
 }
 
 #[derive(Debug)]
@@ -286,6 +288,7 @@ impl FakeCloud {
             copies: BTreeMap::new(),
             inventoried: BTreeSet::new(),
             documents: BTreeSet::new(),
+            first_looks: BTreeMap::new(),
         };
         FakeCloud { world: Mutex::new(world), clock, fuse }
     }
@@ -374,8 +377,12 @@ impl Cloud for FakeCloud {
 
     async fn read(&self, command: &CommandId) -> Result<Vec<Invocation>, Fault> {
         self.fuse.point().await;
-        let world = self.world.lock().unwrap();
+        let mut world = self.world.lock().unwrap();
         let now = self.clock.now();
+        let age = world.sent.iter().find(|sent| sent.id == *command).map(|sent| now.since(sent.at));
+        if let Some(age) = age {
+            world.first_looks.entry(command.clone()).or_insert(age);
+        }
         let Some(sent) = world.sent.iter().find(|sent| sent.id == *command) else { return Ok(vec![]) };
         if now < sent.at.plus(world.list_lag) {
             return Ok(vec![]);
