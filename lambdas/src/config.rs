@@ -219,7 +219,7 @@ fn document_pin(text: &str) -> Result<DocumentPin, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     const ARN: &str = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:tde/hsm@prod-AbCdEf";
 
@@ -298,6 +298,22 @@ mod tests {
         }
         environment.insert(TIMED_COPIES_MIB_S, "fast".to_owned());
         assert!(of(&environment).is_err());
+    }
+
+    /// A variable that no template sets is never used, and one that nobody reads does nothing.
+    #[test]
+    fn the_templates_set_what_is_read_here_and_nothing_else() {
+        let text = [include_str!("../../infra/source.yaml"), include_str!("../../infra/dr.yaml")].concat();
+        let named = text.lines().filter_map(|line| line.trim().split_once(": ")).map(|(name, _)| name);
+        let set: BTreeSet<&str> = named.filter(|name| name.starts_with("TDE2HSM_")).collect();
+        let read_here = std::cell::RefCell::new(BTreeSet::new());
+        let ask = |name: &str| {
+            read_here.borrow_mut().insert(name.to_owned());
+            None
+        };
+        assert!(read(&ask).is_err());
+        let read_here = read_here.into_inner();
+        assert_eq!(set, read_here.iter().map(String::as_str).collect());
     }
 
     /// No A→A, and no key that the copies' region cannot use.

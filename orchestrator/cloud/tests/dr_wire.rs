@@ -96,6 +96,11 @@ async fn copy_snapshot_goes_out_once_with_key_and_tags() {
         assert!(body.contains(part), "{part}: {body}");
     }
     assert!(server.seen()[0].headers["authorization"].contains("/eu-west-1/ec2/"), "signed for the DR region");
+    assert!(!body.contains("CompletionDurationMinutes"), "it costs money: {body}");
+    let answer = "<CopySnapshotResponse><snapshotId>snap-0123456789abcdef1</snapshotId></CopySnapshotResponse>";
+    let server = Server::answer(answer);
+    server.dr.copy_snapshot(&dr(), &CopySnapshot { completion_minutes: Some(45), ..copy() }).await.unwrap();
+    assert!(server.seen()[0].body.contains("CompletionDurationMinutes=45"), "{}", server.seen()[0].body);
     for then in [Then::Drop, Then::Answer(503, "<Response/>".to_owned()), Then::Answer(200, "<CopySnapshotResponse/>".to_owned())]
     {
         let server = Server::new(vec![then]);

@@ -293,6 +293,40 @@ fn time_based_copies_come_in_quarters_of_an_hour_and_share_a_throughput_a3_2() {
 }
 
 #[test]
+fn what_was_bought_comes_in_time_while_the_throughput_has_room_for_it_a3_2() {
+    let options = WorldOptions { snapshot_lag_ms: 0, copy_ms_per_gib: 10_000, throughput_code: "NoMore", ..WorldOptions::default() };
+    let mut bed = bed_with(options);
+    let large = InstanceId::new("i-00000000000000002");
+    let volumes = (0..6).map(|n| (format!("/dev/sd{n}"), format!("vol-{:017x}", 100 + n), 5_000)).collect();
+    let east = bed.east.clone();
+    bed.world.region_mut(&east).unwrap().ec2.add_instance(&InstanceSpec {
+        id: large.clone(),
+        image: "ami-1".into(),
+        kind: "r6i.large".into(),
+        subnet: "subnet-1".into(),
+        groups: vec![],
+        private_ip: "10.0.1.6".into(),
+        profile: "arn".into(),
+        launched: Millis(0),
+        tags: vec![],
+        volumes,
+    });
+    let reply = bed.ec2(false, "CreateSnapshots", json!({"InstanceSpecification.InstanceId": large.to_string()})).unwrap();
+    bed.pass(3_600_000);
+    let set = texts(&reply["snapshotSet"], "snapshotId");
+    // 474 MiB/s each: four have room, of the fifth a part is left, and for the sixth there is nothing.
+    let timed = json!({"CompletionDurationMinutes": "180"});
+    let copies: Vec<String> = set[..5].iter().map(|source| bed.copy(source, timed.clone()).unwrap()).collect();
+    assert_eq!(code(bed.copy(&set[5], timed.clone())), "NoMore");
+    assert_eq!(code(bed.copy(&set[5], json!({"CompletionDurationMinutes": "165"}))), "InvalidParameterValue", "500 MiB/s at most");
+    let slow = bed.copy(&set[5], json!({})).unwrap();
+    bed.pass(180 * 60_000);
+    let states: Vec<Value> = copies.iter().map(|copy| bed.snapshot(true, copy)["status"].clone()).collect();
+    assert_eq!(states, ["completed", "completed", "completed", "completed", "pending"]);
+    assert_eq!(bed.snapshot(true, &slow)["status"], "pending");
+}
+
+#[test]
 fn a_new_snapshot_may_be_unknown_for_a_while() {
     let mut bed = bed_with(WorldOptions { snapshot_lag_ms: 10_000, ..WorldOptions::default() });
     let mut unknown = 0;

@@ -109,10 +109,20 @@ pub(super) struct SourceVolume {
     pub(super) tags: Vec<(String, String)>,
 }
 
+/// MiB a second that a copy done in so many minutes takes.
+fn rate(size_gib: u32, minutes: u32) -> u64 {
+    u64::from(size_gib) * 1024 / (u64::from(minutes) * 60)
+}
+
 impl Snapshot {
     /// Its time is up, one way or the other.
     pub(crate) fn is_due(&self, now: Millis) -> bool {
         self.due <= now
+    }
+
+    /// When it leaves `pending`, if nothing happens to it before. AWS tells nobody.
+    pub fn due(&self) -> Millis {
+        self.due
     }
 }
 
@@ -309,6 +319,11 @@ impl Snapshots {
         });
         let moved = if incremental { size.div_ceil(10) } else { size };
         let takes = turn.options.copy_ms + turn.options.copy_ms_per_gib * i64::from(moved) + turn.faults.copy_delay();
+        // What was bought comes in time, where the throughput has room for all of it.
+        let takes = match minutes {
+            Some(minutes) if self.throughput() + rate(size, minutes) <= THROUGHPUT => takes.min(i64::from(minutes) * 60_000),
+            _ => takes,
+        };
         // A second copy of the same snapshot waits for the one that is pending.
         let origin = Origin { region: from.clone(), snapshot: wanted.to_owned() };
         let ahead = self.all.values().filter(|s| s.state == SnapshotState::Pending && s.origin.as_ref() == Some(&origin));
@@ -352,7 +367,7 @@ impl Snapshots {
     /// MiB a second that the time-based copies in flight take.
     fn throughput(&self) -> u64 {
         let pending = self.pending.iter().filter_map(|id| self.all.get(id));
-        pending.filter_map(|s| Some(u64::from(s.size_gib) * 1024 / (u64::from(s.completion_minutes?) * 60))).sum()
+        pending.filter_map(|s| Some(rate(s.size_gib, s.completion_minutes?))).sum()
     }
 
     pub(super) fn describe(&self, query: Query<'_>, now: Millis) -> Result<Value, ApiError> {
