@@ -182,6 +182,10 @@ impl Cloud for DrAws {
         self.side(region, "ec2:DescribeSnapshots")?.ec2().snapshots_tagged(region, key, values).await.map_err(call_error)
     }
 
+    async fn copies_in_flight(&self, region: &Region) -> Result<Vec<Snapshot>> {
+        self.side(region, "ec2:DescribeSnapshots")?.ec2().copies_in_flight(region).await.map_err(call_error)
+    }
+
     async fn copy_snapshot(&self, region: &Region, copy: &CopySnapshot) -> Result<SnapshotId> {
         let copying = Copying {
             source: &copy.source,

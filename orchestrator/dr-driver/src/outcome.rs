@@ -1,4 +1,4 @@
-use crate::CallError;
+use crate::{CallError, Effect};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_protocol::{Code, Region, Severity, SnapshotId, Timestamp};
@@ -50,6 +50,9 @@ pub struct Outcome {
     pub metrics: Vec<Metric>,
     /// Calls that gave no answer: what follows from them is not known, and was not acted on.
     pub unasked: Vec<Unasked>,
+    /// Calls that AWS refused or did not answer, those of `unasked` among them: what was to be known or done and is not.
+    #[serde(default)]
+    pub failed: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +87,7 @@ pub struct Unasked {
 
 impl Outcome {
     pub fn new(job: Job, at: Timestamp) -> Outcome {
-        Outcome { job, at, counts: BTreeMap::new(), messages: Vec::new(), metrics: Vec::new(), unasked: Vec::new() }
+        Outcome { job, at, counts: BTreeMap::new(), messages: Vec::new(), metrics: Vec::new(), unasked: Vec::new(), failed: 0 }
     }
 
     pub(crate) fn add(&mut self, what: &str, n: u64) {
@@ -100,7 +103,11 @@ impl Outcome {
 
     pub(crate) fn not_asked(&mut self, region: &Region, error: &CallError) {
         self.unasked.push(Unasked { region: region.clone(), call: error.call.clone(), why: error.message.clone() });
-        self.say(Severity::Warning, Code::PARTLY_ASKED, format!("{region}: {error}"));
+        self.failed += 1;
+        // A permission that is missing stays missing; what gave no answer, or was too much, may be heard next time.
+        let lasts = error.effect == Effect::Refused && !error.throttled();
+        let severity = if lasts { Severity::Error } else { Severity::Warning };
+        self.say(severity, Code::PARTLY_ASKED, format!("{region}: {error}"));
     }
 
     pub(crate) fn metric(&mut self, name: &str, unit: Unit, value: f64, dimensions: &[(&str, &str)]) {

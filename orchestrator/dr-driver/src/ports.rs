@@ -41,6 +41,17 @@ impl CallError {
     pub fn is(&self, codes: &[&str]) -> bool {
         self.aws_code.as_deref().is_some_and(|code| codes.contains(&code))
     }
+
+    /// Too many requests, whatever they ask for: turned away, and to be asked again later.
+    pub fn throttled(&self) -> bool {
+        const WORDS: [&str; 5] = ["Throttl", "RequestLimitExceeded", "TooManyRequests", "SlowDown", "RateExceeded"];
+        self.aws_code.as_deref().is_some_and(|code| WORDS.iter().any(|word| code.contains(word)))
+    }
+
+    /// Nobody was heard: another question may wait as long.
+    pub fn unanswered(&self) -> bool {
+        self.effect == Effect::Ambiguous && self.aws_code.is_none()
+    }
 }
 
 pub type Result<T> = std::result::Result<T, CallError>;
@@ -136,6 +147,8 @@ pub trait Cloud: Send + Sync {
     async fn snapshots_of(&self, region: &Region, volumes: &[VolumeId]) -> Result<Vec<Snapshot>>;
     /// Snapshots that carry a tag with one of these values, owner `self`, every state.
     async fn snapshots_tagged(&self, region: &Region, key: &str, values: &[String]) -> Result<Vec<Snapshot>>;
+    /// Copies that are not finished, owner `self`, whoever asked for them: all of an account's take places (`A§3.3`).
+    async fn copies_in_flight(&self, region: &Region) -> Result<Vec<Snapshot>>;
     async fn copy_snapshot(&self, region: &Region, copy: &CopySnapshot) -> Result<SnapshotId>;
     /// Only called for what is ours by tag and record. One that is gone already is `Ok`.
     async fn delete_snapshot(&self, region: &Region, id: &SnapshotId) -> Result<()>;

@@ -4,14 +4,17 @@
 //! an empty place is never taken for "there is none".
 
 use crate::store::{self, CopyRecord, HsmCopyRecord, Read, ReadError, Unreadable};
-use crate::{CallError, Cloud, DrConfig, Outcome, Wrote};
+use crate::{CallError, Cloud, DrConfig, Effect, Job, Outcome, Wrote};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::time::Duration;
 use tde2hsm_dr::facts::{FleetInstance, HsmBackup, KmsKey, Secret, Snapshot, tag};
 use tde2hsm_dr::inventory::Inventory;
 use tde2hsm_dr::points::{Ask, Common, Host, SecretUse, Stray, gather};
 use tde2hsm_protocol::wire::printable;
 use tde2hsm_protocol::{BackupId, Code, InstanceId, KmsKeyArn, Region, SecretArn, Severity, SnapshotId, Timestamp, VolumeId};
+use tokio::time::Instant;
 
 /// Records of the product's own calls.
 #[derive(Debug, Default)]
@@ -28,9 +31,13 @@ pub struct World {
     pub common: Common,
     pub hosts: Vec<Host>,
     pub records: Records,
-    /// Secrets as the source region has them.
+    /// Secrets as the source region has them, where the job is one that changes their stages: no verdict needs them.
     pub secrets: Vec<Secret>,
 }
+
+/// How long a job that runs in the DR region waits for the source region, all questions together: what it has to say of the DR
+/// region it must still say, and a function has five minutes.
+pub const SOURCE_TIME: Duration = Duration::from_secs(60);
 
 /// A job's questions and what it says of them.
 pub struct Asker<'a> {
@@ -38,9 +45,57 @@ pub struct Asker<'a> {
     pub config: &'a DrConfig,
     pub cloud: &'a dyn Cloud,
     pub outcome: Outcome,
+    /// The source region gave no answer to a question. It is not asked again in this run: each question would cost as long.
+    silent: bool,
+    /// How long it is waited for, and until when.
+    patience: Duration,
+    source_until: Option<Instant>,
 }
 
-impl Asker<'_> {
+impl<'a> Asker<'a> {
+    pub fn new(job: Job, now: Timestamp, config: &'a DrConfig, cloud: &'a dyn Cloud) -> Asker<'a> {
+        Asker { now, config, cloud, outcome: Outcome::new(job, now), silent: false, patience: SOURCE_TIME, source_until: None }
+    }
+
+    /// Waits as long for the source region instead of [`SOURCE_TIME`].
+    pub fn with_patience(self, patience: Duration) -> Asker<'a> {
+        Asker { patience, ..self }
+    }
+
+    /// Asks a region a question and notes where no answer came.
+    pub(crate) async fn ask<T>(
+        &mut self,
+        region: &Region,
+        call: &str,
+        question: impl Future<Output = Result<T, CallError>>,
+    ) -> Option<T> {
+        if *region != self.config.source_region {
+            let answer = question.await;
+            return self.note(region, answer);
+        }
+        if self.silent {
+            return None;
+        }
+        let mut answer = match self.outcome.job {
+            Job::CopySnapshots | Job::CopyHsmBackups => question.await,
+            Job::SettleCopies | Job::ExpireCopies | Job::AuditRecovery => {
+                let patience = self.patience;
+                let until = *self.source_until.get_or_insert_with(|| Instant::now() + patience);
+                tokio::time::timeout_at(until, question).await.unwrap_or_else(|_| {
+                    let message = format!("the region did not answer within {} s", patience.as_secs());
+                    Err(CallError { call: call.to_owned(), effect: Effect::Ambiguous, aws_code: None, message })
+                })
+            }
+        };
+        if let Err(error) = &mut answer
+            && error.unanswered()
+        {
+            self.silent = true;
+            error.message.push_str("; nothing more is asked of it in this run");
+        }
+        self.note(region, answer)
+    }
+
     /// Notes a call that gave no answer.
     pub fn note<T>(&mut self, region: &Region, answer: Result<T, CallError>) -> Option<T> {
         match answer {
@@ -124,16 +179,18 @@ impl Asker<'_> {
     pub async fn source_snapshots(&mut self, volumes: &BTreeSet<VolumeId>) -> Option<Vec<Snapshot>> {
         let region = self.config.source_region.clone();
         let volumes: Vec<VolumeId> = volumes.iter().cloned().collect();
-        let answer = if volumes.is_empty() { Ok(Vec::new()) } else { self.cloud.snapshots_of(&region, &volumes).await };
-        let found = self.note(&region, answer)?;
+        if volumes.is_empty() {
+            return Some(Vec::new());
+        }
+        let found = self.ask(&region, "ec2:DescribeSnapshots", self.cloud.snapshots_of(&region, &volumes)).await?;
         // A copy is never a source: what came from another region does not go on to a third, or back (no A→B→A).
         Some(found.into_iter().filter(|snapshot| !snapshot.tags.contains_key(tag::SOURCE_REGION)).collect())
     }
 
     pub async fn instances(&mut self) -> Option<Vec<FleetInstance>> {
         let region = self.config.source_region.clone();
-        let answer = self.cloud.fleet_instances(&region, &self.config.fleet_tag).await;
-        let found = self.note(&region, answer)?;
+        let question = self.cloud.fleet_instances(&region, &self.config.fleet_tag);
+        let found = self.ask(&region, "ec2:DescribeInstances", question).await?;
         if found.is_empty() {
             let (key, value) = &self.config.fleet_tag;
             let text = format!("no instance of {region} carries the tag `{key}={value}`");
@@ -145,8 +202,8 @@ impl Asker<'_> {
     /// Backups of the cluster in the source region.
     pub async fn source_backups(&mut self) -> Option<Vec<HsmBackup>> {
         let region = self.config.source_region.clone();
-        let answer = self.cloud.hsm_backups(&region, &self.config.cluster).await;
-        self.note(&region, answer)
+        let question = self.cloud.hsm_backups(&region, &self.config.cluster);
+        self.ask(&region, "cloudhsmv2:DescribeBackups", question).await
     }
 
     /// Copies in the DR region. A copy keeps its cluster's id (`A§4.3`); those of the given sources are asked for as well, so
@@ -179,8 +236,7 @@ impl Asker<'_> {
 
     /// One secret as a region has it. The inner `None`: there is no such secret there.
     pub async fn secret(&mut self, region: &Region, arn: &SecretArn) -> Option<Option<Secret>> {
-        let answer = self.cloud.secret(region, arn).await;
-        self.note(region, answer)
+        self.ask(region, "secretsmanager:DescribeSecret", self.cloud.secret(region, arn)).await
     }
 
     pub async fn inventories(&mut self) -> Option<Vec<Inventory>> {
@@ -195,7 +251,8 @@ impl Asker<'_> {
         let listed = self.note_records(listed)?;
         // By the time it was kept, which is AWS's: a key bears the host's, and a clock that was once ahead would hide every
         // later one.
-        let of = listed.into_iter().filter_map(|info| Some((store::parse_inventory_key(&info.key)?.0, (info.modified, info.key))));
+        let of =
+            listed.into_iter().filter_map(|info| Some((store::parse_inventory_key(&info.key)?.0, (info.modified, info.key))));
         let mut newest: BTreeMap<InstanceId, (Timestamp, String)> = BTreeMap::new();
         for (instance, kept) in of {
             let last = newest.entry(instance).or_insert_with(|| kept.clone());
@@ -234,8 +291,8 @@ impl Asker<'_> {
     /// than that; and the source region may be away. So what was seen once is kept.
     async fn cluster_addresses(&mut self) -> Option<BTreeSet<String>> {
         let region = self.config.source_region.clone();
-        let answer = self.cloud.hsm_addresses(&region, &self.config.cluster).await;
-        let now = self.note(&region, answer).flatten();
+        let question = self.cloud.hsm_addresses(&region, &self.config.cluster);
+        let now = self.ask(&region, "cloudhsmv2:DescribeClusters", question).await.flatten();
         let known = self.object::<ClusterAddresses>(store::CLUSTER).await?;
         let (mut addresses, etag) = match known {
             Some(read) if read.value.cluster == self.config.cluster.as_str() => (read.value.addresses, Some(read.etag)),
@@ -289,7 +346,9 @@ impl Asker<'_> {
         let arns: BTreeSet<&SecretArn> = uses.iter().map(|one| &one.secret).collect();
         let (source_region, dr_region) = (self.config.source_region.clone(), self.config.dr_region.clone());
         for arn in arns {
-            if let Some(Some(secret)) = self.secret(&source_region, arn).await {
+            if self.outcome.job == Job::ExpireCopies
+                && let Some(Some(secret)) = self.secret(&source_region, arn).await
+            {
                 of_source.push(secret);
             }
             match self.secret(&dr_region, arn).await {

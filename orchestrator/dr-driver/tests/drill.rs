@@ -531,6 +531,9 @@ impl Cloud for Room {
     async fn snapshots_tagged(&self, _: &Region, _: &str, _: &[String]) -> Result<Vec<Snapshot>> {
         unreachable!("a drill takes what its plan names")
     }
+    async fn copies_in_flight(&self, _: &Region) -> Result<Vec<Snapshot>> {
+        unreachable!("a drill copies nothing")
+    }
     async fn copy_snapshot(&self, _: &Region, _: &CopySnapshot) -> Result<SnapshotId> {
         unreachable!("a drill copies nothing")
     }

@@ -13,7 +13,7 @@ use tde2hsm_dr_driver::*;
 use tde2hsm_protocol::{SecretVersion, SnapshotId, Timestamp};
 
 async fn due(memory: &Memory, config: &DrConfig, now: Timestamp) -> Due {
-    let mut asker = Asker { now, config, cloud: memory, outcome: Outcome::new(Job::ExpireCopies, now) };
+    let mut asker = Asker::new(Job::ExpireCopies, now, config, memory);
     let world = asker.world().await.unwrap();
     let judge = Judge::new(&world.common);
     let points: Vec<Point> = world.hosts.iter().flat_map(|host| judge.host(host)).collect();

@@ -93,7 +93,8 @@ where
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
             let meta = service.err().meta();
-            let effect = if status >= 500 { Effect::Ambiguous } else { Effect::Refused };
+            let refused = status < 500 || meta.code().is_some_and(limited);
+            let effect = if refused { Effect::Refused } else { Effect::Ambiguous };
             let request_id = meta.extra("aws_request_id").map(str::to_owned);
             Sorted { effect, aws_code: meta.code().map(str::to_owned), request_id }
         }
@@ -104,6 +105,23 @@ where
         _ => None,
     };
     finish(call, sorted, message, &error)
+}
+
+/// AWS's words for "too much" and "not now". EC2 says some of them with 503 (`A§3.3`); whatever the status, the call was turned
+/// away before it did anything.
+const LIMITS: [&str; 8] = [
+    "Throttl",
+    "RequestLimitExceeded",
+    "ResourceLimitExceeded",
+    "TooManyRequests",
+    "BandwidthLimitExceeded",
+    "SlowDown",
+    "RateExceeded",
+    "LimitExceededException",
+];
+
+fn limited(aws_code: &str) -> bool {
+    LIMITS.iter().any(|word| aws_code.contains(word))
 }
 
 struct Sorted {
@@ -195,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_client_error_means_refused() {
+    fn only_a_client_error_or_a_limit_means_refused() {
         for (status, aws, effect, code) in [
             (400, "ThrottlingException", Effect::Refused, Code::AWS_THROTTLED),
             (400, "AccessDeniedException", Effect::Refused, Code::AWS_DENIED),
@@ -204,6 +222,10 @@ mod tests {
             (400, "CloudHsmResourceNotFoundException", Effect::Refused, Code::AWS_NOT_FOUND),
             (500, "InternalServerError", Effect::Ambiguous, Code::AWS_FAILED),
             (503, "ServiceUnavailable", Effect::Ambiguous, Code::AWS_FAILED),
+            (503, "RequestLimitExceeded", Effect::Refused, Code::AWS_THROTTLED),
+            (503, "ThrottlingException", Effect::Refused, Code::AWS_THROTTLED),
+            (503, "SlowDown", Effect::Refused, Code::AWS_THROTTLED),
+            (503, "ResourceLimitExceeded", Effect::Refused, Code::AWS_INVALID),
         ] {
             let error = service(status, aws);
             assert_eq!((error.effect, error.code), (effect, code), "{status} {aws}");

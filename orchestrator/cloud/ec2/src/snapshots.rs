@@ -59,6 +59,13 @@ impl Ec2 {
         self.snapshots_by(region, &format!("tag:{key}"), values).await
     }
 
+    /// Copies that are not finished. A snapshot that was taken of a volume names it.
+    pub async fn copies_in_flight(&self, region: &Region) -> Result<Vec<Snapshot>, CloudError> {
+        let mut pending = self.snapshots(region, vec![filter("status", ["pending".to_owned()])]).await?;
+        pending.retain(|snapshot| snapshot.volume.is_none());
+        Ok(pending)
+    }
+
     async fn snapshots_by(&self, region: &Region, name: &str, values: &[String]) -> Result<Vec<Snapshot>, CloudError> {
         let mut found = Vec::new();
         for values in values.chunks(VALUES_A_FILTER) {

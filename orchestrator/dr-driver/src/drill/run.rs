@@ -491,7 +491,10 @@ impl Drill<'_> {
                         // A host that does not know itself is nobody, and says why.
                         Ok(report) => {
                             let code = report.outcome.code().map(|code| format!("{code}: ")).unwrap_or_default();
-                            last = format!("the host answers as {} for {}: {code}{}", report.instance, report.operation, report.message);
+                            last = format!(
+                                "the host answers as {} for {}: {code}{}",
+                                report.instance, report.operation, report.message
+                            );
                         }
                         Err(_) => last = format!("SSM says `{}`", answer.details),
                     }

@@ -123,6 +123,7 @@ async fn tell(asker: &mut Asker<'_>, status: &rpo::Status) {
         match asker.cloud.publish(&subject(&asker.config.fleet, &alarm), &alarm.text).await {
             Ok(()) => asker.outcome.add("alarms-told", 1),
             Err(error) => {
+                asker.outcome.failed += 1;
                 asker.outcome.say(Severity::Error, Code::ALARM_UNSENT, error.to_string());
                 untold.push(alarm);
             }

@@ -147,6 +147,7 @@ async fn keep_versions(asker: &mut Asker<'_>, sources: &[HsmBackup], records: &R
         needed.extend(current.map(|version| (secret.arn.clone(), version.version.clone())));
     }
     let region = asker.config.source_region.clone();
+    let mut unkept = 0;
     for (_, secret) in found {
         for fact in &secret.versions {
             let stage = secrets::stage_of(&fact.version);
@@ -156,10 +157,15 @@ async fn keep_versions(asker: &mut Asker<'_>, sources: &[HsmBackup], records: &R
             match asker.cloud.stage_secret(&region, &secret.arn, &stage, None, Some(&fact.version)).await {
                 Ok(()) => asker.outcome.add("versions-kept", 1),
                 Err(error) => {
+                    unkept += 1;
+                    asker.outcome.failed += 1;
                     let text = format!("`{}` version `{}`: {error}", secret.arn, fact.version);
                     asker.outcome.say(Severity::Error, Code::SECRET_UNKEPT, text);
                 }
             }
         }
     }
+    // A secret takes twenty stages; a version that finds no place may be removed by AWS, and what was backed up under it cannot
+    // be opened then.
+    asker.outcome.metric("VersionsUnkept", Unit::Count, f64::from(unkept), &[]);
 }

@@ -75,9 +75,10 @@ async fn begin(
     copies: Vec<Snapshot>,
     records: &Records,
 ) {
-    let in_flight = copies.iter().filter(|copy| copy.state == SnapshotState::Pending).count();
+    let pending = in_flight(asker, &copies).await;
+    let in_flight = pending.len();
     asker.outcome.metric("CopiesInFlight", Unit::Count, in_flight as f64, &[]);
-    let limits = Limits { timed: asker.config.timed.left(&copies), ..asker.config.limits() };
+    let limits = Limits { timed: asker.config.timed.left(&pending), ..asker.config.limits() };
     let intents = records.copies.values().map(|read| read.value.intent.clone()).collect();
     let all = sources.iter().cloned().chain(copies).collect();
     let (hosts, _) = gather(&asker.config.source_region, instances.to_vec(), all, Vec::new(), intents);
@@ -123,6 +124,17 @@ async fn begin(
             asker.outcome.say(Severity::Warning, Code::SNAPSHOT_UNUSABLE, text);
         }
     }
+}
+
+/// Every copy that takes a place in the DR region: ours, and whatever else the account copies there, which the limit counts as
+/// well (`A§3.3`). Where that cannot be asked, ours alone: then the wall is met, and queues.
+async fn in_flight(asker: &mut Asker<'_>, copies: &[Snapshot]) -> Vec<Snapshot> {
+    let region = asker.config.dr_region.clone();
+    let question = asker.cloud.copies_in_flight(&region);
+    let all = asker.ask(&region, "ec2:DescribeSnapshots", question).await.unwrap_or_default();
+    let ours = copies.iter().filter(|copy| copy.state == SnapshotState::Pending).cloned();
+    let by_id: BTreeMap<SnapshotId, Snapshot> = all.into_iter().chain(ours).map(|copy| (copy.id.clone(), copy)).collect();
+    by_id.into_values().collect()
 }
 
 /// Secrets of software keystores as they are now, to note which version a set was taken under (H42).

@@ -173,6 +173,7 @@ async fn stage(asker: &mut Asker<'_>, secret: &SecretArn, version: &SecretVersio
         Ok(()) => asker.outcome.add(if to == Stage::On { "versions-kept" } else { "versions-let-go" }, 1),
         Err(error) => {
             let text = format!("`{secret}` version `{version}`: {error}");
+            asker.outcome.failed += 1;
             asker.outcome.say(Severity::Error, Code::SECRET_UNKEPT, text);
         }
     }

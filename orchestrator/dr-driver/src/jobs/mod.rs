@@ -9,12 +9,12 @@ mod settle;
 pub use expire::Due;
 
 use crate::world::Asker;
-use crate::{Cloud, DrConfig, Hint, Job, Outcome};
+use crate::{Cloud, DrConfig, Hint, Job, Outcome, Unit};
 use tde2hsm_protocol::Timestamp;
 
 /// Runs a job. Never fails as a whole: what could not be asked or done is in the outcome.
 pub async fn run(job: Job, now: Timestamp, config: &DrConfig, cloud: &dyn Cloud, hint: &Hint) -> Outcome {
-    let mut asker = Asker { now, config, cloud, outcome: Outcome::new(job, now) };
+    let mut asker = Asker::new(job, now, config, cloud);
     match job {
         // Begins copies of the sets that should be in the DR region, and orders and collects surveys.
         Job::CopySnapshots => copy_snapshots::run(&mut asker, hint).await,
@@ -27,5 +27,8 @@ pub async fn run(job: Job, now: Timestamp, config: &DrConfig, cloud: &dyn Cloud,
         // Judges every point, and tells each breach once.
         Job::AuditRecovery => audit::run(&mut asker).await,
     }
-    asker.outcome
+    let mut outcome = asker.outcome;
+    let failed = outcome.failed as f64;
+    outcome.metric("CallsFailed", Unit::Count, failed, &[("function", job.name())]);
+    outcome
 }

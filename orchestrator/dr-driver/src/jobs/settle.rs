@@ -285,6 +285,7 @@ async fn keep(asker: &mut Asker<'_>, changes: Vec<Change>) {
         let text: Vec<String> = troubles.iter().map(|trouble| format!("{}: {}", trouble.code, trouble.text)).collect();
         let subject = format!("tde2hsm {}: {} copies failed", asker.config.fleet, troubles.len());
         if let Err(error) = asker.cloud.publish(&subject, &text.join("\n")).await {
+            asker.outcome.failed += 1;
             asker.outcome.say(Severity::Error, Code::ALARM_UNSENT, error.to_string());
             told = false;
         }

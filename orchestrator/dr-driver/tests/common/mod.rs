@@ -108,11 +108,23 @@ pub struct World {
     pub minutes: BTreeMap<SnapshotId, Option<u16>>,
     /// Regions that do not answer.
     pub away: BTreeSet<Region>,
+    /// Regions that take a question and never answer it.
+    pub hangs: BTreeSet<Region>,
+    /// Calls that nobody may make.
+    pub denied: BTreeSet<String>,
+    /// Every call to a region, in their order.
+    pub asked: Vec<(Region, String)>,
     pub records_away: bool,
     pub topic_away: bool,
     /// Commands: token, when, and the answers to be.
     pub commands: BTreeMap<String, (OrderToken, Timestamp, Vec<HostAnswer>)>,
     pub silent: BTreeSet<InstanceId>,
+    /// Seconds that a host's clock is ahead.
+    pub clocks: BTreeMap<InstanceId, i64>,
+    /// Seconds that AWS's clock is ahead of ours.
+    pub aws_ahead: i64,
+    /// AWS knows these commands no more.
+    pub forgotten: BTreeSet<String>,
     /// What each host answered last, for the pieces.
     details: BTreeMap<InstanceId, Vec<u8>>,
     made: usize,
@@ -217,8 +229,19 @@ impl Memory {
         answer.expect("only a broken call has no answer")
     }
 
-    fn reach(&self, region: &Region, call: &str) -> Result<()> {
+    async fn reach(&self, region: &Region, call: &str) -> Result<()> {
+        let hangs = {
+            let mut world = self.world();
+            world.asked.push((region.clone(), call.to_owned()));
+            world.hangs.contains(region)
+        };
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         let world = self.world();
+        if world.denied.contains(call) {
+            return Err(error(call, Effect::Refused, Some("AccessDenied"), "not authorized to perform it"));
+        }
         if world.away.contains(region) { Err(error(call, Effect::Ambiguous, None, "timed out")) } else { Ok(()) }
     }
 
@@ -352,6 +375,7 @@ impl World {
     }
 
     fn answer(&mut self, order: &Order, host: &HostOrder) -> HostAnswer {
+        let clock = self.now.plus(self.clocks.get(&host.instance).copied().unwrap_or(0));
         let mut report = Report {
             v: PROTOCOL_VERSION,
             instance: host.instance.clone(),
@@ -371,8 +395,9 @@ impl World {
             omitted: 0,
         };
         match order.work {
+            _ if clock < order.not_before || clock >= order.not_after => report.outcome = Outcome_::Expired,
             Work::Survey => {
-                let survey = survey(&host.instance, self.now);
+                let survey = survey(&host.instance, clock);
                 let detail = wire::deflate(&serde_json::to_vec(&survey).unwrap());
                 report.detail = Some(DetailRef::of(&detail));
                 self.details.insert(host.instance.clone(), detail);
@@ -423,25 +448,25 @@ fn survey(instance: &InstanceId, at: Timestamp) -> Survey {
 #[async_trait]
 impl Cloud for Memory {
     async fn fleet_instances(&self, region: &Region, _tag: &(String, String)) -> Result<Vec<FleetInstance>> {
-        self.reach(region, "ec2:DescribeInstances")?;
+        self.reach(region, "ec2:DescribeInstances").await?;
         Ok(self.world().instances.clone())
     }
 
     async fn snapshot(&self, region: &Region, id: &SnapshotId) -> Result<Option<Snapshot>> {
-        self.reach(region, "ec2:DescribeSnapshots")?;
+        self.reach(region, "ec2:DescribeSnapshots").await?;
         let world = self.world();
         Ok(world.snapshots.get(id).filter(|found| found.region == *region && world.seen(id.as_str())).cloned())
     }
 
     async fn snapshots_of(&self, region: &Region, volumes: &[VolumeId]) -> Result<Vec<Snapshot>> {
-        self.reach(region, "ec2:DescribeSnapshots")?;
+        self.reach(region, "ec2:DescribeSnapshots").await?;
         let world = self.world();
         let of = |found: &&Snapshot| found.region == *region && found.volume.as_ref().is_some_and(|v| volumes.contains(v));
         Ok(world.snapshots.values().filter(of).cloned().collect())
     }
 
     async fn snapshots_tagged(&self, region: &Region, key: &str, values: &[String]) -> Result<Vec<Snapshot>> {
-        self.reach(region, "ec2:DescribeSnapshots")?;
+        self.reach(region, "ec2:DescribeSnapshots").await?;
         let world = self.world();
         let of = |found: &&Snapshot| {
             found.region == *region && found.tags.get(key).is_some_and(|v| values.contains(v)) && world.seen(found.id.as_str())
@@ -449,8 +474,14 @@ impl Cloud for Memory {
         Ok(world.snapshots.values().filter(of).cloned().collect())
     }
 
+    async fn copies_in_flight(&self, region: &Region) -> Result<Vec<Snapshot>> {
+        self.reach(region, "ec2:DescribeSnapshots").await?;
+        let world = self.world();
+        Ok(world.copies().into_iter().filter(|copy| copy.state == SnapshotState::Pending).cloned().collect())
+    }
+
     async fn copy_snapshot(&self, region: &Region, copy: &CopySnapshot) -> Result<SnapshotId> {
-        self.reach(region, "ec2:CopySnapshot")?;
+        self.reach(region, "ec2:CopySnapshot").await?;
         assert_eq!(*region, dr(), "CopySnapshot is called where the copy is to lie");
         self.effect("ec2:CopySnapshot", |world| {
             let key = format!("copies/{}.json", copy.source);
@@ -490,7 +521,7 @@ impl Cloud for Memory {
     }
 
     async fn delete_snapshot(&self, region: &Region, id: &SnapshotId) -> Result<()> {
-        self.reach(region, "ec2:DeleteSnapshot")?;
+        self.reach(region, "ec2:DeleteSnapshot").await?;
         self.effect("ec2:DeleteSnapshot", |world| {
             let gone = world.snapshots.remove(id);
             assert!(gone.is_none_or(|gone| gone.region == dr()), "nothing of the source region is ever deleted");
@@ -500,19 +531,19 @@ impl Cloud for Memory {
     }
 
     async fn hsm_addresses(&self, region: &Region, _cluster: &ClusterId) -> Result<Option<BTreeSet<String>>> {
-        self.reach(region, "cloudhsmv2:DescribeClusters")?;
+        self.reach(region, "cloudhsmv2:DescribeClusters").await?;
         Ok(Some(BTreeSet::from(["10.0.1.5".to_owned()])))
     }
 
     async fn hsm_backups(&self, region: &Region, cluster: &ClusterId) -> Result<Vec<HsmBackup>> {
-        self.reach(region, "cloudhsmv2:DescribeBackups")?;
+        self.reach(region, "cloudhsmv2:DescribeBackups").await?;
         let world = self.world();
         let of = |b: &&HsmBackup| b.region == *region && b.cluster.as_ref() == Some(cluster) && world.seen(b.id.as_str());
         Ok(world.backups.values().filter(of).cloned().collect())
     }
 
     async fn hsm_copies(&self, region: &Region, sources: &[BackupId]) -> Result<Vec<HsmBackup>> {
-        self.reach(region, "cloudhsmv2:DescribeBackups")?;
+        self.reach(region, "cloudhsmv2:DescribeBackups").await?;
         let world = self.world();
         let of = |b: &&HsmBackup| {
             b.region == *region && b.source_backup.as_ref().is_some_and(|s| sources.contains(s)) && world.seen(b.id.as_str())
@@ -521,7 +552,7 @@ impl Cloud for Memory {
     }
 
     async fn copy_hsm_backup(&self, region: &Region, id: &BackupId, to: &Region, tags: &BTreeMap<String, String>) -> Result<()> {
-        self.reach(region, "cloudhsmv2:CopyBackupToRegion")?;
+        self.reach(region, "cloudhsmv2:CopyBackupToRegion").await?;
         assert_eq!((region, to), (&source(), &dr()), "CopyBackupToRegion is called in the source region");
         self.effect("cloudhsmv2:CopyBackupToRegion", |world| {
             *world.hsm_copy_calls.entry(id.clone()).or_default() += 1;
@@ -547,7 +578,7 @@ impl Cloud for Memory {
     }
 
     async fn keep_hsm_backup(&self, region: &Region, id: &BackupId, never_expires: bool) -> Result<()> {
-        self.reach(region, "cloudhsmv2:ModifyBackupAttributes")?;
+        self.reach(region, "cloudhsmv2:ModifyBackupAttributes").await?;
         self.effect("cloudhsmv2:ModifyBackupAttributes", |world| {
             world.backups.get_mut(id).unwrap().never_expires = Some(never_expires);
             Ok(())
@@ -556,7 +587,7 @@ impl Cloud for Memory {
     }
 
     async fn delete_hsm_backup(&self, region: &Region, id: &BackupId) -> Result<()> {
-        self.reach(region, "cloudhsmv2:DeleteBackup")?;
+        self.reach(region, "cloudhsmv2:DeleteBackup").await?;
         self.effect("cloudhsmv2:DeleteBackup", |world| {
             let found = world.backups.get_mut(id).unwrap();
             assert_eq!(found.region, dr(), "nothing of the source region is ever deleted");
@@ -567,7 +598,7 @@ impl Cloud for Memory {
     }
 
     async fn secret(&self, region: &Region, _arn: &SecretArn) -> Result<Option<Secret>> {
-        self.reach(region, "secretsmanager:DescribeSecret")?;
+        self.reach(region, "secretsmanager:DescribeSecret").await?;
         Ok(self.world().secrets.get(region).cloned())
     }
 
@@ -579,7 +610,7 @@ impl Cloud for Memory {
         from: Option<&SecretVersion>,
         to: Option<&SecretVersion>,
     ) -> Result<()> {
-        self.reach(region, "secretsmanager:UpdateSecretVersionStage")?;
+        self.reach(region, "secretsmanager:UpdateSecretVersionStage").await?;
         self.effect("secretsmanager:UpdateSecretVersionStage", |world| {
             for secret in world.secrets.values_mut() {
                 for version in &mut secret.versions {
@@ -597,12 +628,12 @@ impl Cloud for Memory {
     }
 
     async fn kms_key(&self, region: &Region, arn: &KmsKeyArn) -> Result<KmsKey> {
-        self.reach(region, "kms:DescribeKey")?;
+        self.reach(region, "kms:DescribeKey").await?;
         Ok(KmsKey { arn: arn.clone(), state: KmsState::Enabled })
     }
 
     async fn send_survey(&self, region: &Region, command: &SurveyCommand<'_>) -> Result<String> {
-        self.reach(region, "ssm:SendCommand")?;
+        self.reach(region, "ssm:SendCommand").await?;
         let order = Order::decode(command.order).unwrap();
         assert_eq!(order.token, *command.token);
         assert!(command.instances.len() <= ORDER_HOSTS);
@@ -610,7 +641,8 @@ impl Cloud for Memory {
             let id = format!("command-{}", world.commands.len());
             let hosts: Vec<&HostOrder> = order.hosts.iter().filter(|host| !world.silent.contains(&host.instance)).collect();
             let answers = hosts.into_iter().map(|host| world.answer(&order, host)).collect();
-            world.commands.insert(id.clone(), (order.token.clone(), world.now, answers));
+            let at = world.now.plus(world.aws_ahead);
+            world.commands.insert(id.clone(), (order.token.clone(), at, answers));
             Ok(id)
         })
         .await
@@ -623,15 +655,19 @@ impl Cloud for Memory {
         token: &OrderToken,
         since: Timestamp,
     ) -> Result<Vec<String>> {
-        self.reach(region, "ssm:ListCommands")?;
+        self.reach(region, "ssm:ListCommands").await?;
         let world = self.world();
         let of = |(_, (its, at, _)): &(&String, &(OrderToken, Timestamp, Vec<HostAnswer>))| its == token && *at >= since;
         Ok(world.commands.iter().filter(of).map(|(id, _)| id.clone()).collect())
     }
 
     async fn read_survey(&self, region: &Region, command: &str) -> Result<Vec<HostAnswer>> {
-        self.reach(region, "ssm:ListCommandInvocations")?;
-        Ok(self.world().commands[command].2.clone())
+        self.reach(region, "ssm:ListCommandInvocations").await?;
+        let world = self.world();
+        if world.forgotten.contains(command) {
+            return Err(error("ssm:ListCommandInvocations", Effect::Refused, Some("InvalidCommandId"), ""));
+        }
+        Ok(world.commands[command].2.clone())
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {

@@ -77,8 +77,12 @@ impl Second {
 
     /// Everything that can be asked, judged.
     async fn look(&self, now: Timestamp) -> Result<Look, Failure> {
-        let outcome = Outcome::new(Job::AuditRecovery, now);
-        let mut asker = Asker { now, config: &self.config, cloud: &self.cloud, outcome };
+        self.look_for(Job::AuditRecovery, now).await
+    }
+
+    /// The same as a job sees it: what expires is decided with the source region's secrets as well.
+    async fn look_for(&self, job: Job, now: Timestamp) -> Result<Look, Failure> {
+        let mut asker = Asker::new(job, now, &self.config, &self.cloud);
         let world = asker.world().await;
         let Outcome { messages, unasked, .. } = asker.outcome;
         let Some(world) = world else {

@@ -1,0 +1,158 @@
+//! What a job does when a region does not answer, refuses, or is used by others as well.
+
+mod common;
+
+use common::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tde2hsm_dr::facts::*;
+use tde2hsm_dr::points::Ask;
+use tde2hsm_dr_driver::world::Asker;
+use tde2hsm_dr_driver::*;
+use tde2hsm_protocol::{Code, Severity};
+
+fn metric(outcome: &Outcome, name: &str) -> Option<f64> {
+    outcome.metrics.iter().find(|metric| metric.name == name).map(|metric| metric.value)
+}
+
+fn asked_of_source(memory: &Memory) -> Vec<String> {
+    let world = memory.world();
+    world.asked.iter().filter(|(region, _)| *region == source()).map(|(_, call)| call.clone()).collect()
+}
+
+/// Each question to a region that is lost costs as long as the first, and the audit is what must still be heard then.
+#[tokio::test]
+async fn a_lost_source_region_is_asked_one_question() {
+    let memory = Memory::new();
+    memory.ticks(&config(), 6).await;
+    memory.world().away.insert(source());
+    for job in [Job::AuditRecovery, Job::ExpireCopies] {
+        memory.world().asked.clear();
+        let outcome = run(job, START.plus(5_400), &config(), &memory, &Hint::Tick).await;
+        assert_eq!(asked_of_source(&memory), ["ec2:DescribeInstances"], "{job:?}");
+        let [one] = outcome.unasked.as_slice() else { panic!("one line a region: {:?}", outcome.unasked) };
+        assert!(one.why.contains("nothing more is asked"), "{one:?}");
+    }
+    let outcome = run(Job::AuditRecovery, START.plus(5_400), &config(), &memory, &Hint::Tick).await;
+    assert!(metric(&outcome, "DatabasesBreached").is_some(), "{outcome:?}");
+    assert_eq!(metric(&outcome, "Unasked"), Some(1.0));
+}
+
+/// A region that takes a question and never answers it: what the DR region has is said all the same.
+#[tokio::test]
+async fn a_source_region_that_hangs_is_not_waited_for() {
+    let memory = Memory::new();
+    memory.ticks(&config(), 6).await;
+    memory.world().hangs.insert(source());
+    let config = config();
+    let mut asker = Asker::new(Job::AuditRecovery, START.plus(5_400), &config, &memory).with_patience(Duration::from_millis(50));
+    let world = tokio::time::timeout(Duration::from_secs(20), asker.world()).await.expect("it goes on").expect("records");
+    assert!([Ask::SourceSnapshots, Ask::SourceBackups].iter().all(|ask| world.common.unasked.contains(ask)));
+    assert!(!world.common.unasked.contains(&Ask::DrSnapshots));
+    assert_eq!(asker.outcome.unasked.len(), 1, "{:?}", asker.outcome.unasked);
+    assert_eq!(world.hosts.iter().flat_map(|host| &host.snapshots).filter(|copy| copy.region == dr()).count(), 4);
+}
+
+/// A verdict is about the DR region's secrets; the source region's are asked about where their stages are changed.
+#[tokio::test]
+async fn only_what_changes_secrets_asks_the_source_region_about_them() {
+    for (job, asks) in [(Job::AuditRecovery, false), (Job::ExpireCopies, true)] {
+        let memory = Memory::new();
+        run(job, START, &config(), &memory, &Hint::Tick).await;
+        let asked = asked_of_source(&memory).iter().any(|call| call == "secretsmanager:DescribeSecret");
+        assert_eq!(asked, asks, "{job:?}");
+    }
+}
+
+/// A function that is refused is one that does nothing, and no one sees that from its having ended well.
+#[tokio::test]
+async fn a_function_that_is_refused_says_so_by_a_metric_and_an_error() {
+    for (job, call) in [
+        (Job::CopySnapshots, "ec2:DescribeInstances"),
+        (Job::CopySnapshots, "ec2:CopySnapshot"),
+        (Job::CopySnapshots, "ssm:SendCommand"),
+        (Job::CopyHsmBackups, "cloudhsmv2:CopyBackupToRegion"),
+        (Job::CopyHsmBackups, "cloudhsmv2:ModifyBackupAttributes"),
+        (Job::CopyHsmBackups, "secretsmanager:UpdateSecretVersionStage"),
+        (Job::SettleCopies, "ec2:DescribeSnapshots"),
+        (Job::ExpireCopies, "ec2:DeleteSnapshot"),
+        (Job::AuditRecovery, "kms:DescribeKey"),
+    ] {
+        let memory = Memory::new();
+        if job == Job::ExpireCopies {
+            memory.ticks(&config(), 6).await;
+            spare(&memory);
+        }
+        let now = memory.world().now;
+        let well = run(job, now, &config(), &memory, &Hint::Tick).await;
+        assert_eq!(metric(&well, "CallsFailed"), Some(0.0), "{job:?}: {well:?}");
+        let memory = Memory::new();
+        if job == Job::ExpireCopies {
+            memory.ticks(&config(), 6).await;
+            spare(&memory);
+        }
+        memory.world().denied.insert(call.to_owned());
+        let now = memory.world().now;
+        let outcome = run(job, now, &config(), &memory, &Hint::Tick).await;
+        assert!(metric(&outcome, "CallsFailed") > Some(0.0), "{job:?} {call}: {outcome:?}");
+        let failed = outcome.metrics.iter().find(|metric| metric.name == "CallsFailed").unwrap();
+        assert_eq!(failed.dimensions, BTreeMap::from([("function".to_owned(), job.name().to_owned())]));
+        let errors: Vec<&Message> = outcome.messages.iter().filter(|m| m.severity == Severity::Error).collect();
+        assert!(errors.iter().any(|m| m.text.contains(call)), "{job:?} {call}: {:?}", outcome.messages);
+    }
+}
+
+/// A second copy of the first source, ours by record.
+fn spare(memory: &Memory) {
+    let mut world = memory.world();
+    let of = world.copies()[0].clone();
+    let from = of.tags[tag::SOURCE_SNAPSHOT].clone();
+    let key = format!("copies/{from}.json");
+    let (body, etag, at) = world.objects[&key].clone();
+    let mut record: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    record["attempts"].as_array_mut().unwrap().push(serde_json::json!({"token": "again", "at": of.started}));
+    world.objects.insert(key, (serde_json::to_vec(&record).unwrap(), etag, at));
+    let mut second = Snapshot { id: snapshot_id(0x7001), ..of };
+    second.tags.insert(tag::TOKEN.to_owned(), "again".to_owned());
+    world.snapshots.insert(second.id.clone(), second);
+}
+
+/// The limit is the account's, not ours: whatever else is being copied takes places as well.
+#[tokio::test]
+async fn copies_of_others_take_places_too() {
+    let memory = Memory::new();
+    {
+        let mut world = memory.world();
+        let of = world.snapshots[&snapshot_id(1)].clone();
+        for n in 0..18 {
+            let copy = Snapshot {
+                id: snapshot_id(0x6000 + n),
+                region: dr(),
+                volume: None,
+                state: SnapshotState::Pending,
+                started: START,
+                tags: BTreeMap::from([(tag::SOURCE_SNAPSHOT.to_owned(), snapshot_id(0x5000 + n).to_string())]),
+                ..of.clone()
+            };
+            world.snapshots.insert(copy.id.clone(), copy);
+        }
+    }
+    let outcome = run(Job::CopySnapshots, START, &config(), &memory, &Hint::Tick).await;
+    assert_eq!(metric(&outcome, "CopiesInFlight"), Some(18.0));
+    assert_eq!(outcome.count("copies-begun"), 2, "{outcome:?}");
+    assert!(!outcome.messages.iter().any(|message| message.code == Code::COPIES_QUEUE), "the wall is not run into");
+    assert_eq!(metric(&outcome, "CopiesWaiting"), Some(2.0));
+}
+
+/// A version that finds no place among the twenty stages of its secret is one that AWS may remove.
+#[tokio::test]
+async fn h42_a_version_that_cannot_be_pinned_is_measured() {
+    let memory = Memory::new();
+    let unkept = |outcome: &Outcome| metric(outcome, "VersionsUnkept");
+    memory.world().denied = BTreeSet::from(["secretsmanager:UpdateSecretVersionStage".to_owned()]);
+    let outcome = run(Job::CopyHsmBackups, START, &config(), &memory, &Hint::Tick).await;
+    assert_eq!(unkept(&outcome), Some(1.0));
+    memory.world().denied.clear();
+    let outcome = run(Job::CopyHsmBackups, START, &config(), &memory, &Hint::Tick).await;
+    assert_eq!(unkept(&outcome), Some(0.0));
+}
