@@ -319,3 +319,45 @@ fn points(context: &Context, look: &Look, name: &DatabaseName) -> Result<Exit, F
     context.out.answer("dr-points", &answer, &text)?;
     Ok(Exit::Ok)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tde2hsm_dr::copying::{Limits, Load, Timed, VolumeLoad};
+
+    /// Sets every six hours, whose copies take an hour.
+    fn feasible(rpo_minutes: u32) -> Feasible {
+        let load = Load {
+            instance: InstanceId::new("i-0123456789abcdef0").expect("an instance"),
+            interval: Some(6 * 3_600),
+            snapshots: None,
+            survey: None,
+            volumes: vec![VolumeLoad { size_gib: 100, took: Some(3_600) }],
+        };
+        copying::feasible(&[load], &Limits { in_flight: 20, rpo_minutes, timed: Timed::Never })
+    }
+
+    #[test]
+    fn the_rpo_that_can_be_kept_is_said_and_a_finding_where_it_is_not_what_was_asked_for() {
+        let none = Ok(Vec::new());
+        let kept = feasible(480);
+        assert!(findings(&kept, &none).is_empty());
+        let text = outlook(&kept, &[]);
+        assert!(text.starts_with("RPO that can be kept: at most 420 min") && text.contains("how often sets are taken"), "{text}");
+        let missed = feasible(240);
+        let found = findings(&missed, &none);
+        let text = outlook(&missed, &found);
+        assert!(text.starts_with("[TDE0859] an RPO of 240 min cannot be kept: at most 420 min"), "{text}");
+        assert!(text.contains("with timed copies at most 375 min"), "{text}");
+    }
+
+    /// "No open drills" is said by the records, and by nobody else.
+    #[test]
+    fn drills_that_could_not_be_listed_are_not_none() {
+        let unread = Err(Failure::new(Code::RECORDS_UNREADABLE, "the records bucket does not answer"));
+        let found = findings(&feasible(480), &unread);
+        let [one] = found.as_slice() else { panic!("one finding") };
+        assert_eq!(one.code, Code::RECORDS_UNREADABLE);
+        assert!(one.message.contains("whether a drill is open is not known"), "{}", one.message);
+    }
+}
