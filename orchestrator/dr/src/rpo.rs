@@ -1,9 +1,10 @@
 //! How old the newest point that opens is, and what is told of it: once for each breach, before it where it can be seen.
 
-use crate::points::{Ask, Cause, Common, DatabasePoint, Host, MARGIN, Point, Unknown, Verdict, moment};
+use crate::facts::SnapshotState;
+use crate::points::{Ask, Cause, Common, DatabasePoint, Host, MARGIN, Part, Point, Unknown, Verdict, moment};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use tde2hsm_protocol::{Code, Digest, InstanceId, Sid, Timestamp};
+use tde2hsm_protocol::{Code, Digest, InstanceId, Sid, SnapshotId, Timestamp};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -166,7 +167,7 @@ fn expected(common: &Common, sid: &Sid, points: &[&Point], opening: &[&&Point]) 
     let delay = usual_delay(sid, opening)?;
     let newest_that_opens = opening.last()?.taken;
     let newer: Vec<&&Point> = points.iter().filter(|point| point.taken > newest_that_opens).collect();
-    let hopeful = newer.iter().find(|point| point.database(sid).is_none_or(may_open));
+    let hopeful = newer.iter().find(|point| point.database(sid).is_none_or(|database| may_open(common, point, database)));
     if let Some(point) = hopeful {
         let due = point.taken.plus(delay);
         let backup = point.database(sid).and_then(|database| next_backup(common, database));
@@ -239,17 +240,22 @@ fn ready(point: &Point, sid: &Sid) -> Timestamp {
 }
 
 /// Nothing is wrong with it but what time heals by itself.
-fn may_open(database: &DatabasePoint) -> bool {
-    let cause = |cause: &Cause| {
-        matches!(
-            cause,
-            Cause::CopyPending { .. }
-                | Cause::CopyMissing { .. }
-                | Cause::CopyFailed { .. }
-                | Cause::BackupNotCopied { .. }
-                | Cause::KeyInNoBackup { .. }
-                | Cause::KeyRotatedUnseen { .. }
-        )
+fn may_open(common: &Common, point: &Point, database: &DatabasePoint) -> bool {
+    // What failed at its source, or is gone there, no copy will ever be made of.
+    let can_be_copied = |part: &Part| match part.source_state {
+        Some(state) => state != SnapshotState::Error && !part.source_archived,
+        None => common.unasked.contains(&Ask::SourceSnapshots),
+    };
+    let of_source = |source: &SnapshotId| point.parts.iter().find(|part| part.source == *source);
+    let of_copy = |copy: &SnapshotId| point.parts.iter().find(|part| part.copy.as_ref().is_some_and(|c| c.id == *copy));
+    let cause = |cause: &Cause| match cause {
+        Cause::CopyMissing { source } => of_source(source).is_none_or(can_be_copied),
+        Cause::CopyFailed { copy } => of_copy(copy).is_none_or(can_be_copied),
+        Cause::CopyPending { .. }
+        | Cause::BackupNotCopied { .. }
+        | Cause::KeyInNoBackup { .. }
+        | Cause::KeyRotatedUnseen { .. } => true,
+        _ => false,
     };
     let unknown =
         |unknown: &Unknown| matches!(unknown, Unknown::NoInventoryAfter | Unknown::NotAsked { .. } | Unknown::KeyInBackup { .. });

@@ -146,6 +146,30 @@ fn sets_that_come_no_more_are_seen_before_the_breach() {
     assert!(told[1].1 - told[0].1 >= 4 * HOUR, "{told:?}");
 }
 
+/// No copy is ever made of a snapshot that failed: waiting for one would hide the breach until it is there.
+#[test]
+fn a_set_that_failed_at_its_source_is_seen_before_the_breach() {
+    let sets = daily(0..7);
+    let failed = |state: SnapshotState| {
+        let sets = sets.clone();
+        move |now: i64| {
+            let mut w = at(now, &sets);
+            let last = sets.len() as u32 * 10;
+            w.host.copies.retain(|copy| copy.source != snapshot(last) && copy.source != snapshot(last + 1));
+            w.host.snapshots.retain(|s| s.id != snapshot(last + 1_000_000) && s.id != snapshot(last + 1_000_001));
+            w.host.snapshots.iter_mut().filter(|s| s.id == snapshot(last)).for_each(|s| s.state = state);
+            w
+        }
+    };
+    let until = 6 * DAY + 12 * HOUR;
+    let seen = told(5 * DAY, until, RPO, failed(SnapshotState::Error));
+    assert_eq!(whats(&seen), [What::Predicted]);
+    assert!(seen[0].1 < 6 * DAY + 30 * MINUTE, "at once: {seen:?}");
+    // The copy of one that is whole may still be made.
+    let late = told(5 * DAY, until, RPO, failed(SnapshotState::Completed));
+    assert!(late.first().is_none_or(|(_, at)| *at > 6 * DAY + 4 * HOUR), "{late:?}");
+}
+
 /// A new key is in the next HSM backup at the earliest, and that is known at once.
 #[test]
 fn h41_a_key_that_waits_for_tomorrows_backup_is_seen_as_soon_as_it_is_known() {
