@@ -161,34 +161,3 @@ mod tests {
         assert_eq!(question(&due), "Delete these 2, give 1 HSM backups back to the purge, let go of 1 secret versions?");
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tde2hsm_dr::retention::Because;
-    use tde2hsm_protocol::SnapshotId;
-
-    #[test]
-    fn everything_that_goes_is_in_the_list_and_in_the_question() {
-        let id = |n: u8| SnapshotId::new(format!("snap-{n:017x}")).expect("a snapshot");
-        let deletion = |n: u8| Deletion {
-            item: Item::CopyRecord { source: id(n) },
-            because: Because::Unneeded,
-            why: "its copy is gone".to_owned(),
-        };
-        let secret = SecretArn::new("arn:aws:secretsmanager:us-east-1:123456789012:secret:tde/x-AbCdEf").expect("a secret");
-        let version = SecretVersion::new("00000000-0000-0000-0000-0000000000aa").expect("a version");
-        let backup = BackupId::new("backup-abcdefghijk").expect("a backup");
-        let due = Due {
-            delete: vec![deletion(1), deletion(2)],
-            let_go: BTreeSet::from([backup.clone()]),
-            unstage: BTreeSet::from([(secret.clone(), version.clone())]),
-            ..Due::default()
-        };
-        let text = list(&due, When::Now);
-        for named in [id(1).as_str(), id(2).as_str(), backup.as_str(), secret.as_str(), version.as_str()] {
-            assert!(text.contains(named), "{named}: {text}");
-        }
-        assert_eq!(question(&due), "Delete these 2, give 1 HSM backups back to the purge, let go of 1 secret versions?");
-    }
-}
