@@ -198,9 +198,11 @@ async fn collect(
                 }
             },
         },
-        Some(fetching @ Open::Fetching { .. }) => state.open = Some(fetching),
+        fetching @ Some(Open::Fetching { .. }) => state.open = fetching,
     }
-    if let Some(Open::Fetching { detail, ordered_at, received_at, mut pieces, sent }) = state.open.take() {
+    if let Some(Open::Fetching { detail, ordered_at, received_at, mut pieces, sent }) =
+        state.open.take_if(|open| matches!(open, Open::Fetching { .. }))
+    {
         let mut still = Vec::new();
         let mut failed = None;
         for (index, mut one) in sent {
