@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_dr::facts::*;
 use tde2hsm_dr::inventory::{DatabaseInventory, Inventory, KeystoreFacts};
 use tde2hsm_dr_driver::*;
-use tde2hsm_protocol::{Code, Sid, SnapshotId, Timestamp};
+use tde2hsm_protocol::{Code, InstanceId, Sid, SnapshotId, Timestamp};
 
 fn said(outcome: &Outcome, code: Code) -> usize {
     outcome.messages.iter().filter(|message| message.code == code).count()
@@ -31,16 +31,24 @@ fn plant(memory: &Memory, n: usize, of: &SnapshotId, token: &str) -> SnapshotId 
     id
 }
 
-/// An inventory with one database that no set can open: nothing is known of its files.
-fn with_database(memory: &Memory) {
-    let mut world = memory.world();
-    let inventory = Inventory {
+fn empty_inventory() -> Inventory {
+    Inventory {
         v: 1,
         instance: instance(0),
         taken_at: START.plus(-600),
         received_at: START.plus(-600),
         ordered_at: None,
         provider: None,
+        databases: vec![],
+        files: vec![],
+        unreadable: vec![],
+    }
+}
+
+/// An inventory with one database that no set can open: nothing is known of its files.
+fn with_database(memory: &Memory) {
+    let mut world = memory.world();
+    let inventory = Inventory {
         databases: vec![DatabaseInventory {
             sid: Sid::new("ORCL").unwrap(),
             dbid: Some(1),
@@ -51,8 +59,7 @@ fn with_database(memory: &Memory) {
             keystore: KeystoreFacts::default(),
             unreadable: vec![],
         }],
-        files: vec![],
-        unreadable: vec![],
+        ..empty_inventory()
     };
     let key = store::inventory_key(&inventory.instance, inventory.taken_at);
     let body = serde_json::to_vec(&inventory).unwrap();
@@ -309,7 +316,7 @@ async fn h41_a_new_set_is_followed_by_a_survey() {
         world.add_sets(now);
         now
     };
-    let outcomes = memory.ticks(&config(), 5).await;
+    let (_, told) = watch(&memory, 5, 900).await;
     let world = memory.world();
     let after = world
         .objects
@@ -318,9 +325,136 @@ async fn h41_a_new_set_is_followed_by_a_survey() {
         .filter(|(of, at)| *of == instance(0) && at.since(taken) >= tde2hsm_dr::points::MARGIN);
     assert_eq!(after.count(), 1, "{:?}", world.objects.keys());
     assert!(!world.objects.keys().any(|key| key.starts_with(&format!("inventories/{}/", instance(1)))));
-    let copying = &outcomes[&Job::CopySnapshots];
-    assert!(copying.messages.iter().any(|m| m.code == Code::HOST_UNSURVEYED && m.text.contains(instance(1).as_str())));
+    assert!(told[&instance(1)] > 0 && !told.contains_key(&instance(0)), "{told:?}");
     assert_eq!(world.copies().len(), 8, "snapshots are copied all the same");
+}
+
+/// Ticks of copy-snapshots, and how often each host was said to give no survey; the last outcome.
+async fn watch(memory: &Memory, times: usize, apart: i64) -> (Outcome, BTreeMap<InstanceId, usize>) {
+    let mut told: BTreeMap<InstanceId, usize> = BTreeMap::new();
+    let mut last = None;
+    for _ in 0..times {
+        let outcome = memory.tick(&config()).await.remove(&Job::CopySnapshots).unwrap();
+        for message in outcome.messages.iter().filter(|message| message.code == Code::HOST_UNSURVEYED) {
+            let of = (0..2).map(instance).find(|one| message.text.starts_with(one.as_str())).unwrap();
+            *told.entry(of).or_default() += 1;
+        }
+        memory.pass(apart);
+        last = Some(outcome);
+    }
+    (last.unwrap(), told)
+}
+
+fn inventories_of(memory: &Memory, n: usize) -> Vec<Timestamp> {
+    let world = memory.world();
+    let of = world.objects.keys().filter_map(|key| store::parse_inventory_key(key)).filter(|(of, _)| *of == instance(n));
+    of.map(|(_, at)| at).collect()
+}
+
+fn orders_sent(memory: &Memory) -> usize {
+    memory.world().effects.iter().filter(|call| *call == "ssm:SendCommand").count()
+}
+
+/// A host that refused an order as too early would never be surveyed, and nothing of it ever be proven.
+#[tokio::test]
+async fn h41_a_host_whose_clock_is_off_by_the_margin_is_surveyed() {
+    let memory = Memory::new();
+    let margin = tde2hsm_dr::points::MARGIN;
+    memory.world().clocks = BTreeMap::from([(instance(0), -margin), (instance(1), margin)]);
+    let (last, told) = watch(&memory, 4, 900).await;
+    assert!(told.is_empty(), "{last:?}");
+    assert_eq!([inventories_of(&memory, 0).len(), inventories_of(&memory, 1).len()], [1, 1]);
+}
+
+/// Events come seconds apart, and a host takes minutes: what was ordered is waited for, not ordered again by each of them.
+#[tokio::test]
+async fn h41_a_host_that_takes_its_time_is_asked_once() {
+    let memory = Memory::new();
+    memory.world().slow = 300;
+    for _ in 0..8 {
+        let now = memory.world().now;
+        run(Job::CopySnapshots, now, &config(), &memory, &Hint::Tick).await;
+        memory.pass(30);
+    }
+    assert_eq!(orders_sent(&memory), 1);
+    let (_, told) = watch(&memory, 4, 300).await;
+    assert!(told.is_empty(), "{told:?}");
+    assert_eq!(inventories_of(&memory, 0).len(), 1);
+}
+
+/// The same of the machine that sends the order: a laptop's clock is not AWS's.
+#[tokio::test]
+async fn an_order_whose_answer_was_lost_is_found_although_the_clocks_differ() {
+    let mut lost = None;
+    for point in 1..100 {
+        let memory = Memory::new();
+        memory.world().aws_ahead = -tde2hsm_dr::points::MARGIN;
+        memory.set_fuse(Some((point, Break::LostReply)));
+        memory.tick(&config()).await;
+        if memory.world().effects.get(point - 1).is_some_and(|call| call == "ssm:SendCommand") {
+            lost = Some(memory);
+            break;
+        }
+    }
+    let memory = lost.expect("a survey is ordered in the first tick");
+    assert_eq!(orders_sent(&memory), 1);
+    memory.pass(900);
+    let (_, told) = watch(&memory, 4, 900).await;
+    assert!(told.is_empty(), "{told:?}");
+    assert_eq!(inventories_of(&memory, 0).len(), 1);
+}
+
+/// Whatever of a survey was not answered in time is given up, said once, and the survey ordered anew.
+#[tokio::test]
+async fn h41_a_survey_that_stops_half_way_is_ordered_anew_and_told_once() {
+    for apart in [900, 3_600, 7 * 3_600] {
+        let memory = Memory::new();
+        watch(&memory, 1, apart).await;
+        // It has answered the survey, and is away when its pieces are asked for.
+        memory.world().silent.insert(instance(1));
+        let (_, first) = watch(&memory, 2, apart).await;
+        memory.world().silent.clear();
+        let (_, told) = watch(&memory, 5, apart).await;
+        assert_eq!((first.get(&instance(1)), told.get(&instance(1))), (Some(&1), None), "{apart} s apart");
+        assert!(!inventories_of(&memory, 1).is_empty(), "{apart} s apart");
+    }
+}
+
+/// A command that AWS forgot, as when nothing ran for a month, does not leave a host unsurveyed for ever.
+#[tokio::test]
+async fn h41_an_order_that_aws_knows_no_more_is_given_again() {
+    let memory = Memory::new();
+    watch(&memory, 1, 900).await;
+    {
+        let mut world = memory.world();
+        world.forgotten = world.commands.keys().cloned().collect();
+        assert!(!world.forgotten.is_empty());
+    }
+    watch(&memory, 4, 900).await;
+    assert_eq!(orders_sent(&memory), 1);
+    assert!(inventories_of(&memory, 0).is_empty(), "it may only be away");
+    memory.pass(86_400);
+    let (_, told) = watch(&memory, 6, 900).await;
+    assert_eq!(told, BTreeMap::from([(instance(0), 1), (instance(1), 1)]));
+    assert_eq!(inventories_of(&memory, 0).len(), 1);
+}
+
+/// A clock that was a week ahead for an hour: what was looked at then bears a time to come. It must neither put off the next look
+/// nor pass for the last one.
+#[tokio::test]
+async fn h41_a_clock_that_was_ahead_does_not_keep_a_host_from_being_asked() {
+    let memory = Memory::new();
+    let ahead = Inventory { taken_at: START.plus(7 * 86_400), received_at: START, ..empty_inventory() };
+    let key = store::inventory_key(&ahead.instance, ahead.taken_at);
+    memory.world().objects.insert(key, (serde_json::to_vec(&ahead).unwrap(), 0, START));
+    watch(&memory, 4, 900).await;
+    let looks: Vec<Timestamp> = inventories_of(&memory, 0).into_iter().filter(|at| *at != ahead.taken_at).collect();
+    assert_eq!(looks.len(), 1, "{looks:?}");
+    let config = config();
+    let mut asker = world::Asker::new(Job::CopyHsmBackups, START.plus(3_600), &config, &memory);
+    let newest = asker.newest_inventories().await.unwrap();
+    let of_host = newest.iter().find(|one| one.instance == instance(0)).unwrap();
+    assert_eq!(of_host.taken_at, looks[0], "what is known of its keys is what was looked at last");
 }
 
 #[tokio::test]
@@ -361,8 +495,13 @@ async fn a_broken_call_of_the_audit_loses_no_alarm() {
                 let now = memory.world().now;
                 run(Job::AuditRecovery, now, &config, &memory, &Hint::Tick).await;
             }
-            let told = memory.world().published.len();
+            let world = memory.world();
+            let told = world.published.len();
             assert!((1..=2).contains(&told), "call {point} {how:?}: told {told} times");
+            // Who gets it twice can tell: it is the same to the letter, its id with it.
+            assert!(world.published.iter().all(|one| *one == world.published[0]), "{:?}", world.published);
+            let id = world.published[0].1.lines().last().and_then(|line| line.strip_prefix("alarm "));
+            assert!(id.is_some_and(|id| id.len() == 12), "{:?}", world.published[0]);
             twice += usize::from(told == 2);
             tried += 1;
         }

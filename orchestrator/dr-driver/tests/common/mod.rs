@@ -121,6 +121,8 @@ pub struct World {
     pub silent: BTreeSet<InstanceId>,
     /// Seconds that a host's clock is ahead.
     pub clocks: BTreeMap<InstanceId, i64>,
+    /// Seconds that a host takes to answer.
+    pub slow: i64,
     /// Seconds that AWS's clock is ahead of ours.
     pub aws_ahead: i64,
     /// AWS knows these commands no more.
@@ -667,7 +669,9 @@ impl Cloud for Memory {
         if world.forgotten.contains(command) {
             return Err(error("ssm:ListCommandInvocations", Effect::Refused, Some("InvalidCommandId"), ""));
         }
-        Ok(world.commands[command].2.clone())
+        let (_, sent, answers) = &world.commands[command];
+        let over = world.now.plus(world.aws_ahead).since(*sent) >= world.slow;
+        Ok(answers.iter().map(|answer| HostAnswer { over: answer.over && over, ..answer.clone() }).collect())
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
