@@ -46,6 +46,18 @@ pub struct AlarmState {
     pub v: u8,
     /// By `INSTANCE/SID`.
     pub standing: BTreeMap<String, Standing>,
+    /// The newest point that was seen to open, by `INSTANCE/SID`.
+    #[serde(default)]
+    pub opened: BTreeMap<String, Timestamp>,
+}
+
+/// What a look could see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    Whole,
+    /// The DR region did not answer every question: a point that opened at the last whole look and is not proven now may only be
+    /// out of sight. It counts, and grows older.
+    Partly,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -269,18 +281,25 @@ fn may_open(common: &Common, point: &Point, database: &DatabasePoint) -> bool {
 /// The new state of the alarms and what is to be said: each breach once and its end once; each time that a breach is seen coming
 /// once, and once that it is out of sight. A prediction holds until a newer point opens or the breach is there, whatever the
 /// next look thinks of it, so that nobody is told twice of the same.
-pub fn alarms(before: &AlarmState, status: &Status, rpo_minutes: u32, now: Timestamp) -> (AlarmState, Vec<Alarm>) {
-    let mut after = AlarmState { v: 1, standing: BTreeMap::new() };
+pub fn alarms(before: &AlarmState, status: &Status, sight: Sight, rpo_minutes: u32, now: Timestamp) -> (AlarmState, Vec<Alarm>) {
+    let limit = i64::from(rpo_minutes) * 60;
+    let mut after = AlarmState { v: 1, ..AlarmState::default() };
     let mut said = Vec::new();
     for database in &status.databases {
         let key = format!("{}/{}", database.instance, database.sid);
-        let about = database.newest_that_opens;
         let standing = before.standing.get(&key);
+        let was = standing.map_or(Level::Kept, |standing| standing.level);
+        let known = before.opened.get(&key).copied().filter(|_| sight == Sight::Partly);
+        let (about, level) = match known.filter(|known| database.newest_that_opens.is_none_or(|seen| seen < *known)) {
+            Some(known) if now.since(known) > limit => (Some(known), Level::Breached),
+            Some(known) => (Some(known), was),
+            None => (database.newest_that_opens, database.level),
+        };
+        after.opened.extend(about.map(|at| (key.clone(), at)));
         let newest = about
             .map_or_else(|| String::from("no point opens"), |at| format!("the newest point that opens is of {}", moment(at)));
-        let was = standing.map_or(Level::Kept, |standing| standing.level);
         let holds = was == Level::Predicted && standing.is_some_and(|standing| standing.about == about);
-        let level = if holds { database.level.max(Level::Predicted) } else { database.level };
+        let level = if holds { level.max(Level::Predicted) } else { level };
         let since = standing.filter(|standing| standing.level == level).map_or(now, |standing| standing.since);
         let mut say = |alarm: What, about: Timestamp, text: String| {
             let id = alarm_id(&key, alarm, about);
@@ -300,7 +319,7 @@ pub fn alarms(before: &AlarmState, status: &Status, rpo_minutes: u32, now: Times
             }
             (Level::Kept | Level::Breached, Level::Predicted) => {
                 let next = database.next_expected.map_or_else(String::new, |at| format!("; the next may open at {}", moment(at)));
-                let limit = about.map_or_else(String::new, |at| moment(at.plus(i64::from(rpo_minutes) * 60)));
+                let limit = about.map_or_else(String::new, |at| moment(at.plus(limit)));
                 say(What::Predicted, since, format!("{newest}{next}; the RPO is broken at {limit}"));
             }
             _ => {}

@@ -11,7 +11,7 @@ use tde2hsm_dr::points::*;
 use tde2hsm_dr::records::Attempt;
 use tde2hsm_dr::retention::{self, Item, Why};
 use tde2hsm_dr::retire::{self, Answer, DatabaseFacts, Missing, Need, RetireWhen, Source, Thing};
-use tde2hsm_dr::rpo::{self, AlarmState, Level, What};
+use tde2hsm_dr::rpo::{self, AlarmState, Level, Sight, What};
 use tde2hsm_protocol::*;
 
 const DAILY: Retention = Retention { hourly: 0, daily: 3, weekly: 0, monthly: 0, count: 0, days: 0 };
@@ -526,7 +526,7 @@ fn each_breach_is_alarmed_once_and_its_end_once() {
     let mut said: Vec<What> = Vec::new();
     let mut look = |w: &World, state: &mut AlarmState| {
         let status = status(w, rpo_minutes);
-        let (next, alarms) = rpo::alarms(state, &status, rpo_minutes, w.common.now);
+        let (next, alarms) = rpo::alarms(state, &status, Sight::Whole, rpo_minutes, w.common.now);
         *state = next;
         said.extend(alarms.iter().map(|a| a.what));
         status.databases[0].level

@@ -4,7 +4,8 @@ mod common;
 
 use common::*;
 use tde2hsm_dr::facts::SnapshotState;
-use tde2hsm_dr::rpo::{self, AlarmState, What};
+use tde2hsm_dr::points::Ask;
+use tde2hsm_dr::rpo::{self, AlarmState, Sight, What};
 use tde2hsm_protocol::{Store, Timestamp};
 
 const MINUTE: i64 = 60;
@@ -54,6 +55,10 @@ fn at(now: i64, sets: &[Set]) -> World {
     w
 }
 
+fn sight(w: &World) -> Sight {
+    if w.common.unasked.contains(&Ask::DrSnapshots) { Sight::Partly } else { Sight::Whole }
+}
+
 /// What is told between two times, and when, in seconds after [`TAKEN`].
 fn told(from: i64, to: i64, rpo: i64, world: impl Fn(i64) -> World) -> Vec<(What, i64)> {
     let minutes = (rpo / MINUTE) as u32;
@@ -64,7 +69,7 @@ fn told(from: i64, to: i64, rpo: i64, world: impl Fn(i64) -> World) -> Vec<(What
     while now <= to {
         let w = world(now);
         let status = rpo::status(&w.common, std::slice::from_ref(&w.host), &w.points(), minutes);
-        let (next, alarms) = rpo::alarms(&state, &status, minutes, w.common.now);
+        let (next, alarms) = rpo::alarms(&state, &status, sight(&w), minutes, w.common.now);
         state = next;
         for alarm in alarms {
             assert!(alarm.text.contains(&alarm.id), "{}", alarm.text);
@@ -203,6 +208,27 @@ fn h41_a_key_that_waits_for_tomorrows_backup_is_seen_as_soon_as_it_is_known() {
     assert!(told[1].1 - told[0].1 >= 9 * HOUR, "{told:?}");
 }
 
+/// DescribeSnapshots is throttled now and then: no breach begins and ends by that. If it stays so, what was seen to open grows
+/// old, and that is told.
+#[test]
+fn a_region_that_does_not_answer_breaks_no_rpo_until_what_was_seen_is_too_old() {
+    let sets = daily(0..12);
+    let blind = |now: i64, when: bool| {
+        let mut w = at(now, &sets);
+        if when {
+            w.common.unasked.insert(Ask::DrSnapshots);
+            w.host.snapshots.retain(|s| s.region != dr());
+        }
+        w
+    };
+    let now_and_then = told(3 * DAY, 6 * DAY, RPO, |now| blind(now, now / LOOK % 3 == 1));
+    assert_eq!(now_and_then, []);
+    let since = 5 * DAY + 6 * HOUR;
+    let for_long = told(3 * DAY, 8 * DAY, RPO, |now| blind(now, (since..since + 2 * DAY).contains(&now)));
+    assert_eq!(whats(&for_long), [What::Breached, What::Over]);
+    assert!((5 * DAY + RPO..=5 * DAY + RPO + LOOK).contains(&for_long[0].1), "{for_long:?}");
+}
+
 /// After a week without the KMS key all of them open at once. That is no way to tell how long a point takes.
 #[test]
 fn points_that_open_after_a_long_outage_are_no_measure() {
@@ -229,7 +255,7 @@ fn an_alarm_has_the_same_id_however_often_it_is_made() {
     let w = at(5 * DAY, &daily(0..2));
     let minutes = (RPO / MINUTE) as u32;
     let status = rpo::status(&w.common, std::slice::from_ref(&w.host), &w.points(), minutes);
-    let tell = |now: Timestamp| rpo::alarms(&AlarmState::default(), &status, minutes, now).1;
+    let tell = |now: Timestamp| rpo::alarms(&AlarmState::default(), &status, Sight::Whole, minutes, now).1;
     let (first, again, later) = (tell(w.common.now), tell(w.common.now), tell(w.common.now.plus(DAY)));
     assert_eq!(first, again);
     assert_eq!(first[0].what, What::Breached);

@@ -11,7 +11,7 @@ use crate::world::Asker;
 use serde::{Deserialize, Serialize};
 use tde2hsm_dr::copying::{self, Load};
 use tde2hsm_dr::points::{Judge, Point, Verdict};
-use tde2hsm_dr::rpo::{self, Alarm, AlarmState, Level, What};
+use tde2hsm_dr::rpo::{self, Alarm, AlarmState, Level, Sight, What};
 use tde2hsm_protocol::{Code, Severity, Timestamp};
 
 /// A run that wrote down what it would tell and is not heard of again is taken for dead after this, in seconds: longer than a
@@ -97,7 +97,7 @@ async fn tell(asker: &mut Asker<'_>, status: &rpo::Status) {
         Some(read) => (read.value, Some(read.etag)),
         None => (Alarms::default(), None),
     };
-    let (state, new) = rpo::alarms(&alarms.state, status, asker.config.rpo_minutes, asker.now);
+    let (state, new) = rpo::alarms(&alarms.state, status, sight(asker), asker.config.rpo_minutes, asker.now);
     let others_tell = alarms.telling.is_some_and(|since| asker.now.since(since) < DEAD);
     if new.is_empty() && (alarms.untold.is_empty() || others_tell) {
         if state != alarms.state {
@@ -133,6 +133,12 @@ async fn tell(asker: &mut Asker<'_>, status: &rpo::Status) {
     alarms.telling = None;
     let wrote = store::write(asker.cloud, store::ALARMS, &alarms, Some(&etag)).await;
     asker.note_records(wrote);
+}
+
+/// The source region's silence hides no point that opens: everything that it opens with lies in the DR region.
+fn sight(asker: &Asker<'_>) -> Sight {
+    let blind = asker.outcome.unasked.iter().any(|one| one.region == asker.config.dr_region);
+    if blind { Sight::Partly } else { Sight::Whole }
 }
 
 fn subject(fleet: &str, alarm: &Alarm) -> String {
