@@ -33,6 +33,20 @@ fn record(seed: u64) -> Result<PathBuf> {
     Ok(records()?.join(format!("{}-{seed}-{number}.jsonl", std::process::id())))
 }
 
+/// A directory for a world. In memory where there is plenty of it: a world is thousands of files that a disk would be told to
+/// keep and, seconds later, to forget.
+pub fn scratch() -> Result<tempfile::TempDir> {
+    const MEMORY: &str = "/dev/shm";
+    const GIB: u64 = 1 << 30;
+    let free = nix::sys::statvfs::statvfs(MEMORY).map_or(0, |stat| stat.blocks_available() * stat.fragment_size());
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available =
+        text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let plenty = free >= 8 * GIB && available.unwrap_or(0) * 1024 >= 8 * GIB;
+    let dir = if plenty { tempfile::tempdir_in(MEMORY) } else { tempfile::tempdir() };
+    dir.context("a directory for a world")
+}
+
 /// A running sandbox and a journal, in one directory.
 pub struct World {
     pub dir: PathBuf,

@@ -32,7 +32,7 @@ fn canaries(world: &World) -> Result<Vec<Canary>> {
 #[test]
 fn h39_no_secret_is_found_in_any_artefact_and_planted_ones_are() {
     let run_all = || -> Result<()> {
-        let dir = tempfile::tempdir()?;
+        let dir = tde2hsm_e2e::scratch()?;
         let out = dir.path().join("out");
         std::fs::create_dir_all(&out)?;
         let trace = out.join("trace-of-hosts");

@@ -210,7 +210,7 @@ fn logins(token: &Path) -> Result<(u64, u64)> {
 #[test]
 fn h44_a_copy_is_made_quiet_and_read_from_the_restored_cluster_alone() {
     let run = || -> Result<()> {
-        let dir = tempfile::tempdir()?;
+        let dir = tde2hsm_e2e::scratch()?;
         let world = World::up(&dir.path().join("world"), "mixed", 31)?;
         world.setup()?.ok()?;
         let network = network(&world)?;

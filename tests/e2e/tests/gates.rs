@@ -43,7 +43,7 @@ fn provider(world: &World, host: &str) -> Result<Vec<String>> {
 #[test]
 fn h29_a_second_database_that_cannot_follow_leaves_its_host_parked_and_every_row_readable() {
     let run = || -> Result<()> {
-        let dir = tempfile::tempdir()?;
+        let dir = tde2hsm_e2e::scratch()?;
         let world = World::up(&dir.path().join("world"), "mixed", 41)?;
         world.setup()?.ok()?;
         let host = world.host_of("SALES")?;
@@ -93,7 +93,7 @@ fn h29_a_second_database_that_cannot_follow_leaves_its_host_parked_and_every_row
 #[test]
 fn h01_a_half_moved_database_is_not_swapped_away_from_its_keys() {
     let run = || -> Result<()> {
-        let dir = tempfile::tempdir()?;
+        let dir = tde2hsm_e2e::scratch()?;
         let world = World::up(&dir.path().join("world"), "small", 42)?;
         world.setup()?.ok()?;
         world.plan()?.ok()?;

@@ -48,7 +48,7 @@ impl Campaign {
 }
 
 fn world(fleet: &str, physics: &str, seed: u64) -> Result<(tempfile::TempDir, World)> {
-    let dir = tempfile::tempdir()?;
+    let dir = tde2hsm_e2e::scratch()?;
     let world = World::up(&dir.path().join("world"), fleet, seed)?;
     // Not by hand: what lies below `hosts` is a layer of a file system that is mounted.
     world.fault(&["oracle", "all", physics])?;

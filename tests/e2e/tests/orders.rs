@@ -32,7 +32,7 @@ fn deliver(world: &World, host: &str, order: &Order) -> Result<Report> {
 }
 
 fn migrated(fleet: &str, seed: u64) -> Result<(tempfile::TempDir, World)> {
-    let dir = tempfile::tempdir()?;
+    let dir = tde2hsm_e2e::scratch()?;
     let world = World::up(&dir.path().join("world"), fleet, seed)?;
     world.setup()?.ok()?;
     world.plan()?.ok()?;
@@ -126,7 +126,7 @@ fn h31_a_late_repeated_old_or_foreign_order_moves_nothing_and_says_why() {
 #[test]
 fn h32_a_lost_journal_is_adopted_in_the_middle_of_a_campaign() {
     let run = || -> Result<()> {
-        let dir = tempfile::tempdir()?;
+        let dir = tde2hsm_e2e::scratch()?;
         let world = World::up(&dir.path().join("world"), "3", 9)?;
         world.setup()?.ok()?;
         world.plan()?.ok()?;

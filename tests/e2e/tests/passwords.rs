@@ -37,7 +37,7 @@ fn tree(root: &Path) -> Result<BTreeMap<String, String>> {
 
 /// The secret of this name is wrong on all eight hosts. `token` is where a login would fail; the software keystore has none.
 fn wrong(secret: &str, token: Option<&str>) -> Result<()> {
-    let dir = tempfile::tempdir()?;
+    let dir = tde2hsm_e2e::scratch()?;
     let world = World::up(&dir.path().join("world"), "mixed", 3)?;
     world.setup()?.ok()?;
     let value = world.secret(secret)?;

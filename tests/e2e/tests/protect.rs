@@ -12,7 +12,7 @@ const WITHIN: Duration = Duration::from_secs(180);
 
 /// A world of two hosts whose plan has the gate in this mode.
 fn planned(mode: &str, seed: u64) -> Result<(tempfile::TempDir, World)> {
-    let dir = tempfile::tempdir()?;
+    let dir = tde2hsm_e2e::scratch()?;
     let world = World::up(&dir.path().join("world"), "2", seed)?;
     let file = world.path("fleet.toml");
     let text = std::fs::read_to_string(&file)?;

@@ -97,7 +97,7 @@ impl Planted {
 #[test]
 fn h42_each_planted_case_has_its_own_cause_in_dr_status() {
     let run = || -> Result<()> {
-        let dir = tempfile::tempdir()?;
+        let dir = tde2hsm_e2e::scratch()?;
         let world = World::up(&dir.path().join("world"), "6", 81)?;
         migrated(&world)?;
         world.advance("5h")?;
@@ -191,7 +191,7 @@ fn h42_each_planted_case_has_its_own_cause_in_dr_status() {
 #[test]
 fn h40_a_software_keystore_that_cannot_be_opened_elsewhere_is_the_cause() {
     let run = || -> Result<()> {
-        let dir = tempfile::tempdir()?;
+        let dir = tde2hsm_e2e::scratch()?;
         let world = World::up(&dir.path().join("world"), "mixed", 84)?;
         world.setup()?.ok()?;
         let (web, arch) = (world.host_of("WEB")?, world.host_of("ARCH")?);
@@ -289,7 +289,7 @@ fn gone(world: &World) -> Result<()> {
 #[test]
 fn h44_a_drill_reads_rows_without_the_source_and_none_without_its_cluster() {
     let run = || -> Result<()> {
-        let dir = tempfile::tempdir()?;
+        let dir = tde2hsm_e2e::scratch()?;
         let world = World::up(&dir.path().join("world"), "small", 82)?;
         world.cli(&["dr", "copy", "--once"])?.ok()?;
         // A backup of the cluster from before any key of the fleet was in it.
@@ -396,7 +396,7 @@ fn facts(host: &str, except: &str) -> String {
 #[test]
 fn h43_retire_when_gives_a_date_or_names_each_fact_that_is_missing() {
     let run = || -> Result<()> {
-        let dir = tempfile::tempdir()?;
+        let dir = tde2hsm_e2e::scratch()?;
         let world = World::up(&dir.path().join("world"), "small", 83)?;
         migrated(&world)?;
         world.advance("1h")?;

@@ -33,7 +33,7 @@ fn volumes(survey: &Survey, file: &FilePlace) -> Result<BTreeSet<VolumeId>> {
 #[test]
 fn h40_h41_a_survey_follows_every_file_to_its_volume_and_names_every_key() {
     let run = || -> Result<()> {
-        let dir = tempfile::tempdir()?;
+        let dir = tde2hsm_e2e::scratch()?;
         let world = World::up(&dir.path().join("world"), "2", 21)?;
         world.setup()?.ok()?;
         world.plan()?.ok()?;

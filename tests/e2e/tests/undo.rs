@@ -111,7 +111,7 @@ fn none_lost(world: &World, host: &str, then: &BTreeMap<PathBuf, Digest>) -> Res
 #[test]
 fn h30_undo_days_after_success_brings_everything_back() {
     let run = || -> Result<()> {
-        let dir = tempfile::tempdir()?;
+        let dir = tde2hsm_e2e::scratch()?;
         let world = World::up(&dir.path().join("world"), "mixed", 5)?;
         world.setup()?.ok()?;
         let then = before(&world)?;
@@ -138,7 +138,7 @@ fn h30_undo_days_after_success_brings_everything_back() {
 #[test]
 fn h34_a_campaign_whose_document_is_gone_is_undone_by_the_one_that_is_approved() {
     let run = || -> Result<()> {
-        let dir = tempfile::tempdir()?;
+        let dir = tde2hsm_e2e::scratch()?;
         let world = World::up(&dir.path().join("world"), "small", 9)?;
         world.setup()?.ok()?;
         let then = before(&world)?;
@@ -205,7 +205,7 @@ fn a_failure_at_each_step_is_undone() {
     let mut met = 0;
     for (step, faults) in FAILURES {
         let run = || -> Result<bool> {
-            let dir = tempfile::tempdir()?;
+            let dir = tde2hsm_e2e::scratch()?;
             let world = World::up(&dir.path().join("world"), "small", 6)?;
             world.setup()?.ok()?;
             let then = before(&world)?;

@@ -20,7 +20,7 @@ const WRONG: [(&str, &[Verdict]); 10] = [
 ];
 
 fn by_hand(script: &str) -> Result<Vec<Verdict>> {
-    let dir = tempfile::tempdir()?;
+    let dir = tde2hsm_e2e::scratch()?;
     let world = World::up(&dir.path().join("world"), "small", 7)?;
     let scripts = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("wrong");
     let host = world.hosts()?.remove(0);

@@ -8,7 +8,7 @@ use tde2hsm_e2e::{World, records};
 #[test]
 fn h50_every_response_of_the_suite_fits_botocores_models() {
     let run = || -> Result<()> {
-        let dir = tempfile::tempdir()?;
+        let dir = tde2hsm_e2e::scratch()?;
         {
             let world = World::up(&dir.path().join("world"), "small", 13)?;
             world.setup()?.ok()?;
