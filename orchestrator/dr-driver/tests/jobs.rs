@@ -473,6 +473,23 @@ async fn each_breach_is_told_once() {
     assert!(told[0].contains("breached: ORCL"), "{told:?}");
 }
 
+/// What opened at the last whole look is not lost because the region does not answer now.
+#[tokio::test]
+async fn an_audit_that_could_not_see_tells_no_breach() {
+    let memory = Memory::new();
+    with_database(&memory);
+    let opened = serde_json::json!({format!("{}/ORCL", instance(0)): START.plus(-3_600).0});
+    let alarms = serde_json::json!({"v": 1, "standing": {}, "opened": opened});
+    memory.world().objects.insert(store::ALARMS.to_owned(), (serde_json::to_vec(&alarms).unwrap(), 0, START));
+    memory.world().away.insert(dr());
+    let told = |memory: &Memory| memory.world().published.iter().filter(|(subject, _)| subject.contains("RPO")).count();
+    run(Job::AuditRecovery, START, &config(), &memory, &Hint::Tick).await;
+    assert_eq!(told(&memory), 0, "{:?}", memory.world().published);
+    memory.world().away.clear();
+    run(Job::AuditRecovery, START.plus(900), &config(), &memory, &Hint::Tick).await;
+    assert_eq!(told(&memory), 1, "now it is seen that nothing opens: {:?}", memory.world().published);
+}
+
 /// Whatever single call of the audit breaks, the breach is told at least once and hardly ever twice.
 #[tokio::test]
 async fn a_broken_call_of_the_audit_loses_no_alarm() {
