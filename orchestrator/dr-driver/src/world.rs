@@ -239,7 +239,8 @@ impl<'a> Asker<'a> {
         self.ask(region, "secretsmanager:DescribeSecret", self.cloud.secret(region, arn)).await
     }
 
-    pub async fn inventories(&mut self) -> Option<Vec<Inventory>> {
+    /// All of them, and whether each could be read.
+    async fn inventories(&mut self) -> Option<(Vec<Inventory>, bool)> {
         let listed = self.cloud.list(store::INVENTORIES).await;
         let keys = self.note_records(listed)?.into_iter().map(|info| info.key).collect();
         self.inventories_of(keys).await
@@ -258,13 +259,15 @@ impl<'a> Asker<'a> {
             let last = newest.entry(instance).or_insert_with(|| kept.clone());
             *last = kept.max(last.clone());
         }
-        self.inventories_of(newest.into_values().map(|(_, key)| key).collect()).await
+        let (inventories, _) = self.inventories_of(newest.into_values().map(|(_, key)| key).collect()).await?;
+        Some(inventories)
     }
 
-    async fn inventories_of(&mut self, keys: Vec<String>) -> Option<Vec<Inventory>> {
+    async fn inventories_of(&mut self, keys: Vec<String>) -> Option<(Vec<Inventory>, bool)> {
         let read = store::read_keys::<Inventory>(self.cloud, keys).await;
         let (found, unreadable) = self.note_records(read)?;
         self.note_unreadable(&unreadable);
+        let mut whole = unreadable.is_empty();
         let mut inventories = Vec::new();
         for (key, read) in found {
             // An inventory is believed for the instance whose place it lies in, and for no other.
@@ -274,9 +277,10 @@ impl<'a> Asker<'a> {
             } else {
                 let why = "it speaks of another instance or time than its key".to_owned();
                 self.note_unreadable(&[Unreadable { key, why }]);
+                whole = false;
             }
         }
-        Some(inventories)
+        Some((inventories, whole))
     }
 
     pub fn note_strays(&mut self, strays: &[Stray]) {
@@ -314,9 +318,12 @@ impl<'a> Asker<'a> {
         let mut unasked = BTreeSet::new();
         let mut records = self.copy_records(None).await?;
         self.hsm_copy_records(&mut records).await?;
-        let inventories = self.inventories().await?;
+        let (inventories, whole) = self.inventories().await?;
         if !records.unreadable.is_empty() {
             unasked.insert(Ask::Records);
+        }
+        if !whole {
+            unasked.insert(Ask::Inventories);
         }
         let instances = self.instances().await;
         let volumes = volumes(instances.as_deref().unwrap_or_default(), &records, inventories.iter());

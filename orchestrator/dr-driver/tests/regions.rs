@@ -6,10 +6,11 @@ use common::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tde2hsm_dr::facts::*;
+use tde2hsm_dr::inventory::Inventory;
 use tde2hsm_dr::points::Ask;
 use tde2hsm_dr_driver::world::Asker;
 use tde2hsm_dr_driver::*;
-use tde2hsm_protocol::{Code, Severity};
+use tde2hsm_protocol::{Code, Severity, Timestamp};
 
 fn metric(outcome: &Outcome, name: &str) -> Option<f64> {
     outcome.metrics.iter().find(|metric| metric.name == name).map(|metric| metric.value)
@@ -155,4 +156,81 @@ async fn h42_a_version_that_cannot_be_pinned_is_measured() {
     memory.world().denied.clear();
     let outcome = run(Job::CopyHsmBackups, START, &config(), &memory, &Hint::Tick).await;
     assert_eq!(unkept(&outcome), Some(0.0));
+}
+
+fn keep(memory: &Memory, key: String, body: Vec<u8>) {
+    let mut world = memory.world();
+    let at = world.now;
+    world.objects.insert(key, (body, 0, at));
+}
+
+/// Of a host without databases.
+fn look(host: usize, taken_at: Timestamp) -> Inventory {
+    Inventory {
+        v: 1,
+        instance: instance(host),
+        taken_at,
+        received_at: taken_at,
+        ordered_at: None,
+        provider: None,
+        databases: vec![],
+        files: vec![],
+        unreadable: vec![],
+    }
+}
+
+/// What an inventory would have said is not known, so nothing goes that one might lean on.
+#[tokio::test]
+async fn h45_an_inventory_that_cannot_be_read_keeps_everything() {
+    for unreadable in [false, true] {
+        let memory = Memory::new();
+        memory.ticks(&config(), 6).await;
+        let old = look(1, START.plus(-30 * 86_400));
+        keep(&memory, store::inventory_key(&old.instance, old.taken_at), serde_json::to_vec(&old).unwrap());
+        if unreadable {
+            keep(&memory, format!("inventories/{}/0123456789.json", instance(0)), b"{".to_vec());
+        }
+        let now = memory.world().now;
+        let outcome = run(Job::ExpireCopies, now, &config(), &memory, &Hint::Tick).await;
+        let said = outcome.messages.iter().any(|message| message.code == Code::RECORD_INVALID);
+        assert_eq!((said, outcome.count("deleted")), (unreadable, u64::from(!unreadable)), "{outcome:?}");
+    }
+}
+
+/// A host without a look has no database that anybody knows, so none of its breaches is seen: the host itself is told of.
+#[tokio::test]
+async fn a_host_that_was_never_surveyed_is_told_once() {
+    let memory = Memory::new();
+    let config = DrConfig { document: None, ..config() };
+    let audit = |memory: Memory| async {
+        let now = memory.world().now;
+        let outcome = run(Job::AuditRecovery, now, &config, &memory, &Hint::Tick).await;
+        memory.pass(900);
+        (memory, outcome)
+    };
+    let told = |memory: &Memory, what: &str| {
+        let world = memory.world();
+        world.published.iter().filter(|(subject, text)| subject.contains(what) && text.contains(instance(1).as_str())).count()
+    };
+    let mut memory = memory;
+    for _ in 0..8 {
+        let (m, outcome) = audit(memory).await;
+        memory = m;
+        assert_eq!((metric(&outcome, "InstancesSeen"), metric(&outcome, "HostsUnseen")), (Some(2.0), Some(2.0)));
+    }
+    assert_eq!(told(&memory, "host without"), 0, "one that just came is surveyed soon");
+    for _ in 0..12 {
+        memory = audit(memory).await.0;
+    }
+    assert_eq!((told(&memory, "host without"), told(&memory, "host has")), (1, 0), "{:?}", memory.world().published);
+    let taken_at = memory.world().now;
+    let look = look(1, taken_at);
+    keep(&memory, store::inventory_key(&instance(1), taken_at), serde_json::to_vec(&look).unwrap());
+    for _ in 0..4 {
+        memory = audit(memory).await.0;
+    }
+    assert_eq!((told(&memory, "host without"), told(&memory, "host has")), (1, 1), "{:?}", memory.world().published);
+    memory.world().instances.clear();
+    let (_, outcome) = audit(memory).await;
+    assert_eq!((metric(&outcome, "InstancesSeen"), metric(&outcome, "HostsUnseen")), (Some(0.0), Some(0.0)));
 }

@@ -6,7 +6,7 @@
 //! HSM backup, secret versions, inventories. What is not ours by record is never touched.
 
 use crate::facts::{BackupState, HsmBackup, SetId, SnapshotState};
-use crate::points::{Ask, Cause, Common, Host, Maker, PartCopy, Point, Verdict};
+use crate::points::{Ask, Cause, Common, Host, Judge, Maker, PartCopy, Point, Verdict};
 use crate::records::SecretAt;
 use crate::secrets;
 use serde::{Deserialize, Serialize};
@@ -162,10 +162,10 @@ fn month(at: Timestamp) -> i64 {
 /// What of a fleet goes and what stays.
 pub fn expire(common: &Common, hosts: &[Host], points: &[Point], policy: &Retention, hsm_days: u16) -> Expiry {
     let mut expiry = Expiry::default();
-    let frozen = common
-        .unasked
-        .iter()
-        .any(|ask| matches!(ask, Ask::Records | Ask::DrSnapshots | Ask::DrBackups | Ask::SourceSnapshots | Ask::DrSecret(_)));
+    let frozen = common.unasked.iter().any(|ask| match ask {
+        Ask::Records | Ask::Inventories | Ask::DrSnapshots | Ask::DrBackups | Ask::SourceSnapshots | Ask::DrSecret(_) => true,
+        Ask::SourceBackups => false,
+    });
     let mut of: HashMap<&InstanceId, Vec<&Point>> = HashMap::new();
     for point in points {
         of.entry(&point.instance).or_default().push(point);
@@ -194,7 +194,19 @@ pub fn expire(common: &Common, hosts: &[Host], points: &[Point], policy: &Retent
         secrets_of(&mut expiry, host, &standing);
         records(common, &mut expiry, host, &standing, frozen);
     }
-    hsm(common, &mut expiry, &backups, hsm_days, Frozen { asked: frozen, nothing_opens });
+    // A look that goes needs nothing any more.
+    let going: BTreeSet<(&InstanceId, Timestamp)> = expiry
+        .delete
+        .iter()
+        .filter_map(|deletion| match &deletion.item {
+            Item::Inventory { instance, taken_at } => Some((instance, *taken_at)),
+            _ => None,
+        })
+        .collect();
+    let judge = Judge::new(common);
+    let gone = judge.last_with_gone_keys(hosts, |inventory| !going.contains(&(&inventory.instance, inventory.taken_at)));
+    backups.extend(gone.iter().copied());
+    hsm(common, &mut expiry, &backups, hsm_days, Frozen { asked: frozen, nothing_opens, keys_gone: judge.keys_gone(hosts) });
     expiry
 }
 
@@ -364,6 +376,8 @@ fn records(common: &Common, expiry: &mut Expiry, host: &Host, standing: &[&Point
         .flat_map(|inventory| &inventory.databases)
         .flat_map(|database| database.needs.iter().map(move |need| (&database.sid, need.key)))
         .collect();
+    // And which of them the HSM lists no more, the looks on either side of that.
+    needed.extend(Judge::looks_at_gone_keys(common, host, &keys));
     let mut earliest: BTreeMap<(&Sid, MasterKeyId), (Timestamp, Timestamp)> = BTreeMap::new();
     for inventory in &host.inventories {
         for database in &inventory.databases {
@@ -414,6 +428,8 @@ fn records(common: &Common, expiry: &mut Expiry, host: &Host, standing: &[&Point
 struct Frozen {
     asked: bool,
     nothing_opens: bool,
+    /// Some key was found gone from the HSM: a newer backup need not have what an older one has.
+    keys_gone: bool,
 }
 
 /// HSM backups of the DR region, which have no purge of their own, and the marks on those of the source region.
@@ -440,6 +456,8 @@ fn hsm(common: &Common, expiry: &mut Expiry, needed: &BTreeSet<&BackupId>, days:
     let newest: BTreeSet<&BackupId> = by_time.iter().take(2).map(|backup| &backup.id).collect();
     let young = common.now.plus(-i64::from(days) * DAY);
     let mut stay: BTreeSet<&BackupId> = BTreeSet::new();
+    // The newest of all stays whatever else is decided.
+    let newest_that_stays = by_time.first().and_then(|backup| backup.created);
     for backup in copies {
         let item = Item::Backup { id: backup.id.clone(), region: backup.region.clone() };
         let mut why = Vec::new();
@@ -484,8 +502,12 @@ fn hsm(common: &Common, expiry: &mut Expiry, needed: &BTreeSet<&BackupId>, days:
                 why: String::from("neither the backup nor a copy of it is there any more"),
             });
         }
-        // Once the copy is READY, the source may follow the cluster's own retention again (H45).
-        if record.held && stay.contains(&record.source) && source.is_some_and(|source| source.never_expires == Some(true)) {
+        // Once the copy is READY, or a newer one is that has its keys, the source may follow the cluster's own retention again
+        // (H45). A newer one has them unless some key is gone from the HSM.
+        let kept = |source: &HsmBackup| newest_that_stays.is_some_and(|newest| source.created.is_some_and(|at| at < newest));
+        let superseded = source.is_some_and(kept) && !frozen.keys_gone && !frozen.asked && !frozen.nothing_opens;
+        let done = stay.contains(&record.source) || superseded;
+        if record.held && done && source.is_some_and(|source| source.never_expires == Some(true)) {
             expiry.may_expire.push(record.source.clone());
         }
     }

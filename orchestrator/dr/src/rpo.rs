@@ -13,6 +13,16 @@ pub struct Status {
     pub fleet_age: Option<i64>,
     /// Instances of the fleet that no inventory was ever taken of: what databases they have is not known.
     pub unseen: Vec<InstanceId>,
+    /// Instances of the fleet that were looked at, whether they have a database or none.
+    #[serde(default)]
+    pub seen: BTreeSet<InstanceId>,
+}
+
+impl Status {
+    /// Instances that the fleet has, as far as anybody knows. None at all is a tag that was mistyped rather than a fleet.
+    pub fn instances(&self) -> usize {
+        self.seen.len() + self.unseen.len()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +54,7 @@ pub enum Level {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlarmState {
     pub v: u8,
-    /// By `INSTANCE/SID`.
+    /// By `INSTANCE/SID`, and by `INSTANCE` where no look says what databases it has.
     pub standing: BTreeMap<String, Standing>,
     /// The newest point that was seen to open, by `INSTANCE/SID`.
     #[serde(default)]
@@ -73,7 +83,8 @@ pub struct Alarm {
     /// Of what it says, not of the telling: who gets two messages with the same id got one twice.
     pub id: String,
     pub instance: InstanceId,
-    pub sid: Sid,
+    /// `None`: of the whole host.
+    pub sid: Option<Sid>,
     pub what: What,
     pub text: String,
 }
@@ -87,6 +98,10 @@ pub enum What {
     Over,
     /// What was predicted did not come.
     Averted,
+    /// A host that no look was taken at: nothing of it is copied with its keys known, and no breach of it can be seen.
+    Unseen,
+    /// It was looked at.
+    Seen,
 }
 
 impl What {
@@ -95,7 +110,8 @@ impl What {
         match self {
             What::Predicted => Some(Code::RPO_BREACH_AHEAD),
             What::Breached => Some(Code::RPO_BREACH),
-            What::Over | What::Averted => None,
+            What::Unseen => Some(Code::HOST_UNSURVEYED),
+            What::Over | What::Averted | What::Seen => None,
         }
     }
 }
@@ -103,6 +119,8 @@ impl What {
 const DAY: i64 = 86_400;
 /// How often somebody looks, in seconds: what is late by less is not known to be late.
 const LOOK: i64 = 15 * 60;
+/// A host that just came is surveyed within an hour; one that was not by then will not be, in seconds.
+const NEW: i64 = 2 * 3600;
 
 /// Of every database that its host's newest inventory knows. A host that EC2 no longer knows counts for nothing, unless it is
 /// the source region that cannot be asked.
@@ -111,12 +129,13 @@ pub fn status(common: &Common, hosts: &[Host], points: &[Point], rpo_minutes: u3
     for point in points {
         of.entry(&point.instance).or_default().push(point);
     }
-    let mut status = Status { databases: Vec::new(), fleet_age: None, unseen: Vec::new() };
+    let mut status = Status { databases: Vec::new(), fleet_age: None, unseen: Vec::new(), seen: BTreeSet::new() };
     for host in hosts.iter().filter(|host| host.now.is_some() || common.unasked.contains(&Ask::SourceSnapshots)) {
         let Some(newest) = host.newest() else {
             status.unseen.push(host.instance.clone());
             continue;
         };
+        status.seen.insert(host.instance.clone());
         let mut points = of.remove(&host.instance).unwrap_or_default();
         points.sort_by_key(|point| (point.taken, &point.set));
         for database in &newest.databases {
@@ -305,7 +324,7 @@ pub fn alarms(before: &AlarmState, status: &Status, sight: Sight, rpo_minutes: u
             let id = alarm_id(&key, alarm, about);
             let code = alarm.code().map_or_else(String::new, |code| format!("{code}: "));
             let text = format!("{code}{key}: {text}\nalarm {id}");
-            said.push(Alarm { id, instance: database.instance.clone(), sid: database.sid.clone(), what: alarm, text });
+            said.push(Alarm { id, instance: database.instance.clone(), sid: Some(database.sid.clone()), what: alarm, text });
         };
         let began = standing.map_or(now, |standing| standing.since);
         match (was, level) {
@@ -328,7 +347,36 @@ pub fn alarms(before: &AlarmState, status: &Status, sight: Sight, rpo_minutes: u
             after.standing.insert(key, Standing { level, since, about });
         }
     }
+    hosts(before, status, now, &mut after, &mut said);
     (after, said)
+}
+
+/// Each host that stays without a look once, and once that it has one.
+fn hosts(before: &AlarmState, status: &Status, now: Timestamp, after: &mut AlarmState, said: &mut Vec<Alarm>) {
+    let mut say = |instance: &InstanceId, what: What, since: Timestamp, text: &str| {
+        let id = alarm_id(instance.as_str(), what, since);
+        let code = what.code().map_or_else(String::new, |code| format!("{code}: "));
+        let text = format!("{code}{instance}: {text}\nalarm {id}");
+        said.push(Alarm { id, instance: instance.clone(), sid: None, what, text });
+    };
+    for instance in &status.unseen {
+        let standing = before.standing.get(instance.as_str());
+        let since = standing.map_or(now, |standing| standing.since);
+        let told = standing.is_some_and(|standing| standing.level == Level::Breached);
+        let late = told || now.since(since) >= NEW;
+        if late && !told {
+            let text = "no inventory was ever taken; what databases it has is not known, and none of them counts in any RPO";
+            say(instance, What::Unseen, since, text);
+        }
+        let level = if late { Level::Breached } else { Level::Predicted };
+        after.standing.insert(instance.to_string(), Standing { level, since, about: None });
+    }
+    for instance in &status.seen {
+        let told = before.standing.get(instance.as_str()).filter(|standing| standing.level == Level::Breached);
+        if let Some(standing) = told {
+            say(instance, What::Seen, standing.since, "it has an inventory now");
+        }
+    }
 }
 
 /// The same for the same thing, however often it is told: a run that ends between telling and writing down that it told is

@@ -225,6 +225,59 @@ fn h45_hsm_backups_stay_while_a_point_opens_with_them_and_the_last_two_always() 
     assert!(expire(&w, &DAILY).may_expire.is_empty());
 }
 
+/// A hold that nobody ends is one that the cluster's purge meets for ever: what is wanted no more is given back as well.
+#[test]
+fn h45_a_held_backup_is_given_back_when_a_newer_copy_has_its_keys() {
+    let mut w = world();
+    let late = TAKEN.plus(-3 * DAY);
+    let mut held = source_backup(7, late);
+    held.never_expires = Some(true);
+    w.common.backups.push(held);
+    w.common.hsm_copies.push(tde2hsm_dr::records::HsmCopyIntent { held: true, ..hsm_intent(7, late, 10) });
+    assert_eq!(expire(&w, &DAILY).may_expire, [backup(7)], "never copied, and a day older than one that was");
+    // Nothing newer is there yet.
+    let mut waits = World { common: w.common.clone(), host: w.host.clone() };
+    waits.dr_backup().state = BackupState::CreateInProgress;
+    assert!(expire(&waits, &DAILY).may_expire.is_empty());
+    // A newer one that may lack a key does not stand for it.
+    let mut look = inventory(TAKEN.plus(2 * HOUR));
+    look.databases[0].known = vec![known(2, Store::Hsm, TAKEN.plus(HOUR))];
+    w.host.inventories.push(look);
+    assert!(expire(&w, &DAILY).may_expire.is_empty());
+}
+
+/// What the HSM lists no more is in old backups alone: the newest of them stays while a look needs the key, whatever points do.
+#[test]
+fn h45_the_last_backup_with_a_key_that_is_gone_stays() {
+    let hours = |n: i64| TAKEN.plus(n * HOUR);
+    let made = TAKEN.plus(-30 * DAY);
+    let mut w = world();
+    w.common.now = hours(48);
+    for (n, hour) in [(2, 8), (3, 12)] {
+        w.common.backups.push(backup_copy(n, hours(hour)));
+        w.common.hsm_copies.push(hsm_intent(n, hours(hour), 10));
+    }
+    w.data(|database| {
+        database.needs = vec![active(2, Store::Hsm)];
+        database.known = vec![known(1, Store::Hsm, made), known(2, Store::Hsm, made)];
+    });
+    let goes = |w: &World| {
+        let expiry = retention::expire(&w.common, std::slice::from_ref(&w.host), &w.points(), &DAILY, 0);
+        let backup_1 =
+            |deletion: &&retention::Deletion| matches!(&deletion.item, Item::Backup { id, .. } if *id == backup(1_000_001));
+        expiry.delete.iter().filter(backup_1).count()
+    };
+    assert_eq!(goes(&w), 1, "two newer ones have all that is needed");
+    for (hour, needs) in [(10, vec![]), (11, vec![read_only(1, Some(Store::Hsm))])] {
+        let mut look = inventory(hours(hour));
+        look.databases[0].known = vec![known(2, Store::Hsm, made)];
+        look.databases[0].needs = [vec![active(2, Store::Hsm)], needs].concat();
+        w.host.inventories.push(look);
+    }
+    assert!(w.verdict().opens().is_some(), "{:?}", w.verdict());
+    assert_eq!(goes(&w), 0);
+}
+
 #[test]
 fn h42_versions_that_kept_points_and_backups_open_with_stay_staged() {
     let mut w = ten_days();

@@ -307,6 +307,55 @@ fn h8_a_backup_has_a_key_only_with_five_minutes_between_them() {
     assert!(w.verdict().opens().is_some(), "made in time, used later: {:?}", w.verdict());
 }
 
+/// Somebody takes a key out of the HSM, or a cluster is taken back to before it: backups made since need not have it (`A§4.7`).
+#[test]
+fn h41_a_backup_from_after_a_key_was_last_seen_in_the_hsm_does_not_prove_it() {
+    let hours = |n: i64| TAKEN.plus(n * HOUR);
+    let mut w = world();
+    w.common.now = hours(48);
+    for (n, hour) in [(2, 8), (3, 12)] {
+        w.common.backups.push(backup_copy(n, hours(hour)));
+        w.common.hsm_copies.push(hsm_intent(n, hours(hour), 10));
+    }
+    let chosen = |w: &World| w.verdict().opens().and_then(|o| o.backup.clone()).map(|b| b.id);
+    assert_eq!(chosen(&w), Some(backup(1_000_003)), "as long as nobody found it gone");
+    let missed = |hour: i64| {
+        let mut look = inventory(hours(hour));
+        look.databases[0].known = vec![known(2, Store::Hsm, hours(3))];
+        look
+    };
+    w.host.inventories.push(missed(10));
+    assert_eq!(chosen(&w), Some(backup(1_000_001)), "the last from before: {:?}", w.verdict());
+    let judge = Judge::new(&w.common);
+    let last = judge.last_with_gone_keys(std::slice::from_ref(&w.host), |_| true);
+    assert_eq!(last.into_iter().cloned().collect::<Vec<_>>(), [backup(1_000_001)]);
+    assert!(judge.keys_gone(std::slice::from_ref(&w.host)));
+
+    // Without that backup none is known to have it, and none is known to lack it.
+    let mut without = World { common: w.common.clone(), host: w.host.clone() };
+    without.common.backups.retain(|b| b.id != backup(1) && b.id != backup(1_000_001));
+    unproven("gone from the HSM", &without, 823);
+    assert!(without.verdict() != w.verdict());
+
+    // A look that did not see everything, or saw another HSM, finds nothing gone.
+    let cloudhsm = Some(Provider::CloudHsm { servers: None });
+    for (blind, provider) in [(vec![root()], cloudhsm), (vec![], Some(Provider::Other)), (vec![], None)] {
+        let mut dimmed = World { common: w.common.clone(), host: w.host.clone() };
+        let look = dimmed.host.inventories.last_mut().unwrap();
+        look.databases[0].needs.clear();
+        look.databases[0].blind.extend(blind);
+        look.provider = provider;
+        assert_eq!(chosen(&dimmed), Some(backup(1_000_003)), "{:?}", dimmed.verdict());
+    }
+
+    // Seen again, as after a keystore that was closed for a while: what is made from then on has it.
+    w.host.inventories.push(inventory(hours(14)));
+    assert_eq!(chosen(&w), Some(backup(1_000_001)), "made while it was not seen: {:?}", w.verdict());
+    w.common.backups.push(backup_copy(4, hours(16)));
+    w.common.hsm_copies.push(hsm_intent(4, hours(16), 10));
+    assert_eq!(chosen(&w), Some(backup(1_000_004)));
+}
+
 #[test]
 fn h42_an_older_backup_opens_where_the_newer_ones_password_is_gone() {
     let mut w = world();

@@ -67,6 +67,7 @@ fn measure(asker: &mut Asker<'_>, points: &[Point], status: &rpo::Status) {
     if let Some(age) = status.fleet_age {
         out.metric("RecoveryPointAge", Unit::Seconds, age as f64, &[]);
     }
+    out.metric("InstancesSeen", Unit::Count, status.instances() as f64, &[]);
     out.metric("HostsUnseen", Unit::Count, status.unseen.len() as f64, &[]);
     for instance in &status.unseen {
         let text = format!("{instance}: no inventory was ever taken; what databases it has is not known");
@@ -147,6 +148,11 @@ fn subject(fleet: &str, alarm: &Alarm) -> String {
         What::Breached => "RPO breached",
         What::Over => "RPO kept again",
         What::Averted => "RPO out of danger",
+        What::Unseen => "host without an inventory",
+        What::Seen => "host has an inventory",
     };
-    format!("tde2hsm {fleet}: {what}: {} on {}", alarm.sid, alarm.instance)
+    match &alarm.sid {
+        Some(sid) => format!("tde2hsm {fleet}: {what}: {sid} on {}", alarm.instance),
+        None => format!("tde2hsm {fleet}: {what}: {}", alarm.instance),
+    }
 }

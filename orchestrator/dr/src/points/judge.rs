@@ -1,9 +1,11 @@
 //! The verdicts. What is common to a fleet is sorted once; each host then costs its own facts.
 //!
-//! Backups of one cluster only ever gain keys, so of a list sorted by CreateTimestamp three moments say everything: the
-//! newest that is READY, the newest whose password is not known to be gone, and the newest whose password is there. A key
-//! is proven absent from everything older than the key less the margin, and proven present from the key plus the margin on.
+//! As long as a cluster only gains keys, three moments of a list sorted by CreateTimestamp say everything: the newest that is
+//! READY, the newest whose password is not known to be gone, and the newest whose password is there. A key is proven absent
+//! from everything older than the key less the margin, and proven present from the key plus the margin on; unless a look finds
+//! it gone, see [`super::gone`]: then the newest backup from before counts.
 
+use super::gone::Gaps;
 use super::sets::{self, Set};
 use super::{
     Ask, BackupChoice, Cause, Common, DatabasePoint, Host, MARGIN, Opening, Part, Point, SecretRole, SecretUse, Unknown, Verdict,
@@ -37,7 +39,8 @@ struct HsmView {
     newest: Option<(Timestamp, Password)>,
     /// Not known to be gone.
     not_gone: Option<(Timestamp, BackupId, Password)>,
-    proven: Option<(BackupChoice, Vec<SecretRef>)>,
+    /// The newest first.
+    proven: Vec<(BackupChoice, Vec<SecretRef>)>,
     /// READY, and when it was made is not known.
     undated: Option<BackupId>,
 }
@@ -66,11 +69,11 @@ struct KeyFacts {
 }
 
 /// A look at a database that a point may lean on, between two moments of AWS time.
-struct Look<'a> {
-    inventory: &'a Inventory,
-    database: &'a DatabaseInventory,
-    not_before: Timestamp,
-    not_after: Timestamp,
+pub(super) struct Look<'a> {
+    pub inventory: &'a Inventory,
+    pub database: &'a DatabaseInventory,
+    pub not_before: Timestamp,
+    pub not_after: Timestamp,
 }
 
 /// Every look at one database. Those that saw everything are asked first.
@@ -102,6 +105,7 @@ struct Case<'c, 'a> {
     host: &'c Host,
     set: &'c Set<'a>,
     keys: &'c HashMap<(&'a Sid, MasterKeyId), KeyFacts>,
+    gaps: &'c Gaps<'a>,
     sid: &'a Sid,
     before: Option<&'c Look<'a>>,
     after: Option<&'c Look<'a>>,
@@ -204,8 +208,7 @@ impl<'a> Judge<'a> {
             }
             if !gone && known {
                 let choice = BackupChoice { id: backup.id.clone(), source: backup.source_backup.clone(), created };
-                view.proven = Some((choice, password.versions));
-                break;
+                view.proven.push((choice, password.versions));
             }
         }
         view
@@ -279,13 +282,11 @@ impl<'a> Judge<'a> {
     pub fn host(&self, host: &'a Host) -> Vec<Point> {
         let mut all: BTreeMap<&Sid, Vec<Look<'_>>> = BTreeMap::new();
         let mut keys: HashMap<(&Sid, MasterKeyId), KeyFacts> = HashMap::new();
-        for inventory in &host.inventories {
-            let (not_before, not_after) = between(inventory);
-            for database in &inventory.databases {
-                all.entry(&database.sid).or_default().push(Look { inventory, database, not_before, not_after });
-                self.note_keys(&mut keys, inventory, database, not_after);
-            }
+        for look in host.inventories.iter().flat_map(Look::all) {
+            self.note_keys(&mut keys, &look);
+            all.entry(&look.database.sid).or_default().push(look);
         }
+        let gaps = Gaps::new(self.common, host);
         let all: Vec<Looks<'_>> = all.into_iter().map(|(sid, looks)| Looks::new(sid, looks)).collect();
         let sets = sets::sets(self.common, &self.kms, host);
         let held: HashMap<&VolumeId, usize> = sets.iter().flat_map(|set| &set.parts).fold(HashMap::new(), |mut held, part| {
@@ -299,7 +300,7 @@ impl<'a> Judge<'a> {
                 let of = |looks: &Looks<'_>| {
                     let (before, after) = (looks.before(set.first), looks.after(set.last));
                     let (sid, keys) = (looks.sid, &keys);
-                    let case = Case { judge: self, host, set, keys, sid, before, after, elsewhere: &held, alone };
+                    let case = Case { judge: self, host, set, keys, gaps: &gaps, sid, before, after, elsewhere: &held, alone };
                     DatabasePoint {
                         sid: sid.clone(),
                         dbid: looks.dbid,
@@ -323,33 +324,65 @@ impl<'a> Judge<'a> {
         sets.into_iter().zip(databases).map(point).collect()
     }
 
-    fn note_keys(
-        &self,
-        keys: &mut HashMap<(&'a Sid, MasterKeyId), KeyFacts>,
-        inventory: &'a Inventory,
-        database: &'a DatabaseInventory,
-        not_after: Timestamp,
-    ) {
+    /// The looks on either side of where the HSM ceased, or began again, to list one of these keys: by when they were taken.
+    pub fn looks_at_gone_keys(common: &Common, host: &Host, keys: &BTreeSet<(&Sid, MasterKeyId)>) -> BTreeSet<Timestamp> {
+        Gaps::new(common, host).looks(|key| keys.contains(&key))
+    }
+
+    /// For each key that inventories need and the HSM lists no more, the newest READY backup of the DR region that has it for
+    /// sure, and the newest of those whose password is there: no later one is known to have it.
+    pub fn last_with_gone_keys(&self, hosts: &'a [Host], stays: impl Fn(&Inventory) -> bool) -> BTreeSet<&'a BackupId> {
+        let mut last = BTreeSet::new();
+        let ready = |backup: &&HsmBackup| {
+            backup.state == BackupState::Ready && backup.region == self.common.dr_region && self.common.of_cluster(backup)
+        };
+        for host in hosts {
+            let gaps = Gaps::new(self.common, host);
+            if gaps.is_empty() {
+                continue;
+            }
+            let mut keys: HashMap<(&Sid, MasterKeyId), KeyFacts> = HashMap::new();
+            host.inventories.iter().flat_map(Look::all).for_each(|look| self.note_keys(&mut keys, &look));
+            let databases = host.inventories.iter().filter(|one| stays(one)).flat_map(|inventory| &inventory.databases);
+            let needed: BTreeSet<(&Sid, MasterKeyId)> =
+                databases.flat_map(|database| database.needs.iter().map(|need| (&database.sid, need.key))).collect();
+            for (sid, key, gap) in gaps.open().filter(|(sid, key, _)| needed.contains(&(*sid, *key))) {
+                let from = keys.get(&(sid, key)).map_or(Timestamp(i64::MAX), |facts| facts.bounds().1);
+                let has = |created: Timestamp| created >= from && !gaps.of(sid, key).iter().any(|gap| gap.holds(created));
+                let before = |created: Timestamp| has(created) && created <= gap.after;
+                let dated = self.common.backups.iter().filter(ready).filter_map(|backup| Some((backup.created?, &backup.id)));
+                last.extend(dated.filter(|(created, _)| before(*created)).max().map(|(_, id)| id));
+                for view in self.views.values() {
+                    let usable = view.proven.iter().find(|(choice, _)| before(choice.created));
+                    let id = usable.and_then(|(choice, _)| self.common.backups.iter().find(|backup| backup.id == choice.id));
+                    last.extend(id.map(|backup| &backup.id));
+                }
+            }
+        }
+        last
+    }
+
+    /// Some key that was listed is not listed any more.
+    pub fn keys_gone(&self, hosts: &[Host]) -> bool {
+        hosts.iter().any(|host| Gaps::new(self.common, host).open().next().is_some())
+    }
+
+    fn note_keys(&self, keys: &mut HashMap<(&'a Sid, MasterKeyId), KeyFacts>, look: &Look<'a>) {
+        let Look { inventory, database, not_after, .. } = *look;
         let clock = clock_off(inventory).is_none();
         let place = |facts: &mut KeyFacts, store: Option<Store>| match store {
             Some(Store::Software) => facts.in_keystore = true,
-            Some(Store::Hsm) => {
-                facts.shown = Some(facts.shown.map_or(not_after, |shown| shown.min(not_after)));
-                match &inventory.provider {
-                    Some(Provider::Other) => facts.in_other_hsm = true,
-                    Some(Provider::CloudHsm { servers }) => match (servers, &self.common.cluster_addresses) {
-                        // HSMs are exchanged, and their addresses with them: strange addresses prove nothing.
-                        (Some(servers), Some(cluster)) if servers.is_disjoint(cluster) => facts.in_unknown_hsm = true,
-                        _ => facts.in_cluster = true,
-                    },
-                    None => facts.in_unknown_hsm = true,
-                }
-            }
+            Some(Store::Hsm) if inventory.provider == Some(Provider::Other) => facts.in_other_hsm = true,
+            Some(Store::Hsm) if cluster_seen(self.common, inventory) => facts.in_cluster = true,
+            Some(Store::Hsm) => facts.in_unknown_hsm = true,
             None => {}
         };
         for known in &database.known {
             let facts = keys.entry((&database.sid, known.key)).or_default();
             place(facts, known.store);
+            if known.store == Some(Store::Hsm) {
+                facts.shown = Some(facts.shown.map_or(not_after, |shown| shown.min(not_after)));
+            }
             facts.containers.extend(known.container.clone());
             if clock {
                 widen(&mut facts.activated, known.activated);
@@ -359,6 +392,18 @@ impl<'a> Judge<'a> {
         for need in &database.needs {
             place(keys.entry((&database.sid, need.key)).or_default(), need.store);
         }
+    }
+}
+
+/// Whether the HSM that a look's host was on may be the fleet's cluster.
+pub(super) fn cluster_seen(common: &Common, inventory: &Inventory) -> bool {
+    match &inventory.provider {
+        Some(Provider::CloudHsm { servers }) => match (servers, &common.cluster_addresses) {
+            // HSMs are exchanged, and their addresses with them: strange addresses prove nothing.
+            (Some(servers), Some(cluster)) => !servers.is_disjoint(cluster),
+            _ => true,
+        },
+        Some(Provider::Other) | None => false,
     }
 }
 
@@ -388,8 +433,14 @@ fn between(inventory: &Inventory) -> (Timestamp, Timestamp) {
     }
 }
 
-impl Look<'_> {
-    fn clear(&self) -> bool {
+impl<'a> Look<'a> {
+    /// One for each database of an inventory.
+    pub fn all(inventory: &'a Inventory) -> impl Iterator<Item = Look<'a>> {
+        let (not_before, not_after) = between(inventory);
+        inventory.databases.iter().map(move |database| Look { inventory, database, not_before, not_after })
+    }
+
+    pub fn clear(&self) -> bool {
         self.database.unreadable.is_empty()
             && self.database.blind.is_empty()
             && self.inventory.unreadable.is_empty()
@@ -812,14 +863,15 @@ impl<'a> Case<'_, 'a> {
             }
             return;
         }
-        if let Some((choice, versions)) = &view.proven
-            && need.all().all(|key| choice.created >= bounds(&key).1)
-        {
+        let gap = |key: MasterKeyId, at: Timestamp| self.gaps.of(self.sid, key).iter().find(|gap| gap.holds(at));
+        let has = |key: MasterKeyId, at: Timestamp| at >= bounds(&key).1 && gap(key, at).is_none();
+        let usable = view.proven.iter().find(|(choice, _)| need.all().all(|key| has(key, choice.created)));
+        if let Some((choice, versions)) = usable {
             found.backup = Some(choice.clone());
             found.secrets.extend(versions.iter().map(|version| (SecretRole::CryptoUser, version.clone())));
             return;
         }
-        let proven = view.proven.as_ref().map(|(choice, _)| (choice.created, choice.id.clone()));
+        let proven = view.proven.first().map(|(choice, _)| (choice.created, choice.id.clone()));
         if let Some((created, _, password)) = &view.not_gone
             && proven.as_ref().is_none_or(|(at, _)| at < created)
         {
@@ -832,7 +884,10 @@ impl<'a> Case<'_, 'a> {
                 Some((at, id)) if *at >= lower && *at < upper => {
                     found.unknowns.insert(Unknown::KeyInBackup { key, backup: Some(id.clone()) });
                 }
-                Some((at, _)) if *at >= lower => {}
+                Some((at, id)) if *at >= lower => {
+                    let gone = |missed| Unknown::KeyNoLongerListed { key, backup: id.clone(), missed };
+                    found.unknowns.extend(gap(key, *at).map(|gap| gone(gap.missed)));
+                }
                 _ if need.perhaps.contains(&key) => drop(found.unknowns.insert(Unknown::KeyPerhapsNeeded { key })),
                 _ => {}
             }

@@ -10,6 +10,7 @@
 //! needed and absent makes an unknown; a point opens only with all of them.
 
 mod gather;
+mod gone;
 mod judge;
 mod sets;
 mod words;
@@ -94,8 +95,11 @@ pub enum Ask {
     DrBackups,
     /// A secret, as the source region names it, in the DR region.
     DrSecret(SecretArn),
-    /// Inventories or intents of the records bucket.
+    /// Intents of the records bucket.
     Records,
+    /// Inventories of the records bucket. What one of them would have said is missing, and no verdict counts on what it does
+    /// not have; but what an unread one leans on is not let go.
+    Inventories,
 }
 
 /// One set of snapshots of one instance.

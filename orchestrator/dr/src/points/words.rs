@@ -140,6 +140,13 @@ pub enum Unknown {
         key: MasterKeyId,
         backup: Option<BackupId>,
     },
+    /// It was in the HSM, and a later look found it there no more: backups made since may lack it.
+    KeyNoLongerListed {
+        key: MasterKeyId,
+        backup: BackupId,
+        /// When that look was taken.
+        missed: Timestamp,
+    },
     AutoLoginContent {
         key: MasterKeyId,
         directory: Option<String>,
@@ -210,7 +217,7 @@ impl Unknown {
             Unknown::Consistency => Code::POINT_CONSISTENCY_UNKNOWN,
             Unknown::KeyPlace { .. } | Unknown::KeyPerhapsNeeded { .. } => Code::POINT_KEY_PLACE_UNKNOWN,
             Unknown::AutoLoginContent { .. } | Unknown::KeystoreKind { .. } => Code::POINT_KEY_PLACE_UNKNOWN,
-            Unknown::KeyInBackup { .. } => Code::POINT_KEY_IN_BACKUP_UNKNOWN,
+            Unknown::KeyInBackup { .. } | Unknown::KeyNoLongerListed { .. } => Code::POINT_KEY_IN_BACKUP_UNKNOWN,
             Unknown::NoSecretNamed { .. } | Unknown::SecretVersion { .. } | Unknown::SecretUnstaged { .. } => {
                 Code::POINT_SECRET_UNKNOWN
             }
@@ -370,6 +377,12 @@ impl fmt::Display for Unknown {
                 Some(backup) => write!(f, "whether HSM backup {backup} has key {key} is not known"),
                 None => write!(f, "whether an HSM backup has key {key} is not known"),
             },
+            Unknown::KeyNoLongerListed { key, backup, missed } => write!(
+                f,
+                "the inventory of {} no longer finds key {key} in the HSM: whether HSM backup {backup} has it is not known, and no \
+                 older one that opens has all that is needed",
+                moment(*missed)
+            ),
             Unknown::AutoLoginContent { key, directory: d } => {
                 write!(f, "whether the auto-login file in {} has key {key} is not known", directory(d))
             }
@@ -395,6 +408,7 @@ impl fmt::Display for Unknown {
                 Ask::DrBackups => f.write_str("HSM backups of the DR region could not be listed"),
                 Ask::DrSecret(secret) => write!(f, "{secret} could not be described in the DR region"),
                 Ask::Records => f.write_str("the records could not be read"),
+                Ask::Inventories => f.write_str("the inventories could not be read"),
             },
         }
     }

@@ -122,17 +122,21 @@ pub async fn run(context: &Context, args: DrStatus) -> Result<Exit, Failure> {
         open_drills: drills.as_deref().ok(),
     };
     context.out.answer("dr-status", &answer, &human)?;
-    match level {
-        Level::Breached => {
-            let broken = status.databases.iter().filter(|row| row.level == Level::Breached);
-            let names: Vec<String> = broken.map(|row| format!("{}/{}", row.instance, row.sid)).collect();
-            let names = if names.is_empty() { "no database is known".to_owned() } else { names.join(", ") };
-            let failure = Failure::new(Code::RPO_BROKEN, names);
-            context.out.complain(&failure);
-            Ok(failure.exit)
-        }
-        Level::Kept | Level::Predicted => Ok(Exit::Ok),
+    let Some(failure) = broken(&status) else { return Ok(Exit::Ok) };
+    context.out.complain(&failure);
+    Ok(failure.exit)
+}
+
+/// What is not known is not kept: a host without an inventory has databases that nobody counts, and a fleet without any is one
+/// whose tag was mistyped.
+fn broken(status: &rpo::Status) -> Option<Failure> {
+    let broken = status.databases.iter().filter(|row| row.level == Level::Breached);
+    let mut names: Vec<String> = broken.map(|row| format!("{}/{}", row.instance, row.sid)).collect();
+    names.extend(status.unseen.iter().map(|instance| format!("{instance} (no inventory was ever taken)")));
+    if names.is_empty() && status.databases.is_empty() {
+        names.push("no database is known".to_owned());
     }
+    (!names.is_empty()).then(|| Failure::new(Code::RPO_BROKEN, names.join(", ")))
 }
 
 impl Look {
@@ -359,5 +363,38 @@ mod tests {
         let [one] = found.as_slice() else { panic!("one finding") };
         assert_eq!(one.code, Code::RECORDS_UNREADABLE);
         assert!(one.message.contains("whether a drill is open is not known"), "{}", one.message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_host_or_a_fleet_of_which_nothing_is_known_is_not_kept() {
+        let instance: InstanceId = "i-0123456789abcdef0".parse().expect("an id");
+        let kept = DatabaseStatus {
+            instance: instance.clone(),
+            sid: "ORCL".parse().expect("a SID"),
+            newest: Some(Timestamp(1)),
+            newest_that_opens: Some(Timestamp(1)),
+            why: vec![],
+            age: Some(1),
+            next_expected: None,
+            level: Level::Kept,
+        };
+        let mut status =
+            rpo::Status { databases: vec![kept], fleet_age: Some(1), unseen: vec![], seen: BTreeSet::from([instance.clone()]) };
+        assert!(broken(&status).is_none());
+        status.unseen.push("i-0123456789abcdef1".parse().expect("an id"));
+        let failure = broken(&status).expect("a host that nobody looked at");
+        assert_eq!(failure.exit, Exit::NotRecoverable);
+        assert!(failure.message.contains("i-0123456789abcdef1"), "{}", failure.message);
+        let nothing = rpo::Status { databases: vec![], fleet_age: None, unseen: vec![], seen: BTreeSet::new() };
+        assert_eq!(broken(&nothing).map(|failure| failure.exit), Some(Exit::NotRecoverable));
+        status.unseen.clear();
+        status.databases[0].level = Level::Breached;
+        assert!(broken(&status).is_some());
     }
 }
