@@ -294,7 +294,8 @@ fn time_based_copies_come_in_quarters_of_an_hour_and_share_a_throughput_a3_2() {
 
 #[test]
 fn what_was_bought_comes_in_time_while_the_throughput_has_room_for_it_a3_2() {
-    let options = WorldOptions { snapshot_lag_ms: 0, copy_ms_per_gib: 10_000, throughput_code: "NoMore", ..WorldOptions::default() };
+    let options =
+        WorldOptions { snapshot_lag_ms: 0, copy_ms_per_gib: 10_000, throughput_code: "NoMore", ..WorldOptions::default() };
     let mut bed = bed_with(options);
     let large = InstanceId::new("i-00000000000000002");
     let volumes = (0..6).map(|n| (format!("/dev/sd{n}"), format!("vol-{:017x}", 100 + n), 5_000)).collect();
@@ -318,7 +319,11 @@ fn what_was_bought_comes_in_time_while_the_throughput_has_room_for_it_a3_2() {
     let timed = json!({"CompletionDurationMinutes": "180"});
     let copies: Vec<String> = set[..5].iter().map(|source| bed.copy(source, timed.clone()).unwrap()).collect();
     assert_eq!(code(bed.copy(&set[5], timed.clone())), "NoMore");
-    assert_eq!(code(bed.copy(&set[5], json!({"CompletionDurationMinutes": "165"}))), "InvalidParameterValue", "500 MiB/s at most");
+    assert_eq!(
+        code(bed.copy(&set[5], json!({"CompletionDurationMinutes": "165"}))),
+        "InvalidParameterValue",
+        "500 MiB/s at most"
+    );
     let slow = bed.copy(&set[5], json!({})).unwrap();
     bed.pass(180 * 60_000);
     let states: Vec<Value> = copies.iter().map(|copy| bed.snapshot(true, copy)["status"].clone()).collect();
