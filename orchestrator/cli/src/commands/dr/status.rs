@@ -327,6 +327,7 @@ fn points(context: &Context, look: &Look, name: &DatabaseName) -> Result<Exit, F
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use tde2hsm_dr::copying::{Limits, Load, Timed, VolumeLoad};
 
     /// Sets every six hours, whose copies take an hour.
@@ -364,12 +365,6 @@ mod tests {
         assert_eq!(one.code, Code::RECORDS_UNREADABLE);
         assert!(one.message.contains("whether a drill is open is not known"), "{}", one.message);
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn a_host_or_a_fleet_of_which_nothing_is_known_is_not_kept() {
