@@ -37,6 +37,9 @@ const LONGEST_PAUSE: i64 = 6 * 3600;
 /// How far host and AWS clock may be apart: an inventory this close to a set may lie on either side of it.
 const MARGIN: i64 = tde2hsm_dr::points::MARGIN;
 
+/// Hosts that will be looked at once enough time has passed since their newest set.
+pub const SURVEYS_AWAITED: &str = "surveys-awaited";
+
 /// `surveys/INSTANCE.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostSurvey {
@@ -125,6 +128,10 @@ pub async fn step(
         for ask in wanted(&state.value, taken, sets.get(&instance.instance).copied(), asker.now) {
             due.entry(ask).or_default().push(instance.instance.clone());
         }
+        let set = sets.get(&instance.instance).copied();
+        if state.value.open.is_none() && is_due(taken, set, asker.now) && is_early(taken, set, asker.now) {
+            asker.outcome.add(SURVEYS_AWAITED, 1);
+        }
         // Nothing is ordered for a host whose state could not be kept: its answer would be nobody's.
         if state.value != before && !keep(asker, &instance.instance, &mut state).await {
             for hosts in due.values_mut() {
@@ -161,17 +168,21 @@ fn wanted(state: &HostSurvey, taken: Option<Timestamp>, set: Option<Timestamp>, 
             .filter(|index| !pieces.iter().any(|piece| piece.index == *index) && !sent.iter().any(|(of, _)| of == index))
             .map(Ask::Piece)
             .collect(),
-        None if now < state.not_before => Vec::new(),
-        None => {
-            let due = match taken {
-                None => true,
-                Some(taken) => now.since(taken) >= OLD || set.is_some_and(|set| taken.since(set) < MARGIN),
-            };
-            // The host's clock may be behind by the margin, and then it would look as if it had not looked yet.
-            let soon = set.is_some_and(|set| now.since(set) < 2 * MARGIN) && taken.is_some();
-            if due && !soon { vec![Ask::Survey] } else { Vec::new() }
-        }
+        None if now < state.not_before || !is_due(taken, set, now) || is_early(taken, set, now) => Vec::new(),
+        None => vec![Ask::Survey],
     }
+}
+
+fn is_due(taken: Option<Timestamp>, set: Option<Timestamp>, now: Timestamp) -> bool {
+    match taken {
+        None => true,
+        Some(taken) => now.since(taken) >= OLD || set.is_some_and(|set| taken.since(set) < MARGIN),
+    }
+}
+
+/// The host's clock may be behind by the margin, and then it would look as if it had not looked yet.
+fn is_early(taken: Option<Timestamp>, set: Option<Timestamp>, now: Timestamp) -> bool {
+    set.is_some_and(|set| now.since(set) < 2 * MARGIN) && taken.is_some()
 }
 
 /// Reads the answers to what was sent, and writes the inventory when all of it is there.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use tde2hsm_dr::copying::{self, CopyStatus, Wanted};
 use tde2hsm_dr::facts::BackupState;
-use tde2hsm_dr_driver::survey::HostSurvey;
+use tde2hsm_dr_driver::survey::{HostSurvey, SURVEYS_AWAITED};
 use tde2hsm_dr_driver::{Hint, Job, Outcome, store};
 use tde2hsm_driver::Clock as _;
 use tde2hsm_protocol::{Code, Severity, Timestamp};
@@ -32,6 +32,8 @@ struct Stand {
     hsm_backups_to_copy: usize,
     hsm_backups_in_flight: usize,
     surveys_open: usize,
+    /// Hosts whose newest set is too young for the look that it needs.
+    surveys_awaited: usize,
 }
 
 #[derive(Serialize)]
@@ -53,23 +55,25 @@ pub async fn run(context: &Context, args: DrCopy) -> Result<Exit, Failure> {
     let mut last = Stand::default();
     let (mut turns, mut still) = (0, 0);
     loop {
+        let mut awaited = 0;
         for job in JOBS {
             if context.clock.stopping() {
                 return Err(interrupted().hint("`tde2hsm dr copy` goes on; copies in flight go on by themselves"));
             }
             let outcome = tde2hsm_dr_driver::run(job, context.now(), &second.config, &second.cloud, &Hint::Tick).await;
+            awaited += usize::try_from(outcome.count(SURVEYS_AWAITED)).unwrap_or(usize::MAX);
             tell(context, &outcome, &mut said, &mut messages);
         }
         turns += 1;
         let look = second.look(context.now()).await?;
-        let stand = stand(&second, &look).await?;
+        let stand = Stand { surveys_awaited: awaited, ..stand(&second, &look).await? };
         still = if stand == last { still + 1 } else { 0 };
         let start = *first.get_or_insert(stand);
         if stand != last || turns == 1 {
             context.out.say(&progress(&stand, &start, context.now().since(began)));
         }
         last = stand;
-        let moving = stand.snapshots_in_flight + stand.hsm_backups_in_flight + stand.surveys_open > 0;
+        let moving = stand.snapshots_in_flight + stand.hsm_backups_in_flight + stand.surveys_open + awaited > 0;
         let left = stand.gib_left > 0 || stand.hsm_backups_to_copy > 0;
         if args.once || !(moving || left) || (!moving && still >= STILL) {
             break;
@@ -129,6 +133,7 @@ async fn stand(second: &Second, look: &Look) -> Result<Stand, Failure> {
         gib_left: open.map(|one| u64::from(one.size_gib)).sum(),
         hsm_backups_to_copy: hsm.copy.len() + hsm.settling.len(),
         hsm_backups_in_flight: coming.count(),
+        surveys_awaited: 0,
         surveys_open: surveys.values().filter(|read| read.value.open.is_some()).count(),
     })
 }
@@ -145,8 +150,12 @@ fn progress(stand: &Stand, start: &Stand, seconds: i64) -> String {
         }
     };
     let failed = if stand.snapshots_failed > 0 { format!(", {} failed", stand.snapshots_failed) } else { String::new() };
+    let awaited = match stand.surveys_awaited {
+        0 => String::new(),
+        n => format!(", {n} to come, ten minutes after their sets"),
+    };
     format!(
-        "{} of {} snapshots copied, {} in flight{failed}{left}; {} HSM backups to copy, {} in flight; {} surveys under way",
+        "{} of {} snapshots copied, {} in flight{failed}{left}; {} HSM backups to copy, {} in flight; {} surveys under way{awaited}",
         stand.snapshots_copied,
         stand.snapshots_wanted,
         stand.snapshots_in_flight,
