@@ -278,6 +278,28 @@ fn h45_the_last_backup_with_a_key_that_is_gone_stays() {
     assert_eq!(goes(&w), 0);
 }
 
+/// Until when a key was seen is told by one look; without it the backups in between would count no more.
+#[test]
+fn h45_the_looks_between_which_a_key_went_stay() {
+    let mut w = world();
+    w.common.now = TAKEN.plus(40 * DAY);
+    let made = TAKEN.plus(8 * DAY);
+    w.common.backups = vec![backup_copy(2, made)];
+    w.common.hsm_copies = vec![hsm_intent(2, made, 10)];
+    for day in 1..40 {
+        let mut look = inventory(TAKEN.plus(day * DAY));
+        if day > 10 {
+            look.databases[0].known = vec![known(2, Store::Hsm, TAKEN.plus(10 * DAY))];
+        }
+        w.host.inventories.push(look);
+    }
+    assert!(w.verdict().opens().is_some(), "{:?}", w.verdict());
+    let expiry = expire(&w, &DAILY);
+    let_go(&mut w, &expiry);
+    assert!(w.host.inventories.len() < 15, "{}", w.host.inventories.len());
+    assert!(w.verdict().opens().is_some(), "{:?}", w.verdict());
+}
+
 #[test]
 fn h42_versions_that_kept_points_and_backups_open_with_stay_staged() {
     let mut w = ten_days();
