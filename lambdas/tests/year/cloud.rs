@@ -9,7 +9,7 @@ use tde2hsm_dr::facts::{
     BackupState, FleetInstance, HsmBackup, KmsKey, KmsState, Secret, SecretVersionFact, Snapshot, SnapshotState,
 };
 use tde2hsm_dr_driver::{
-    CallError, Cloud, CopySnapshot, DocumentPin, Effect as CallEffect, HostAnswer, Object, ObjectInfo, Put, Result,
+    CallError, Cloud, CopySnapshot, DocumentPin, Effect as CallEffect, HostAnswer, Job, Object, ObjectInfo, Put, Result,
     SurveyCommand, Wrote,
 };
 use tde2hsm_model::truth::{Frozen, Token};
@@ -54,6 +54,16 @@ pub struct Ledger {
     pub surveys: u32,
     pub calls_failed: u32,
     pub events: [u32; 2],
+    /// How often each event reached a function, by its id.
+    pub given: BTreeMap<String, u32>,
+    /// HSM backups of the source region that its cluster's policy removed for good.
+    pub purged: BTreeSet<String>,
+    /// Calls into the source region while it answered nobody.
+    pub unanswered: u32,
+    /// Surveys that reached no agent.
+    pub undelivered: u32,
+    /// Orders that a host took for expired or not yet due.
+    pub clocks_off: u32,
 }
 
 pub struct Inner {
@@ -65,6 +75,8 @@ pub struct Inner {
     pub dr: Region,
     pub topic: String,
     pub cluster: String,
+    /// Of the second region, for copies.
+    pub kms_key: String,
     pub hosts: Vec<Host>,
     pub hsms: Hsms,
     /// What each snapshot of either region holds.
@@ -90,7 +102,7 @@ fn model(region: &Region) -> tde2hsm_model::Region {
 }
 
 impl Inner {
-    pub fn new(world: World, source: Region, dr: Region, topic: String, cluster: String) -> Self {
+    pub fn new(world: World, source: Region, dr: Region, topic: String, cluster: String, kms_key: String) -> Self {
         Self {
             world,
             now: Millis(0),
@@ -99,6 +111,7 @@ impl Inner {
             dr,
             topic,
             cluster,
+            kms_key,
             hosts: Vec::new(),
             hsms: Hsms::default(),
             frozen: BTreeMap::new(),
@@ -124,6 +137,45 @@ impl Inner {
         reply.result.unwrap_or_else(|e| panic!("{operation}: {e}"))
     }
 
+    /// The HSMs as the cluster's state lets them be: while it changes its type they make no key (A§4.7).
+    pub fn live(&mut self) -> (&mut Vec<Host>, &mut Hsms) {
+        let limited = self.world.region(&model(&self.source)).is_some_and(|r| r.hsm.limited_write(&self.cluster));
+        self.hsms.cluster.limit(limited);
+        (&mut self.hosts, &mut self.hsms)
+    }
+
+    /// What can still be read of a secret in the second region when every version without a stage is gone (H42).
+    pub fn staged(&mut self, name: &str) -> BTreeMap<String, String> {
+        let dr = self.dr.clone();
+        let described = self.operator(&dr, Service::Secrets, "DescribeSecret", json!({"SecretId": name}));
+        let staged = described["VersionIdsToStages"].as_object().cloned().unwrap_or_default();
+        let readable = self.world.region(&model(&dr)).map(|r| r.secrets.readable(name)).unwrap_or_default();
+        let stays = |id: &str| staged.get(id).and_then(Value::as_array).is_some_and(|stages| !stages.is_empty());
+        readable.into_iter().filter(|(id, _)| stays(id)).collect()
+    }
+
+    /// One function alone removes anything.
+    fn deletes(&mut self, what: &str) {
+        if self.function != Job::ExpireCopies.name() {
+            self.violations.push(format!("{} was to delete {what}", self.function));
+        }
+    }
+
+    /// The product's copies that are alive, by source; as the model has them, whatever the records say.
+    pub fn copied_twice(&mut self) {
+        let mut alive: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for s in self.world.region(&model(&self.dr)).into_iter().flat_map(|r| r.ec2.snapshots.all()) {
+            let lives = s.state != tde2hsm_model::ec2::SnapshotState::Error && self.ledger.ours.contains(&s.id);
+            if let Some(origin) = s.origin.as_ref().filter(|_| lives) {
+                alive.entry(&origin.snapshot).or_default().push(&s.id);
+            }
+        }
+        let twice = alive.into_iter().filter(|(_, copies)| copies.len() > 1);
+        let twice =
+            twice.map(|(source, copies)| format!("{source} has the copies {} after {}", copies.join(", "), self.function));
+        self.violations.extend(twice);
+    }
+
     fn as_function(&self) -> Caller {
         let principal = Principal::Function(self.function.clone());
         Caller { principal, arn: format!("arn:role/{}", self.function), user_id: "F".into() }
@@ -145,6 +197,7 @@ impl Inner {
         body: &Value,
     ) -> (std::result::Result<Value, ApiError>, Fate) {
         if self.away && *region == self.source {
+            self.ledger.unanswered += 1;
             return (Ok(Value::Null), Fate::Lost);
         }
         let caller = self.as_function();
@@ -173,7 +226,8 @@ impl Inner {
             (_, Fate::Lost) => CallError { call, effect: CallEffect::Ambiguous, aws_code: None, message: "no answer".into() },
             // A throttled call was not carried out; any other 5xx may have been.
             (Err(e), _) => {
-                let throttled = e.code == "RequestLimitExceeded";
+                let limits = ["Throttl", "RequestLimitExceeded", "ResourceLimitExceeded", "TooManyRequests", "SlowDown"];
+                let throttled = limits.iter().any(|word| e.code.contains(word));
                 let effect = if e.status >= 500 && !throttled { CallEffect::Ambiguous } else { CallEffect::Refused };
                 CallError { call, effect, aws_code: Some(e.code), message: e.message }
             }
@@ -228,7 +282,7 @@ impl Inner {
                 Effect::BackupTaken { region, cluster, backup }
                     if region.as_str() == self.source.as_str() && cluster == self.cluster =>
                 {
-                    self.tokens.insert(backup, Arc::new(self.hsms.cluster.clone()));
+                    self.tokens.insert(backup, Arc::new(self.hsms.cluster.token().clone()));
                 }
                 Effect::BackupCopied { source, backup, .. } => {
                     if let Some(content) = self.tokens.get(&source).cloned() {
@@ -241,7 +295,11 @@ impl Inner {
                     }
                     self.ledger.ours.insert(backup);
                 }
-                Effect::BackupGone { backup, .. } => drop(self.tokens.remove(&backup)),
+                Effect::BackupGone { region, backup } => {
+                    if self.tokens.remove(&backup).is_some() && region.as_str() == self.source.as_str() {
+                        self.ledger.purged.insert(backup);
+                    }
+                }
                 Effect::Event { region, detail } => self.events.push((region.as_str().to_owned(), detail)),
                 _ => {}
             }
@@ -257,6 +315,7 @@ impl Inner {
             for (instance, (_, answer)) in command.hosts.iter_mut().filter(|(_, (at, answer))| *at <= now && answer.is_none()) {
                 let host = self.hosts.iter().find(|h| h.id == *instance);
                 let Some(host) = host.filter(|h| h.reachable) else {
+                    self.ledger.undelivered += 1;
                     *answer = Some(Answer { details: "Undeliverable".into(), output: None });
                     continue;
                 };
@@ -267,7 +326,10 @@ impl Inner {
                     continue;
                 };
                 let (outcome, detail, chunk) = match order.work {
-                    _ if clock < order.not_before || clock > order.not_after => (Outcome::Expired, None, None),
+                    _ if clock < order.not_before || clock > order.not_after => {
+                        self.ledger.clocks_off += 1;
+                        (Outcome::Expired, None, None)
+                    }
                     Work::Survey => {
                         let survey = host.survey(&account, &self.source, now);
                         let bytes = wire::deflate(&serde_json::to_vec(&survey).expect("a survey serialises"));
@@ -496,6 +558,10 @@ impl Cloud for YearCloud {
         self.snapshots(region, |s| s.tags.iter().any(|(have, value)| have == key && values.contains(value)))
     }
 
+    async fn copies_in_flight(&self, region: &Region) -> Result<Vec<Snapshot>> {
+        self.snapshots(region, |s| s.state == tde2hsm_model::ec2::SnapshotState::Pending && s.origin.is_some())
+    }
+
     async fn copy_snapshot(&self, region: &Region, copy: &CopySnapshot) -> Result<SnapshotId> {
         let mut query = Query::default()
             .set("SourceRegion", copy.source_region.as_str())
@@ -513,15 +579,6 @@ impl Cloud for YearCloud {
             Ok(reply) if !reply.is_null() => {
                 inner.ledger.begun += 1;
                 inner.ledger.ours.insert(text(&reply["snapshotId"]).to_owned());
-                let dr = inner.world.region(&model(region)).expect("a region");
-                let alive = dr.ec2.snapshots.all().filter(|s| {
-                    s.origin.as_ref().is_some_and(|o| o.snapshot == copy.source.as_str())
-                        && s.state != tde2hsm_model::ec2::SnapshotState::Error
-                        && inner.ledger.ours.contains(&s.id)
-                });
-                if alive.count() > 1 {
-                    inner.violations.push(format!("a second copy of {} was begun beside a first", copy.source));
-                }
             }
             Err(e) if e.code == "ResourceLimitExceeded" => inner.ledger.walls += 1,
             _ => {}
@@ -532,6 +589,7 @@ impl Cloud for YearCloud {
 
     async fn delete_snapshot(&self, region: &Region, id: &SnapshotId) -> Result<()> {
         let mut inner = self.inner();
+        inner.deletes(id.as_str());
         if !inner.ledger.ours.contains(id.as_str()) || *region != inner.dr {
             inner.violations.push(format!("{id} of {region} is none of ours and was to be deleted"));
         }
@@ -571,6 +629,7 @@ impl Cloud for YearCloud {
 
     async fn delete_hsm_backup(&self, region: &Region, id: &BackupId) -> Result<()> {
         let mut inner = self.inner();
+        inner.deletes(id.as_str());
         if !inner.ledger.ours.contains(id.as_str()) || *region != inner.dr {
             inner.violations.push(format!("{id} of {region} is none of ours and was to be deleted"));
         }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tde2hsm_model::truth::{self, File, Key, Library, Machine, Token};
+use tde2hsm_model::truth::{self, File, Hsm, Key, Library, Machine, Refusal};
 use tde2hsm_model::{Ids, Millis};
 use tde2hsm_protocol::survey::{self, Access, AutoLogin, FileKind, InstanceState, Survey};
 use tde2hsm_protocol::{AccountId, ContainerName, Digest, InstanceId, MasterKeyId, Region, Sid, Store, Timestamp, VolumeId};
@@ -97,8 +97,8 @@ pub struct Host {
 /// HSMs that live: the fleet's CloudHSM cluster and the old one.
 #[derive(Debug, Default)]
 pub struct Hsms {
-    pub cluster: Token,
-    pub old: Token,
+    pub cluster: Hsm,
+    pub old: Hsm,
 }
 
 pub fn key(ids: &mut Ids) -> Key {
@@ -163,7 +163,7 @@ impl Host {
                 });
                 // Long before the year begins.
                 let long_ago = now.plus_ms(-60 * 86_400_000);
-                database.make_key(at, place, long_ago, 0, hsms, ids);
+                database.make_key(at, place, long_ago, 0, hsms, ids).expect("no HSM is limited before the year begins");
             }
             for container in &mut database.containers {
                 container.redo.clear();
@@ -464,12 +464,20 @@ fn facts(database: &Database) -> survey::Facts {
 
 impl Database {
     /// SET KEY: a new key in the store of `place`. Read-write tablespaces and columns are wrapped by it from now on, what is
-    /// read-only or offline keeps the key it has.
-    pub fn make_key(&mut self, container: usize, place: Place, now: Millis, clock: i64, hsms: &mut Hsms, ids: &mut Ids) -> Key {
+    /// read-only or offline keeps the key it has. Where the HSM refuses the key nothing changes.
+    pub fn make_key(
+        &mut self,
+        container: usize,
+        place: Place,
+        now: Millis,
+        clock: i64,
+        hsms: &mut Hsms,
+        ids: &mut Ids,
+    ) -> Result<(), Refusal> {
         let new = key(ids);
         match place {
-            Place::OldHsm => drop(hsms.old.keys.insert(new)),
-            Place::CloudHsm => drop(hsms.cluster.keys.insert(new)),
+            Place::OldHsm => hsms.old.make_key(new)?,
+            Place::CloudHsm => hsms.cluster.make_key(new)?,
             Place::Software => {
                 if let Some((_, keys)) = &mut self.p12 {
                     keys.insert(new);
@@ -486,7 +494,7 @@ impl Database {
         for tablespace in target.tablespaces.iter_mut().filter(|t| t.access == Access::ReadWrite || t.key == [0; 16]) {
             tablespace.key = new;
         }
-        new
+        Ok(())
     }
 
     /// After a key change with archived and checkpointed logs (H2) redo asks for no former key.

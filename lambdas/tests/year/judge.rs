@@ -2,10 +2,12 @@
 
 use crate::cloud::{Inner, copies_of};
 use crate::estate::{HOSTS, PER_HOST};
-use crate::schedule::{TrueSet, Year};
-use std::collections::{BTreeMap, HashMap};
+use crate::reasons::{self, Case};
+use crate::schedule::{Act, DAY, HOUR, MINUTE, RPO_HOURS, TrueSet, Year};
+use crate::tally::KEYLESS;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use tde2hsm_dr::points::{Judge, Opening, Point, SecretRole, Unknown, Verdict};
+use tde2hsm_dr::points::{Cause, Judge, Opening, Point, SecretRole, Verdict};
 use tde2hsm_dr_driver::world::Asker;
 use tde2hsm_dr_driver::{Job, Outcome};
 use tde2hsm_model::Millis;
@@ -25,18 +27,61 @@ pub struct Judging {
     truly: u64,
     causes: BTreeMap<String, u64>,
     unknowns: BTreeMap<String, u64>,
-    /// Nothing of a disk changes after it was frozen, so MOUNT is done once.
-    mounted: HashMap<(String, u8, String), Arc<Result<Mounted, Refusal>>>,
+    /// By volume and moment of all that is restored, and database: nothing of a disk changes after it was frozen, so MOUNT is
+    /// done once.
+    mounted: HashMap<(Vec<(String, Millis)>, String), Arc<Result<Mounted, Refusal>>>,
     kept: u64,
-    /// Databases in breach, and how many messages were looked at.
-    breached: BTreeMap<String, bool>,
+    /// How many messages were looked at, and what they say of each database.
     heard: usize,
-    breaches: u64,
-    predicted: u64,
+    told: BTreeMap<String, Told>,
+    /// Databases that are in breach by the truth.
+    broken: BTreeSet<String>,
+    alarms: Alarms,
     /// What jobs said, by code, and questions that went unanswered.
     said: BTreeMap<String, u64>,
     unasked: u64,
     blind_audit: bool,
+}
+
+/// What the truth says of a prediction when it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foretold {
+    /// If nothing changes no newer point opens in time.
+    Sure,
+    /// One opens already, and is not proven to.
+    Unproven,
+    /// One may.
+    Open,
+}
+
+/// What messages say of a database.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    breached: bool,
+    /// A prediction stands.
+    predicted: bool,
+}
+
+#[derive(Debug, Default)]
+struct Alarms {
+    /// By the truth alone.
+    breaches: u64,
+    told: u64,
+    over: u64,
+    /// Audits at which a database was called in breach, and opened with a point that was not proven.
+    unproven: u64,
+    predicted: u64,
+    /// The truth says as well that it would come if nothing changed.
+    predicted_truly: u64,
+    /// At the hour that was foretold no newer point opened, or one did.
+    came: u64,
+    averted: u64,
+    /// Of those: for want of proof.
+    averted_unproven: u64,
+    /// And those of which the truth had seen that they need not come.
+    in_vain: u64,
+    /// Audits at which the truth saw a breach ahead, and the product knew all that it takes to see it.
+    ahead: u64,
 }
 
 impl Judging {
@@ -63,40 +108,79 @@ impl Judging {
         rows.extend(self.unknowns.iter().map(|(code, n)| (format!("  unknown {code}"), n.to_string())));
         rows.extend(self.said.iter().map(|(code, n)| (format!("  said {code}"), n.to_string())));
         rows.push(("questions without an answer".to_owned(), self.unasked.to_string()));
-        rows.push(("breaches".to_owned(), self.breaches.to_string()));
-        rows.push(("breaches predicted".to_owned(), self.predicted.to_string()));
+        let alarms = &self.alarms;
+        for (name, n) in [
+            ("breaches by the truth", alarms.breaches),
+            ("breaches told", alarms.told),
+            ("breaches told to be over", alarms.over),
+            ("  audits in breach for want of proof alone", alarms.unproven),
+            ("breaches predicted", alarms.predicted),
+            ("  and sure to come, by the truth of that hour", alarms.predicted_truly),
+            ("  came", alarms.came),
+            ("  averted", alarms.averted),
+            ("    for want of proof alone", alarms.averted_unproven),
+            ("    and the truth had seen that they need not come", alarms.in_vain),
+            ("audits at which the truth saw a breach ahead", alarms.ahead),
+        ] {
+            rows.push((name.to_owned(), n.to_string()));
+        }
         rows
     }
 
     fn accuse(&mut self, what: String) {
-        if self.wrong.len() < 40 {
+        if self.wrong.len() < 40 && !self.wrong.contains(&what) {
             self.wrong.push(what);
         }
     }
 }
 
 /// What the second region has, whatever anybody says of it.
-struct There {
-    tokens: Vec<Arc<Token>>,
+pub struct There {
+    pub tokens: Vec<Arc<Token>>,
     pins: Vec<String>,
     passwords: Vec<String>,
+    /// Versions without any stage, by secret.
+    bare: BTreeSet<(&'static str, String)>,
 }
 
-fn region(inner: &Inner) -> &tde2hsm_model::RegionState {
+impl There {
+    pub fn bare(&self, secret: &'static str, version: &str) -> bool {
+        self.bare.contains(&(secret, version.to_owned()))
+    }
+}
+
+pub fn region(inner: &Inner) -> &tde2hsm_model::RegionState {
     let region = tde2hsm_model::Region::new(inner.dr.as_str());
     inner.world.region(&region).expect("a region")
 }
 
-fn there(inner: &Inner) -> There {
+fn there(inner: &mut Inner) -> There {
+    let mut bare = BTreeSet::new();
+    for name in ["tde/cu", "tde/keystore"] {
+        let staged = inner.staged(name);
+        let ids = region(inner).secrets.readable(name).into_iter().map(|(id, _)| id);
+        bare.extend(ids.filter(|id| !staged.contains_key(id)).map(|id| (name, id)));
+    }
+    let texts = |name: &str| region(inner).secrets.readable(name).into_iter().map(|(_, text)| text).collect();
+    There { tokens: tokens(inner), pins: texts("tde/cu"), passwords: texts("tde/keystore"), bare }
+}
+
+/// The same without what may be gone tomorrow: versions that have no stage.
+fn lasting(inner: &mut Inner) -> There {
+    let [pins, passwords] = ["tde/cu", "tde/keystore"].map(|name| inner.staged(name).into_values().collect());
+    There { tokens: tokens(inner), pins, passwords, bare: BTreeSet::new() }
+}
+
+/// Content of the HSM backups that could be restored in the second region.
+fn tokens(inner: &Inner) -> Vec<Arc<Token>> {
     let dr = region(inner);
-    let texts = |name: &str| dr.secrets.readable(name).into_iter().map(|(_, text)| text).collect();
     let mut tokens: Vec<Arc<Token>> = Vec::new();
     for (id, token) in &inner.tokens {
         if dr.hsm.backup_state(id) == Some("READY") && !tokens.contains(token) {
             tokens.push(token.clone());
         }
     }
-    There { tokens, pins: texts("tde/cu"), passwords: texts("tde/keystore") }
+    tokens
 }
 
 fn refs(texts: &[String]) -> Vec<&str> {
@@ -104,7 +188,7 @@ fn refs(texts: &[String]) -> Vec<&str> {
 }
 
 /// A copy's content, if a volume can be made of it now.
-fn restorable(inner: &Inner, copy: &str) -> Option<Frozen> {
+pub fn restorable(inner: &Inner, copy: &str) -> Option<Frozen> {
     let dr = region(inner);
     let snapshot = dr.ec2.snapshots.get(copy)?;
     let ready = snapshot.state == tde2hsm_model::ec2::SnapshotState::Completed && !snapshot.archived;
@@ -113,36 +197,24 @@ fn restorable(inner: &Inner, copy: &str) -> Option<Frozen> {
 }
 
 /// Whatever of a set can be restored, by copies of anybody.
-fn restore(inner: &Inner, set: &TrueSet) -> (Vec<Frozen>, u8) {
-    let mut volumes = Vec::new();
-    let mut mask = 0;
-    for (n, (source, _)) in set.parts.iter().enumerate() {
+fn restore(inner: &Inner, set: &TrueSet) -> Vec<Frozen> {
+    let part = |(source, _): &(String, String)| {
         let copies: Vec<String> = copies_of(&inner.world, &inner.dr, source).map(|s| s.id.clone()).collect();
-        if let Some(volume) = copies.iter().find_map(|copy| restorable(inner, copy)) {
-            volumes.push(volume);
-            mask |= 1 << n;
-        }
-    }
-    (volumes, mask)
+        copies.iter().find_map(|copy| restorable(inner, copy))
+    };
+    set.parts.iter().filter_map(part).collect()
 }
 
 impl Judging {
-    fn mount(&mut self, set: &TrueSet, volumes: &[Frozen], mask: u8, sid: &str) -> Arc<Result<Mounted, Refusal>> {
-        let key = (set.parts[0].0.clone(), mask, sid.to_owned());
-        self.mounted.entry(key).or_insert_with(|| Arc::new(truth::mount(volumes, sid))).clone()
+    fn mount(&mut self, volumes: &[Frozen], sid: &str) -> Arc<Result<Mounted, Refusal>> {
+        let mut restored: Vec<(String, Millis)> = volumes.iter().map(|v| (v.volume.clone(), v.at)).collect();
+        restored.sort();
+        self.mounted.entry((restored, sid.to_owned())).or_insert_with(|| Arc::new(truth::mount(volumes, sid))).clone()
     }
 
     /// Whether a database opens at all with anything there is.
-    fn opens(
-        &mut self,
-        inner: &Inner,
-        there: &There,
-        set: &TrueSet,
-        restored: &(Vec<Frozen>, u8),
-        sid: &str,
-    ) -> Result<(), Refusal> {
-        let _ = inner;
-        let mounted = self.mount(set, &restored.0, restored.1, sid);
+    fn opens(&mut self, there: &There, volumes: &[Frozen], sid: &str) -> Result<(), Refusal> {
+        let mounted = self.mount(volumes, sid);
         let mounted = mounted.as_ref().as_ref().map_err(Clone::clone)?;
         let (pins, passwords) = (refs(&there.pins), refs(&there.passwords));
         let mut last = mounted.open(None, &pins, &passwords);
@@ -155,20 +227,53 @@ impl Judging {
         last
     }
 
+    /// Whether it may open before `limit` if nothing changes: with copies in flight and still to be begun, with backups of
+    /// either region and the next one. `sees_ends`: when a copy ends is known, which only the model knows.
+    fn may_open(&mut self, inner: &Inner, there: &There, set: &TrueSet, sid: &str, limit: Millis, sees_ends: bool) -> bool {
+        let dr = region(inner);
+        if !dr.kms.usable(&inner.kms_key) {
+            return false;
+        }
+        let source_region = tde2hsm_model::Region::new(inner.source.as_str());
+        let east = inner.world.region(&source_region).expect("a region");
+        let mut volumes = restore(inner, set);
+        for (source, volume) in
+            set.parts.iter().filter(|(_, volume)| !volumes.iter().any(|v| v.volume == *volume)).collect::<Vec<_>>()
+        {
+            let pending = tde2hsm_model::ec2::SnapshotState::Pending;
+            let mut flying = dr
+                .ec2
+                .snapshots
+                .all()
+                .filter(|s| s.state == pending && s.origin.as_ref().is_some_and(|origin| origin.snapshot == *source));
+            let late = flying.next().is_some_and(|copy| sees_ends && copy.due() > limit);
+            let failed = east
+                .ec2
+                .snapshots
+                .get(source)
+                .is_none_or(|s| s.state == tde2hsm_model::ec2::SnapshotState::Error || s.volume != *volume);
+            if !late && !failed {
+                volumes.extend(inner.frozen.get(source).cloned());
+            }
+        }
+        let mounted = self.mount(&volumes, sid);
+        let Ok(mounted) = mounted.as_ref() else { return false };
+        let (pins, passwords) = (refs(&there.pins), refs(&there.passwords));
+        let opens = |token: Option<&Token>| mounted.open(token, &pins, &passwords).is_ok();
+        let alive =
+            |id: &str| matches!(dr.hsm.backup_state(id).or(east.hsm.backup_state(id)), Some("READY" | "CREATE_IN_PROGRESS"));
+        let next = crate::schedule::next_backup(inner.now);
+        opens(None)
+            || inner.tokens.iter().any(|(id, token)| alive(id) && opens(Some(token)))
+            || next <= limit && opens(Some(inner.hsms.cluster.token()))
+    }
+
     /// Whether it opens with exactly the parts that a verdict names.
     fn opens_with(&mut self, inner: &Inner, set: &TrueSet, sid: &str, opening: &Opening) -> Result<(), String> {
         let dr = region(inner);
         let mut volumes = Vec::new();
-        let mut mask = 0;
         for snapshot in &opening.snapshots {
-            let volume = restorable(inner, snapshot.as_str()).ok_or_else(|| format!("{snapshot} cannot be restored"))?;
-            let part = set
-                .parts
-                .iter()
-                .position(|(_, v)| *v == volume.volume)
-                .ok_or_else(|| format!("{snapshot} is of another host"))?;
-            mask |= 1 << part;
-            volumes.push(volume);
+            volumes.push(restorable(inner, snapshot.as_str()).ok_or_else(|| format!("{snapshot} cannot be restored"))?);
         }
         let token = match &opening.backup {
             None => None,
@@ -184,15 +289,20 @@ impl Judging {
             let (_, text) = text.ok_or_else(|| format!("{} is not there in version {}", secret.arn, secret.version))?;
             texts[usize::from(*role == SecretRole::Keystore)].push(text);
         }
-        let mounted = self.mount(set, &volumes, mask, sid);
+        let mounted = self.mount(&volumes, sid);
         let mounted = mounted.as_ref().as_ref().map_err(ToString::to_string)?;
-        mounted.open(token.map(Arc::as_ref), &refs(&texts[0]), &refs(&texts[1])).map_err(|e| e.to_string())
+        mounted.open(token.map(Arc::as_ref), &refs(&texts[0]), &refs(&texts[1])).map_err(|e| e.to_string())?;
+        // It opens. It must be of the moment that the point is named by.
+        let of = |snapshot: &str| dr.ec2.snapshots.get(snapshot).and_then(|s| s.origin.as_ref()).map(|o| o.snapshot.clone());
+        match opening.snapshots.iter().find(|s| !set.parts.iter().any(|(part, _)| of(s.as_str()).as_ref() == Some(part))) {
+            Some(other) => Err(format!("{other} is of another set")),
+            None => Ok(()),
+        }
     }
 }
 
-fn describe(point: &Point, sid: &str, now: Millis) -> String {
-    let age = (now.0 / 1000 - point.taken.0) / 3600;
-    format!("{sid} of {} at {} ({age} h ago)", point.instance, Millis(point.taken.0 * 1000).iso_secs())
+fn describe(point: &Point, sid: &str) -> String {
+    format!("{sid} of {} at {}", point.instance, Millis(point.taken.0 * 1000).iso_secs())
 }
 
 impl Year {
@@ -200,8 +310,8 @@ impl Year {
         let now = Timestamp(self.cloud.inner().now.0 / 1000);
         self.cloud.inner().function = Job::AuditRecovery.name().to_owned();
         let armed = std::mem::take(&mut self.cloud.inner().world.faults);
-        let mut asker = Asker { now, config: &self.config, cloud: &self.cloud, outcome: Outcome::new(Job::AuditRecovery, now) };
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let mut asker = Asker::new(Job::AuditRecovery, now, &self.config, &self.cloud);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let world = runtime.block_on(asker.world()).expect("the records can be read");
         self.cloud.inner().world.faults = armed;
         let judge = Judge::new(&world.common);
@@ -211,14 +321,16 @@ impl Year {
     /// Every verdict of every point against the truth.
     pub fn audit(&mut self) {
         let points = self.points();
-        self.alarms(&points);
-        let inner = self.cloud.inner();
-        let there = there(&inner);
+        let mut inner = self.cloud.inner();
+        let there = there(&mut inner);
         let now = inner.now;
         let judging = &mut self.judging;
         judging.audits += 1;
         let by_part: HashMap<&str, usize> =
             self.sets.iter().enumerate().flat_map(|(n, set)| set.parts.iter().map(move |(part, _)| (part.as_str(), n))).collect();
+        let (mut any, mut keyless) = (false, false);
+        // Databases with a recent point that opens and is not proven to.
+        let mut unproven: BTreeSet<String> = BTreeSet::new();
         for point in &points {
             let Some(set) = point.parts.iter().find_map(|part| by_part.get(part.source.as_str())).map(|n| &self.sets[*n]) else {
                 judging.accuse(format!("nobody ever took the set {:?}", point.set));
@@ -227,122 +339,226 @@ impl Year {
             let restored = restore(&inner, set);
             for database in &point.databases {
                 let sid = database.sid.as_str();
-                let truly = judging.opens(&inner, &there, set, &restored, sid);
+                let truly = judging.opens(&there, &restored, sid);
                 judging.truly += u64::from(truly.is_ok());
+                any |= truly.is_ok();
+                let case = Case { inner: &inner, there: &there, spells: &self.spells, set, point, sid };
                 match &database.verdict {
                     Verdict::Opens(opening) => {
                         judging.opens += 1;
                         if let Err(why) = judging.opens_with(&inner, set, sid, opening) {
-                            judging.accuse(format!("{} is said to open and does not: {why}", describe(point, sid, now)));
+                            judging.accuse(format!("{} is said to open and does not: {why}", describe(point, sid)));
                         }
                     }
                     Verdict::DoesNotOpen { causes, .. } => {
                         judging.does_not += 1;
                         for cause in causes {
                             *judging.causes.entry(cause.code().to_string()).or_default() += 1;
+                            keyless |= matches!(cause, Cause::CopyKeyUnusable { .. });
+                            if let Err(why) = reasons::cause(&case, cause) {
+                                judging.accuse(format!("{} does not open, says `{cause}`: {why}", describe(point, sid)));
+                            }
                         }
                         if truly.is_ok() {
                             let said: Vec<String> = causes.iter().map(ToString::to_string).collect();
-                            judging.accuse(format!(
-                                "{} opens, and is said not to: {}",
-                                describe(point, sid, now),
-                                said.join("; ")
-                            ));
+                            judging.accuse(format!("{} opens, and is said not to: {}", describe(point, sid), said.join("; ")));
                         }
                     }
                     Verdict::NotProven { unknowns } => {
                         judging.not_proven[usize::from(truly.is_err())] += 1;
+                        if truly.is_ok() && now.since(set.at) <= RPO_HOURS * HOUR {
+                            unproven.insert(sid.to_owned());
+                        }
                         for unknown in unknowns {
                             *judging.unknowns.entry(unknown.code().to_string()).or_default() += 1;
-                            if let Err(why) = missing(&inner, point, unknown) {
-                                judging.accuse(format!(
-                                    "{} is not proven for no reason: {unknown}: {why}",
-                                    describe(point, sid, now)
-                                ));
+                            if let Err(why) = reasons::unknown(&case, unknown) {
+                                judging.accuse(format!("{} is not proven for no reason: {unknown}: {why}", describe(point, sid)));
                             }
                         }
                         if unknowns.is_empty() {
-                            judging.accuse(format!("{} is not proven, and nothing is named", describe(point, sid, now)));
+                            judging.accuse(format!("{} is not proven, and nothing is named", describe(point, sid)));
                         }
                     }
                 }
             }
         }
+        if keyless && !any {
+            self.tally.strike(KEYLESS, 1);
+        }
+        drop(inner);
+        self.alarms(&points, &unproven);
     }
 
-    /// Every breach is told once when it begins, and its end once. A breach is reckoned here from the verdicts, which were
-    /// held against the truth.
-    fn alarms(&mut self, points: &[Point]) {
-        let inner = self.cloud.inner();
-        let now = inner.now.0 / 1000;
-        let messages = region(&inner).sns.published();
-        let judging = &mut self.judging;
-        let new: Vec<&str> = messages[judging.heard..].iter().map(|m| m.subject.as_str()).collect();
-        judging.heard = messages.len();
-        judging.predicted += new.iter().filter(|subject| subject.contains("will be breached")).count() as u64;
-        let mut newest: BTreeMap<String, Option<i64>> = BTreeMap::new();
-        for point in points {
-            for database in &point.databases {
-                let at = newest.entry(format!("{} on {}", database.sid, point.instance)).or_default();
-                if database.verdict.opens().is_some() {
-                    *at = (*at).max(Some(point.taken.0));
-                }
-            }
+    /// Every breach is told once when it begins and once when it ends, and what is told is so. Which databases are in breach is
+    /// reckoned here twice: from the verdicts, which were held against the truth, and from the sets as they were taken.
+    fn alarms(&mut self, points: &[Point], unproven: &BTreeSet<String>) {
+        let mut guard = self.cloud.inner();
+        let there = there(&mut guard);
+        let inner = &*guard;
+        let newest = newest(&mut self.judging, inner, &there, &self.sets);
+        let now = inner.now;
+        let messages = &region(inner).sns.published()[self.judging.heard..];
+        if std::env::var("YEAR_ALARMS").is_ok() {
+            messages.iter().for_each(|m| eprintln!("{} {} | {}", now.iso(), m.subject, m.message));
         }
-        let blind = judging.blind_audit;
-        for (name, at) in newest {
-            let breached = at.is_none_or(|at| now - at > crate::schedule::RPO_HOURS * 3_600);
-            let heard = |what: &str| new.iter().filter(|subject| subject.contains(&format!("{what}: {name}"))).count();
+        let blind = self.judging.blind_audit;
+        let mut due = Vec::new();
+        for (host, sid) in inner.hosts.iter().enumerate().flat_map(|(n, host)| host.databases.iter().map(move |d| (n, &d.sid))) {
+            let name = format!("{sid} on {}", inner.hosts[host].id);
+            let verdict = |point: &'_ Point| -> Option<Verdict> {
+                let of_host = point.instance.as_str() == inner.hosts[host].id;
+                point.databases.iter().find(|d| of_host && d.sid.as_str() == sid).map(|d| d.verdict.clone())
+            };
+            let proven =
+                points.iter().filter(|p| verdict(p).is_some_and(|v| v.opens().is_some())).map(|p| p.taken.0 * 1_000).max();
+            let truly = newest.get(sid).map(|n| self.sets[*n].at);
+            let old = |at: Option<i64>| at.is_none_or(|at| now.0 / 1_000 - at / 1_000 > RPO_HOURS * 3_600);
+            let (breached, broken) = (old(proven), old(truly.map(|at| at.0)));
+            let heard = |what: &str| messages.iter().filter(|m| m.subject.contains(&format!("{what}: {name}"))).count();
             let (begun, over) = (heard("RPO breached"), heard("RPO kept again"));
-            let before = judging.breached.insert(name.clone(), breached).unwrap_or(false);
-            judging.breaches += u64::from(breached && !before);
-            let expected = (usize::from(breached && !before), usize::from(!breached && before));
-            if blind && (begun, over) == (0, 0) {
+            let (predicted, averted) = (heard("RPO will be breached"), heard("RPO out of danger"));
+            let judging = &mut self.judging;
+            judging.alarms.told += begun as u64;
+            judging.alarms.over += over as u64;
+            let told = judging.told.get(&name).copied().unwrap_or_default();
+            let expected = (usize::from(breached && !told.breached), usize::from(!breached && told.breached));
+            let silent = begun + over + predicted + averted == 0;
+            if blind && silent {
                 // It could not see, and said nothing: the next one must.
-                judging.breached.insert(name, before);
             } else if begun != expected.0 || over > 1 || over < expected.1 {
+                let before = told.breached;
                 judging.accuse(format!(
-                    "{name} at {now}: in breach {before}, then {breached}; told {begun} times that it began and {over} that it is over"
+                    "{name} at {}: in breach {before}, then {breached}; told {begun} times that it began and {over} that it is over",
+                    now.iso()
                 ));
             }
+            let stands = if silent { told.breached } else { breached };
+            if broken && !judging.broken.contains(sid) {
+                judging.alarms.breaches += 1;
+                judging.broken.insert(sid.clone());
+            } else if !broken {
+                judging.broken.remove(sid);
+            }
+            if !blind && broken && !stands {
+                judging.accuse(format!("{name} at {}: no set opens within the RPO, and nobody was told", now.iso()));
+            }
+            if !blind && stands && !broken {
+                judging.alarms.unproven += 1;
+                if !unproven.contains(sid) {
+                    judging.accuse(format!(
+                        "{name} at {}: said to be in breach, and a recent set opens and is not unproven",
+                        now.iso()
+                    ));
+                }
+            }
+
+            let limit = |at: i64| Millis(at).plus_ms(RPO_HOURS * HOUR);
+            let newer = |at: i64| {
+                self.sets
+                    .iter()
+                    .rev()
+                    .take_while(move |set| now.since(set.at) < 3 * DAY)
+                    .filter(move |set| set.host == host && set.at.0 / 1_000 > at / 1_000)
+            };
+            // The next set comes too late.
+            let too_late = |limit: Millis| crate::schedule::next_set(now, host).plus_ms(30 * MINUTE) > limit;
+            let mut stands = told.predicted && averted + begun == 0;
+            if predicted > 0 {
+                judging.alarms.predicted += predicted as u64;
+                let at = proven.unwrap_or_default();
+                let by = limit(at);
+                let sure = too_late(by) && !newer(at).any(|set| judging.may_open(inner, &there, set, sid, by, true));
+                let opens = truly.is_some_and(|truly| truly.0 / 1_000 > at / 1_000);
+                let foretold = match (sure, opens && unproven.contains(sid)) {
+                    (true, _) => Foretold::Sure,
+                    (_, true) => Foretold::Unproven,
+                    _ => Foretold::Open,
+                };
+                judging.alarms.predicted_truly += u64::from(sure);
+                if predicted > 1 || breached || told.predicted && averted == 0 && over == 0 {
+                    judging.accuse(format!("{name} at {}: a breach was predicted that was told already", now.iso()));
+                }
+                if !sure && newer(at).next().is_none() && !too_late(by) {
+                    judging.accuse(format!("{name} at {}: a breach was predicted while nothing is late", now.iso()));
+                }
+                stands = true;
+                due.push((by.plus_ms(1_000), Act::Due { sid: sid.clone(), at: Millis(at), foretold }));
+            }
+            // What should have been predicted: nothing that is there can open in time, and the product knows of each set that it
+            // does not open.
+            if let Some(at) = truly.filter(|at| !broken && proven.is_some_and(|proven| proven / 1_000 == at.0 / 1_000)) {
+                let by = limit(at.0);
+                let known = points
+                    .iter()
+                    .filter(|p| p.taken.0 > at.0 / 1_000)
+                    .all(|p| verdict(p).is_none_or(|v| matches!(v, Verdict::DoesNotOpen { .. })));
+                let ahead = newer(at.0).next().is_some()
+                    && known
+                    && too_late(by)
+                    && !newer(at.0).any(|set| judging.may_open(inner, &there, set, sid, by, false));
+                if ahead && !blind {
+                    judging.alarms.ahead += 1;
+                    if !stands {
+                        let why: Vec<String> = points
+                            .iter()
+                            .filter(|p| p.taken.0 > at.0 / 1_000)
+                            .filter_map(|p| match verdict(p)? {
+                                Verdict::DoesNotOpen { causes, .. } => {
+                                    Some(causes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+                                }
+                                _ => None,
+                            })
+                            .collect();
+                        judging.accuse(format!(
+                            "{name} at {}: a breach at {} is ahead and was not predicted: {}",
+                            now.iso(),
+                            by.iso(),
+                            why.join(" / ")
+                        ));
+                    }
+                }
+            }
+            let breached = if blind && silent { told.breached } else { breached };
+            judging.told.insert(name, Told { breached, predicted: stands && !breached });
+        }
+        self.judging.heard += messages.len();
+        drop(guard);
+        due.into_iter().for_each(|(at, act)| self.then(at, act));
+    }
+
+    /// The hour for which a breach was foretold. `at`: the newest point that opened then.
+    pub fn due(&mut self, sid: &str, at: Millis, foretold: Foretold) {
+        let mut inner = self.cloud.inner();
+        let there = there(&mut inner);
+        let newest = newest(&mut self.judging, &inner, &there, &self.sets);
+        let came = newest.get(sid).is_none_or(|n| self.sets[*n].at.0 / 1_000 <= at.0 / 1_000);
+        let alarms = &mut self.judging.alarms;
+        alarms.came += u64::from(came);
+        alarms.averted += u64::from(!came);
+        alarms.averted_unproven += u64::from(!came && foretold == Foretold::Unproven);
+        if !came && foretold == Foretold::Open {
+            alarms.in_vain += 1;
+            if std::env::var("YEAR_ALARMS").is_ok() {
+                eprintln!("{} {sid}: foretold in vain", inner.now.iso());
+            }
         }
     }
 
-    /// The newest set of each database that opens, by the truth alone.
+    /// The newest set of each database that opens with what lasts, by the truth alone.
     pub fn newest_that_open(&mut self) -> BTreeMap<String, usize> {
-        let inner = self.cloud.inner();
-        let there = there(&inner);
-        let mut newest = BTreeMap::new();
-        for host in 0..HOSTS {
-            let mut lacking: Vec<String> = inner.hosts[host].databases.iter().map(|d| d.sid.clone()).collect();
-            for (n, set) in self.sets.iter().enumerate().rev().filter(|(_, set)| set.host == host) {
-                if lacking.is_empty() || inner.now.since(set.at) > 200 * crate::schedule::DAY {
-                    break;
-                }
-                let restored = restore(&inner, set);
-                if restored.0.is_empty() {
-                    continue;
-                }
-                lacking.retain(|sid| {
-                    let opens = self.judging.opens(&inner, &there, set, &restored, sid).is_ok();
-                    if opens {
-                        newest.insert(sid.clone(), n);
-                    }
-                    !opens
-                });
-            }
-        }
-        newest
+        let mut inner = self.cloud.inner();
+        let there = lasting(&mut inner);
+        newest(&mut self.judging, &inner, &there, &self.sets)
     }
 
     /// None of them was lost.
     pub fn still_open(&mut self, before: &BTreeMap<String, usize>) {
-        let inner = self.cloud.inner();
-        let there = there(&inner);
+        let mut inner = self.cloud.inner();
+        let there = lasting(&mut inner);
         for (sid, n) in before {
             let set = &self.sets[*n];
             let restored = restore(&inner, set);
-            match self.judging.opens(&inner, &there, set, &restored, sid) {
+            match self.judging.opens(&there, &restored, sid) {
                 Ok(()) => self.judging.kept += 1,
                 Err(why) => self.judging.accuse(format!("the last good point of {sid}, of {}, was lost: {why}", set.at.iso())),
             }
@@ -360,25 +576,40 @@ impl Year {
             judging.truly,
             judging.opens
         );
+        let short = self.tally.short();
+        assert!(short.is_empty(), "faults that did not strike: {}", short.join("; "));
+        if self.days < 300 {
+            return;
+        }
+        let unplanted = self.tally.unplanted();
+        assert!(unplanted.is_empty(), "faults that nobody planted: {}", unplanted.join("; "));
+        let alarms = &judging.alarms;
+        assert!(alarms.breaches > 0 && alarms.told >= alarms.breaches, "breaches: {alarms:?}");
+        assert!(alarms.came > 0 && alarms.ahead > 0, "no breach was seen coming: {alarms:?}");
     }
 }
 
-/// That what is said to be unknown is not known.
-fn missing(inner: &Inner, point: &Point, unknown: &Unknown) -> Result<(), String> {
-    let prefix = format!("inventories/{}/", point.instance);
-    let times = || {
-        let keys = inner.keys(&prefix);
-        keys.iter().filter_map(|key| key[prefix.len()..].trim_end_matches(".json").parse::<i64>().ok()).collect::<Vec<i64>>()
-    };
-    match unknown {
-        Unknown::NoInventoryBefore => match times().iter().any(|at| *at < point.taken.0 - 900) {
-            true => Err("there is one".into()),
-            false => Ok(()),
-        },
-        Unknown::NoInventoryAfter => match times().iter().any(|at| *at > point.taken.0 + 900) {
-            true => Err("there is one".into()),
-            false => Ok(()),
-        },
-        _ => Ok(()),
+/// The newest set of each database that opens.
+fn newest(judging: &mut Judging, inner: &Inner, there: &There, sets: &[TrueSet]) -> BTreeMap<String, usize> {
+    let mut newest = BTreeMap::new();
+    for host in 0..HOSTS {
+        let mut lacking: Vec<String> = inner.hosts[host].databases.iter().map(|d| d.sid.clone()).collect();
+        for (n, set) in sets.iter().enumerate().rev().filter(|(_, set)| set.host == host) {
+            if lacking.is_empty() || inner.now.since(set.at) > 200 * DAY {
+                break;
+            }
+            let restored = restore(inner, set);
+            if restored.is_empty() {
+                continue;
+            }
+            lacking.retain(|sid| {
+                let opens = judging.opens(there, &restored, sid).is_ok();
+                if opens {
+                    newest.insert(sid.clone(), n);
+                }
+                !opens
+            });
+        }
     }
+    newest
 }

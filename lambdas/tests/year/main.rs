@@ -11,7 +11,9 @@
 mod cloud;
 mod estate;
 mod judge;
+mod reasons;
 mod schedule;
+mod tally;
 
 use schedule::Year;
 

@@ -2,7 +2,8 @@
 
 use crate::cloud::{Inner, YearCloud, copies_of};
 use crate::estate::{HOSTS, Host, Hsms, PER_HOST, Place};
-use crate::judge::Judging;
+use crate::judge::{Foretold, Judging};
+use crate::tally::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tde2hsm_dr::inventory::Inventory;
@@ -27,9 +28,20 @@ const FLEET_TAG: (&str, &str) = ("tde2hsm:fleet", "year");
 /// How long the customer's own tool keeps what it made.
 const SOURCE_DAYS: i64 = 7;
 pub const RPO_HOURS: i64 = 36;
+/// Days at the year's end without new faults, so that every fault that was planted can strike.
+const SETTLES: i64 = 5;
+/// How long the copies of strangers take.
+const FLOOD: i64 = 10 * HOUR;
+/// When the customer's tool takes the first host's set, and how much later each next one's.
+const FIRST_SET: i64 = HOUR;
+const NEXT_HOST: i64 = 4 * MINUTE;
+/// Copies in flight that a region takes.
+const PLACES: usize = 20;
+/// When the cluster makes its daily backup.
+const BACKUP: i64 = 22 * HOUR;
 
 #[derive(Debug, Clone)]
-enum Act {
+pub enum Act {
     Set {
         host: usize,
     },
@@ -84,26 +96,38 @@ enum Act {
     Fault(Fault),
     /// Copies of others that fill the destination's places.
     Strangers,
+    /// While they last: whether anything waits for them.
+    Queue,
+    /// The region takes fewer copies at a time than it should, or as many again; how often that was met before.
+    Wall(usize, u32),
+    /// Somebody deletes the cluster's backups while the newest is being copied.
+    PurgeBackups,
+    /// A breach was foretold for now.
+    Due {
+        sid: String,
+        at: Millis,
+        foretold: Foretold,
+    },
 }
 
 /// What is wrong with a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Careless {
+pub enum Careless {
     /// The data volume is left out.
     Excludes,
     /// One volume after the other.
     Torn,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Step {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
     Reverse,
     Swap,
     Forward,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Fault {
+pub enum Fault {
     CopiesFail(u32),
     BackupCopiesFail(u32),
     CopiesLate(u32, i64),
@@ -115,6 +139,50 @@ enum Fault {
     EventsLate(u32, i64),
 }
 
+impl Fault {
+    /// As the model names it, and how often it is to strike.
+    fn name(self) -> (&'static str, u32) {
+        match self {
+            Fault::CopiesFail(n) => (COPIES_FAIL, n),
+            Fault::BackupCopiesFail(n) => (BACKUP_COPIES_FAIL, n),
+            Fault::CopiesLate(n, _) => (COPIES_LATE, n),
+            Fault::SnapshotsFail => (SNAPSHOTS_FAIL, 1),
+            Fault::Lost(_, "CopySnapshot") => ("LoseReply ec2:CopySnapshot", 1),
+            Fault::Lost(_, "CopyBackupToRegion") => ("LoseReply cloudhsm:CopyBackupToRegion", 1),
+            Fault::Lost(_, "PutObject") => ("LoseReply s3:PutObject", 1),
+            Fault::Lost(..) => ("LoseReply ssm:SendCommand", 1),
+            Fault::Throttle(_, _, n) => (THROTTLED, n),
+            Fault::EventsLost(n) => (EVENTS_LOST, n),
+            Fault::EventsTwice(n) => (EVENTS_TWICE, n),
+            Fault::EventsLate(n, _) => (EVENTS_LATE, n),
+        }
+    }
+}
+
+/// When a host's next regular set is taken.
+pub fn next_set(now: Millis, host: usize) -> Millis {
+    daily(now, FIRST_SET + host as i64 * NEXT_HOST).plus_ms(DAY)
+}
+
+/// When the cluster backs itself up, every day.
+pub fn next_backup(now: Millis) -> Millis {
+    last_backup(now).plus_ms(DAY)
+}
+
+pub fn last_backup(now: Millis) -> Millis {
+    daily(now, BACKUP)
+}
+
+/// The last time of the day before or at a moment.
+fn daily(now: Millis, ms: i64) -> Millis {
+    START.plus_ms(now.since(START.plus_ms(ms)).div_euclid(DAY) * DAY + ms)
+}
+
+fn end(spells: &mut [Spell], host: usize, database: Option<usize>, now: Millis) {
+    let open = spells.iter_mut().filter(|s| s.host == host && s.database == database && s.to > now);
+    open.for_each(|spell| spell.to = now);
+}
+
 /// A set as it was really taken.
 #[derive(Debug, Clone)]
 pub struct TrueSet {
@@ -122,11 +190,23 @@ pub struct TrueSet {
     pub at: Millis,
     /// Snapshot and volume.
     pub parts: Vec<(String, String)>,
+    /// One volume after the other.
+    pub torn: bool,
+}
+
+/// What was wrong with a host for a while, so that what is said of that while can be held against it.
+#[derive(Debug, Clone)]
+pub struct Spell {
+    pub host: usize,
+    /// `None`: the clock.
+    pub database: Option<usize>,
+    pub from: Millis,
+    pub to: Millis,
 }
 
 pub struct Year {
     seed: u64,
-    days: i64,
+    pub days: i64,
     pub cloud: YearCloud,
     pub config: DrConfig,
     pub sets: Vec<TrueSet>,
@@ -141,6 +221,10 @@ pub struct Year {
     password: String,
     stranger: String,
     careless: Option<Careless>,
+    pub spells: Vec<Spell>,
+    pub tally: Tally,
+    planned: u32,
+    armed: BTreeMap<&'static str, u32>,
 }
 
 impl Year {
@@ -170,7 +254,7 @@ impl Year {
         let west = world.region_mut(&regions[1]).expect("a region");
         let topic = west.sns.add_topic("alarms");
         let kms_key = west.kms.add_key("alias/dr", Millis(0), &mut ids);
-        let mut inner = Inner::new(world, source.clone(), dr.clone(), topic.clone(), CLUSTER.to_owned());
+        let mut inner = Inner::new(world, source.clone(), dr.clone(), topic.clone(), CLUSTER.to_owned(), kms_key.clone());
         inner.now = START.plus_ms(-10 * DAY);
         let (pin, password) = ("tde:first-pin".to_owned(), "first-password".to_owned());
         let secrets = [("tde/cu", &pin), ("tde/keystore", &password)].map(|(name, value)| {
@@ -178,7 +262,7 @@ impl Year {
             inner.operator(&source, Service::Secrets, "CreateSecret", body)["ARN"].as_str().expect("an ARN").to_owned()
         });
         let mut hsms = Hsms::default();
-        hsms.cluster.users.insert("tde".into(), "first-pin".into());
+        hsms.cluster.set_password("tde", "first-pin").expect("it is not limited");
         for number in 0..HOSTS {
             let place = match number {
                 0..=3 => Place::CloudHsm,
@@ -213,7 +297,7 @@ impl Year {
         }
         let stranger = "vol-000000000000f0001".to_owned();
         east.ec2.add_instance(&instance("i-000000000000f0001", vec![stranger.clone()], vec![]));
-        let created = START.plus_ms(-20 * DAY - 2 * HOUR);
+        let created = START.plus_ms(-21 * DAY + BACKUP);
         let zones = [("us-east-1a".to_owned(), "subnet-1".to_owned()), ("us-east-1b".to_owned(), "subnet-2".to_owned())];
         let first = east.hsm.add_cluster(
             ClusterSpec {
@@ -228,7 +312,7 @@ impl Year {
             &mut ids,
         );
         east.hsm.set_retention(CLUSTER, Some(7));
-        let token = inner.hsms.cluster.clone();
+        let token = inner.hsms.cluster.token().clone();
         inner.tokens.insert(first, token.into());
         inner.pass(START);
         let arn = |at: usize| SecretArn::new(secrets[at].as_str()).expect("an ARN");
@@ -246,7 +330,7 @@ impl Year {
                 SecretUse { secret: arn(1), role: SecretRole::Keystore, of: None },
             ],
             rpo_minutes: (RPO_HOURS * 60) as u32,
-            copies_in_flight: 20,
+            copies_in_flight: PLACES as u16,
             timed: tde2hsm_dr::copying::Timed::Never,
             retention: "hourly=0,daily=7,weekly=3,monthly=2".parse().expect("a policy"),
             hsm_backup_retention_days: 10,
@@ -254,7 +338,7 @@ impl Year {
             document: Some(DocumentPin { name: "tde2hsm-host-runner".into(), version: "1".into(), hash: Digest::ZERO }),
             expiry: Expiry::Delete,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let mut year = Self {
             seed,
             days,
@@ -272,14 +356,35 @@ impl Year {
             password,
             stranger,
             careless: None,
+            spells: Vec::new(),
+            tally: Tally::default(),
+            planned: 0,
+            armed: BTreeMap::new(),
         };
         year.plan();
         year
     }
 
     fn at(&mut self, day: i64, ms: i64, act: Act) {
-        let n = self.acts.len() as u32;
-        self.acts.insert((START.plus_ms(day * DAY + ms), n), act);
+        self.then(START.plus_ms(day * DAY + ms), act);
+    }
+
+    pub fn then(&mut self, at: Millis, act: Act) {
+        self.planned += 1;
+        self.acts.insert((at, self.planned), act);
+    }
+
+    /// A fault that is sure to have had its time when the year ends.
+    fn fault_at(&mut self, day: i64, ms: i64, name: &'static str, n: u32, act: Act) {
+        if (0..self.days - SETTLES).contains(&day) {
+            self.tally.plant(name, n);
+            self.at(day, ms, act);
+        }
+    }
+
+    /// Whether events reach the functions on a day: the bus works every third day.
+    fn has_events(day: i64) -> bool {
+        day % 3 == 0
     }
 
     /// A day of one out of `n`.
@@ -292,9 +397,12 @@ impl Year {
     }
 
     fn plan(&mut self) {
+        let away = self.days * 5 / 6;
         for day in 0..self.days {
+            // While the source region is away nothing is taken there, and no event comes.
+            let taken = !(away..=away + 2).contains(&day);
             for host in 0..HOSTS {
-                self.at(day, HOUR + host as i64 * 4 * MINUTE, Act::Set { host });
+                self.at(day, FIRST_SET + host as i64 * NEXT_HOST, Act::Set { host });
             }
             // The 6-hourly tick of copy-snapshots, and a few shortly after the sets: a survey takes three.
             for ms in [0, 2 * HOUR, 2 * HOUR + 15 * MINUTE, 2 * HOUR + 30 * MINUTE, 6 * HOUR, 12 * HOUR, 18 * HOUR] {
@@ -314,24 +422,24 @@ impl Year {
             let any = |year: &mut Self| year.ids.between(5 * MINUTE, DAY - 5 * MINUTE);
             if self.one_in(2) {
                 let ((host, database), ms, ours) = (self.pick(), any(self), self.ids.between(0, 1) == 0);
-                self.at(day, ms, Act::Rotate { host, database, ours });
+                self.fault_at(day, ms, ROTATED, 1, Act::Rotate { host, database, ours });
             }
             // Around the moment of the daily HSM backup, where the clocks of hosts and AWS decide (H8).
             if self.one_in(3) {
-                let ((host, database), ms) = (self.pick(), 22 * HOUR + self.ids.between(-5 * MINUTE, 5 * MINUTE));
-                self.at(day, ms, Act::Rotate { host, database, ours: false });
+                let ((host, database), ms) = (self.pick(), BACKUP + self.ids.between(-5 * MINUTE, 5 * MINUTE));
+                self.fault_at(day, ms, ROTATED, 1, Act::Rotate { host, database, ours: false });
             }
             if self.one_in(3) {
                 let ((host, database), ms) = (self.pick(), any(self));
-                self.at(day, ms, Act::Access { host, database });
+                self.fault_at(day, ms, SWITCHED, 1, Act::Access { host, database });
             }
             if self.one_in(20) {
                 let ms = any(self);
-                self.at(day, ms, Act::RotatePin);
+                self.fault_at(day, ms, PASSWORDS, 1, Act::RotatePin);
             }
             if self.one_in(25) {
                 let ms = any(self);
-                self.at(day, ms, Act::RotatePassword);
+                self.fault_at(day, ms, PASSWORDS, 1, Act::RotatePassword);
             }
             if self.one_in(15) {
                 let ((host, database), ms) = (self.pick(), any(self));
@@ -341,40 +449,52 @@ impl Year {
             }
             if self.one_in(4) {
                 let (fault, ms) = (self.fault(), any(self));
-                self.at(day, ms, Act::Fault(fault));
+                self.plant(day, ms, fault);
             }
             if self.one_in(12) {
                 let careless = if self.one_in(2) { Careless::Excludes } else { Careless::Torn };
-                let ms = HOUR + self.ids.between(0, 6) * 4 * MINUTE + MINUTE;
-                self.at(day, ms, Act::Careless(careless));
+                let ms = FIRST_SET + self.ids.between(0, HOSTS as i64 - 2) * NEXT_HOST + MINUTE;
+                let name = if careless == Careless::Torn { TORN } else { EXCLUDES };
+                if taken {
+                    self.fault_at(day, ms, name, 1, Act::Careless(careless));
+                }
             }
             if self.one_in(25) {
                 let ms = any(self);
-                self.at(day, ms, Act::LoseCopy);
+                self.fault_at(day, ms, LOST_COPIES, 1, Act::LoseCopy);
             }
             if self.one_in(25) {
                 let ms = any(self);
-                self.at(day, ms, Act::Claim);
+                self.fault_at(day, ms, CLAIMS, 1, Act::Claim);
             }
-            // One day of sixteen has events, some of them lost, twice or late; on the others all are lost.
-            if day % 16 == 0 && self.one_in(2) {
+            if Self::has_events(day) && self.one_in(3) {
                 let fault = match self.ids.between(0, 2) {
                     0 => Fault::EventsLost(2),
                     1 => Fault::EventsTwice(4),
                     _ => Fault::EventsLate(3, 7 * HOUR),
                 };
-                self.at(day, 30 * MINUTE, Act::Fault(fault));
+                if taken {
+                    self.plant(day, 30 * MINUTE, fault);
+                }
             }
-            if day % 30 == 11 {
-                self.at(day, HOUR + 30 * MINUTE, Act::Strangers);
+            if day % 31 == 11 && taken {
+                self.fault_at(day, FIRST_SET + 30 * MINUTE, FLOODS, 1, Act::Strangers);
+            }
+            if day % 31 == 26 && taken {
+                self.fault_at(day, FIRST_SET, WALLS, 1, Act::Wall(6, 0));
+            }
+            if day % 45 == 30 {
+                self.fault_at(day, BACKUP + 32 * MINUTE, DELETED, 1, Act::PurgeBackups);
             }
             if day % 45 == 20 {
                 let host = self.pick().0;
+                self.tally.plant(CLOCKS, 1);
                 self.at(day, 0, Act::Clock { host, seconds: if day % 2 == 0 { 900 } else { -900 } });
                 self.at(day + 3, 0, Act::Clock { host, seconds: 0 });
             }
             if day % 40 == 25 {
                 let host = self.pick().0;
+                self.tally.plant(UNREACHED, 1);
                 self.at(day, 0, Act::Reach { host, reachable: false });
                 self.at(day + 3, 0, Act::Reach { host, reachable: true });
             }
@@ -388,23 +508,38 @@ impl Year {
             {
                 self.at(day, night + later, Act::Migrate { host, step });
             }
+            self.tally.plant(MIGRATED, PER_HOST as u32);
         }
         let day = self.days / 4;
-        self.at(day, 7 * HOUR, Act::Key(KeyState::Disabled));
+        self.fault_at(day, 7 * HOUR, KEYLESS, 7, Act::Key(KeyState::Disabled));
         self.at(day + 7, 7 * HOUR, Act::Key(KeyState::Enabled));
         // The keystores' password while a host still depends on it, the HSM's later. AWS keeps the last two by itself.
         for (secret, day) in [(1, self.days * 2 / 5), (0, self.days * 3 / 5)] {
             for before in 1..4 {
-                self.at(day - before, 13 * HOUR, if secret == 1 { Act::RotatePassword } else { Act::RotatePin });
+                let act = if secret == 1 { Act::RotatePassword } else { Act::RotatePin };
+                self.fault_at(day - before, 13 * HOUR, PASSWORDS, 1, act);
             }
-            self.at(day, 23 * HOUR, Act::Unstage(secret));
+            self.fault_at(day, 23 * HOUR, UNSTAGED, 1, Act::Unstage(secret));
         }
-        let day = self.days * 5 / 6;
-        self.at(day, 8 * HOUR, Act::Away(true));
-        self.at(day + 2, 8 * HOUR, Act::Away(false));
+        self.fault_at(away, 8 * HOUR, AWAY, 1, Act::Away(true));
+        self.at(away + 2, 8 * HOUR, Act::Away(false));
+        // Somebody changes keys and the user's password while the cluster refuses both.
         let day = self.days * 2 / 3;
         self.at(day, 9 * HOUR, Act::Limited(true));
         self.at(day + 2, 9 * HOUR, Act::Limited(false));
+        for (later, ms, ours) in [(0, 12 * HOUR, true), (0, 23 * HOUR, false), (1, 10 * HOUR, false), (2, 3 * HOUR, true)] {
+            let (host, database) = (self.ids.between(0, 3) as usize, self.pick().1);
+            self.fault_at(day + later, ms, LIMITED, 1, Act::Rotate { host, database, ours });
+        }
+        self.fault_at(day + 1, 15 * HOUR, LIMITED, 1, Act::RotatePin);
+        // A backup a day, the first twenty days before the year; each goes a week after it was a week old.
+        self.tally.plant(PURGED, u32::try_from((self.days - 15).max(0)).unwrap_or(0));
+    }
+
+    /// Plants a fault that counts down.
+    fn plant(&mut self, day: i64, ms: i64, fault: Fault) {
+        let (name, n) = fault.name();
+        self.fault_at(day, ms, name, n, Act::Fault(fault));
     }
 
     fn fault(&mut self) -> Fault {
@@ -437,6 +572,7 @@ impl Year {
             self.pass(at);
             self.act(act);
         }
+        self.finish();
     }
 
     /// Lets time pass, and gives each event to its function when it comes.
@@ -455,10 +591,14 @@ impl Year {
         let events = std::mem::take(&mut self.cloud.inner().events);
         for (region, event) in events {
             let day = self.cloud.inner().now.since(START).div_euclid(DAY);
-            self.cloud.inner().ledger.events[usize::from(day % 16 != 0)] += 1;
-            if day % 16 != 0 {
+            let comes = Self::has_events(day);
+            let mut inner = self.cloud.inner();
+            inner.ledger.events[usize::from(!comes)] += 1;
+            if !comes {
                 continue;
             }
+            *inner.ledger.given.entry(event["id"].as_str().expect("an event has an id").to_owned()).or_default() += 1;
+            drop(inner);
             let job = if region == self.config.dr_region.as_str() { Job::SettleCopies } else { Job::CopySnapshots };
             self.invoke(job, &event);
         }
@@ -473,6 +613,7 @@ impl Year {
         let answer = self.runtime.block_on(handle(job, event, now, &self.cloud, &self.config));
         *self.took.entry(job.name()).or_default() += begun.elapsed();
         self.judging.said(job, answer.as_ref().unwrap_or_else(|again| &again.outcome));
+        self.cloud.inner().copied_twice();
     }
 
     fn act(&mut self, act: Act) {
@@ -483,7 +624,13 @@ impl Year {
             Act::LoseCopy => self.lose_copy(),
             Act::Claim => self.claim(),
             Act::Unstage(secret) => self.unstage(secret),
-            Act::Away(away) => self.cloud.inner().away = away,
+            Act::Away(away) => {
+                let mut inner = self.cloud.inner();
+                inner.away = away;
+                if !away && inner.ledger.unanswered > 0 {
+                    self.tally.strike(AWAY, 1);
+                }
+            }
             Act::Run(Job::ExpireCopies) => {
                 let begun = std::time::Instant::now();
                 let before = self.newest_that_open();
@@ -502,30 +649,37 @@ impl Year {
             Act::Rotate { host, database, ours } => self.rotate(host, database, ours),
             Act::Access { host, database } => {
                 let mut inner = self.cloud.inner();
-                let at = &mut inner.hosts[host];
-                // A migration wants everything read-write.
-                if at.databases[database].place == Place::CloudHsm {
-                    for container in &mut at.databases[database].containers {
-                        if let Some(tablespace) = container.tablespaces.last_mut() {
-                            let next = match tablespace.access {
-                                Access::ReadWrite => Access::ReadOnly,
-                                Access::ReadOnly => Access::Offline,
-                                Access::Offline => Access::ReadWrite,
-                            };
-                            tablespace.access = next;
-                        }
+                // A migration wants everything read-write: the first four hosts are where none is to come.
+                let moved = inner.hosts[host].databases[database].place == Place::CloudHsm;
+                let at = &mut inner.hosts[if moved { host } else { host % 4 }];
+                for container in &mut at.databases[database].containers {
+                    if let Some(tablespace) = container.tablespaces.last_mut() {
+                        let next = match tablespace.access {
+                            Access::ReadWrite => Access::ReadOnly,
+                            Access::ReadOnly => Access::Offline,
+                            Access::Offline => Access::ReadWrite,
+                        };
+                        tablespace.access = next;
                     }
-                    at.touch();
                 }
+                at.touch();
+                self.tally.strike(SWITCHED, 1);
             }
             Act::RotatePin => {
                 let new = format!("pin-{}", self.ids.hex(8));
+                let mut inner = self.cloud.inner();
+                if inner.live().1.cluster.set_password("tde", &new).is_err() {
+                    self.tally.strike(LIMITED, 1);
+                    let later = inner.now.plus_ms(DAY);
+                    drop(inner);
+                    self.then(later, Act::RotatePin);
+                    return;
+                }
                 self.pin = format!("tde:{new}");
                 let body = json!({"SecretId": self.secrets[0], "SecretString": self.pin});
-                let mut inner = self.cloud.inner();
-                inner.hsms.cluster.users.insert("tde".into(), new);
                 let region = inner.source.clone();
                 inner.operator(&region, Service::Secrets, "PutSecretValue", body);
+                self.tally.strike(PASSWORDS, 1);
             }
             Act::RotatePassword => {
                 self.password = format!("password-{}", self.ids.hex(8));
@@ -539,22 +693,31 @@ impl Year {
                 }
                 let region = inner.source.clone();
                 inner.operator(&region, Service::Secrets, "PutSecretValue", body);
+                self.tally.strike(PASSWORDS, 1);
             }
             Act::Close { host, database } => {
                 let mut inner = self.cloud.inner();
+                let now = inner.now;
                 if let Some(container) = inner.hosts[host].databases[database].containers.get_mut(1) {
                     container.open = false;
+                    self.spells.push(Spell { host, database: Some(database), from: now, to: Millis(i64::MAX) });
                 }
             }
             Act::Open { host, database } => {
                 let mut inner = self.cloud.inner();
+                let now = inner.now;
                 inner.hosts[host].databases[database].containers.iter_mut().for_each(|container| container.open = true);
+                end(&mut self.spells, host, Some(database), now);
             }
             Act::Migrate { host, step } => self.migrate(host, step),
             Act::Clock { host, seconds } => {
                 let mut inner = self.cloud.inner();
-                let host = &mut inner.hosts[host];
-                host.clock = host.usual_clock + seconds;
+                let now = inner.now;
+                inner.hosts[host].clock = inner.hosts[host].usual_clock + seconds;
+                match seconds {
+                    0 => end(&mut self.spells, host, None, now),
+                    _ => self.spells.push(Spell { host, database: None, from: now, to: Millis(i64::MAX) }),
+                }
             }
             Act::Reach { host, reachable } => self.cloud.inner().hosts[host].reachable = reachable,
             Act::Key(state) => {
@@ -570,19 +733,47 @@ impl Year {
             }
             Act::Fault(fault) => {
                 let mut inner = self.cloud.inner();
+                let (name, n) = fault.name();
+                // Those that have not struck yet stay.
                 let faults = &mut inner.world.faults;
+                let left = self.armed.entry(name).or_default();
+                *left += n;
+                let left = *left - faults.struck().get(name).copied().unwrap_or(0);
                 match fault {
-                    Fault::CopiesFail(n) => faults.fail_copies(n),
-                    Fault::BackupCopiesFail(n) => faults.fail_backup_copies(n),
-                    Fault::CopiesLate(n, ms) => faults.delay_copies(n, ms),
-                    Fault::SnapshotsFail => faults.fail_snapshots(1),
-                    Fault::Lost(service, call) => faults.arm(CallFault::LoseReply, service, call, 1),
+                    Fault::CopiesFail(_) => faults.fail_copies(left),
+                    Fault::BackupCopiesFail(_) => faults.fail_backup_copies(left),
+                    Fault::CopiesLate(_, ms) => faults.delay_copies(left, ms),
+                    Fault::SnapshotsFail => faults.fail_snapshots(left),
+                    Fault::Lost(service, call) => faults.arm(CallFault::LoseReply, service, call, n),
                     Fault::Throttle(service, call, n) => faults.arm(CallFault::Throttle, service, call, n),
-                    Fault::EventsLost(n) => faults.lose_events(n),
-                    Fault::EventsTwice(n) => faults.repeat_events(n),
-                    Fault::EventsLate(n, ms) => faults.delay_events(n, ms),
+                    Fault::EventsLost(_) => faults.lose_events(left),
+                    Fault::EventsTwice(_) => faults.repeat_events(left),
+                    Fault::EventsLate(_, ms) => faults.delay_events(left, ms),
                 }
             }
+            Act::Queue => {
+                let inner = self.cloud.inner();
+                let dr = inner.world.region(&tde2hsm_model::Region::new(inner.dr.as_str())).expect("a region");
+                let today = self.sets.iter().rev().take_while(|set| inner.now.since(set.at) < 12 * HOUR);
+                let begun =
+                    |source: &str| dr.ec2.snapshots.all().any(|s| s.origin.as_ref().is_some_and(|o| o.snapshot == source));
+                if today.flat_map(|set| &set.parts).any(|(source, _)| !begun(source)) {
+                    self.tally.strike(FLOODS, 1);
+                }
+            }
+            Act::Wall(places, before) => {
+                let mut inner = self.cloud.inner();
+                inner.world.options.copies_in_flight = places;
+                let (over, walls) = (inner.now.plus_ms(FLOOD), inner.ledger.walls);
+                drop(inner);
+                if places < PLACES {
+                    self.then(over, Act::Wall(PLACES, walls));
+                } else if walls > before {
+                    self.tally.strike(WALLS, 1);
+                }
+            }
+            Act::PurgeBackups => self.purge_backups(),
+            Act::Due { sid, at, foretold } => self.due(&sid, at, foretold),
             Act::Strangers => self.strangers(),
         }
     }
@@ -599,7 +790,14 @@ impl Year {
         // One host's tool forgets a volume for months: whatever retention says, the last good point must outlive them.
         let day = at.since(START).div_euclid(DAY) - self.days * 11 / 20;
         let forgets = host == 2 && (0..80).contains(&day);
-        let careless = self.careless.take().or(forgets.then_some(Careless::Excludes));
+        let planted = self.careless.take();
+        match planted {
+            Some(Careless::Torn) => self.tally.strike(TORN, 1),
+            Some(Careless::Excludes) => self.tally.strike(EXCLUDES, 1),
+            None => {}
+        }
+        let careless = planted.or(forgets.then_some(Careless::Excludes));
+        let torn = careless == Some(Careless::Torn);
         let mut tag = json!({});
         // A torn set is one by its tag alone.
         if host % 2 == 1 || careless == Some(Careless::Torn) {
@@ -630,7 +828,7 @@ impl Year {
         let text = |row: &Value, member: &str| row[member].as_str().unwrap_or_default().to_owned();
         let parts = rows.iter().map(|row| (text(row, "snapshotId"), text(row, "volumeId"))).collect();
         drop(inner);
-        self.sets.push(TrueSet { host, at, parts });
+        self.sets.push(TrueSet { host, at, parts, torn });
     }
 
     /// A completed copy of a recent set whose source is still there.
@@ -645,10 +843,14 @@ impl Year {
             })
             .filter(|(copy, _)| inner.ledger.ours.contains(copy))
             .collect();
-        if !copies.is_empty() {
-            let (copy, source) = &copies[self.ids.between(0, copies.len() as i64 - 1) as usize];
-            inner.lose_copy(copy, source);
+        if copies.is_empty() {
+            drop(inner);
+            self.then(now.plus_ms(DAY), Act::LoseCopy);
+            return;
         }
+        let (copy, source) = &copies[self.ids.between(0, copies.len() as i64 - 1) as usize];
+        inner.lose_copy(copy, source);
+        self.tally.strike(LOST_COPIES, 1);
     }
 
     fn unstage(&mut self, secret: usize) {
@@ -656,19 +858,25 @@ impl Year {
         let region = inner.source.clone();
         let arn = &self.secrets[secret];
         let described = inner.operator(&region, Service::Secrets, "DescribeSecret", json!({"SecretId": arn}));
+        let mut taken = 0;
         for (version, stages) in described["VersionIdsToStages"].as_object().into_iter().flatten() {
             for stage in stages.as_array().into_iter().flatten().filter(|s| s.as_str().is_some_and(|s| !s.starts_with("AWS"))) {
                 let body = json!({"SecretId": arn, "VersionStage": stage, "RemoveFromVersionId": version});
                 inner.operator(&region, Service::Secrets, "UpdateSecretVersionStage", body);
+                taken += 1;
             }
         }
+        self.tally.strike(UNSTAGED, u32::from(taken > 0));
     }
 
     /// A copy that says it is one of ours and that nobody of ours made, of what it says or of something else (H37).
     fn claim(&mut self) {
         let mut inner = self.cloud.inner();
         let (now, dr) = (inner.now, inner.dr.clone());
+        let again = now.plus_ms(HOUR);
         let Some(set) = self.sets.iter().rev().find(|set| now.since(set.at) > 2 * HOUR && now.since(set.at) < 3 * DAY) else {
+            drop(inner);
+            self.then(again, Act::Claim);
             return;
         };
         let (source, volume) = &set.parts[0];
@@ -679,9 +887,14 @@ impl Year {
             let snapshot = inner.world.region(&east).and_then(|r| r.ec2.snapshots.get(id));
             snapshot.is_some_and(|s| s.state == tde2hsm_model::ec2::SnapshotState::Completed)
         };
-        let free =
-            inner.world.region(&tde2hsm_model::Region::new(dr.as_str())).is_some_and(|r| r.ec2.snapshots.copies_in_flight() < 19);
+        let places = inner.world.options.copies_in_flight;
+        let free = inner
+            .world
+            .region(&tde2hsm_model::Region::new(dr.as_str()))
+            .is_some_and(|r| r.ec2.snapshots.copies_in_flight() + 1 < places);
         if !there(really) || !free {
+            drop(inner);
+            self.then(again, Act::Claim);
             return;
         }
         let id = inner.hosts[set.host].id.clone();
@@ -703,7 +916,11 @@ impl Year {
             body[format!("TagSpecification.1.Tag.{}.Key", n + 1)] = json!(key);
             body[format!("TagSpecification.1.Tag.{}.Value", n + 1)] = json!(value);
         }
+        // Faults are for the product's own calls.
+        let armed = std::mem::take(&mut inner.world.faults);
         inner.operator(&dr, Service::Ec2, "CopySnapshot", body);
+        inner.world.faults = armed;
+        self.tally.strike(CLAIMS, 1);
     }
 
     fn purge(&mut self) {
@@ -729,18 +946,18 @@ impl Year {
     fn rotate(&mut self, host: usize, database: usize, ours: bool) {
         let mut inner = self.cloud.inner();
         let now = inner.now;
-        let region = tde2hsm_model::Region::new(self.config.source_region.as_str());
-        let limited = inner.world.region(&region).is_some_and(|r| r.hsm.limited_write(CLUSTER));
-        let Inner { hosts, hsms, .. } = &mut *inner;
+        let (hosts, hsms) = inner.live();
         let at = &mut hosts[host];
         let clock = at.clock;
         let target = &mut at.databases[database];
-        // No token key can be made there meanwhile (A§4.7).
-        if target.place == Place::CloudHsm && limited {
+        let container = target.containers.len() - 1;
+        if target.make_key(container, target.place, now, clock, hsms, &mut self.ids).is_err() {
+            drop(inner);
+            self.tally.strike(LIMITED, 1);
+            self.then(now.plus_ms(DAY), Act::Rotate { host, database, ours });
             return;
         }
-        let container = target.containers.len() - 1;
-        target.make_key(container, target.place, now, clock, hsms, &mut self.ids);
+        self.tally.strike(ROTATED, 1);
         at.touch();
         drop(inner);
         if ours {
@@ -771,37 +988,40 @@ impl Year {
         let mut inner = self.cloud.inner();
         let now = inner.now;
         let password = self.password.clone();
-        let Inner { hosts, hsms, .. } = &mut *inner;
+        let (hosts, hsms) = inner.live();
         let at = &mut hosts[host];
         let clock = at.clock;
-        match step {
-            Step::Reverse => {
-                for database in at.databases.iter_mut().filter(|d| d.place == Place::OldHsm) {
-                    database.p12.get_or_insert_with(|| (password.clone(), Default::default()));
-                    for container in 0..database.containers.len() {
-                        database.containers[container].open = true;
-                        database.make_key(container, Place::Software, now, clock, hsms, &mut self.ids);
-                    }
-                    database.place = Place::Software;
-                    database.checkpoint();
+        for (n, database) in at.databases.iter_mut().enumerate().filter(|_| step != Step::Swap) {
+            let (from, to) = match step {
+                Step::Reverse => (Place::OldHsm, Place::Software),
+                _ => (Place::Software, Place::CloudHsm),
+            };
+            if database.place != from {
+                continue;
+            }
+            if to == Place::Software {
+                database.p12.get_or_insert_with(|| (password.clone(), Default::default()));
+            }
+            for container in 0..database.containers.len() {
+                database.containers[container].open = true;
+                if database.make_key(container, to, now, clock, hsms, &mut self.ids).is_err() {
+                    drop(inner);
+                    self.tally.strike(LIMITED, 1);
+                    self.then(now.plus_ms(DAY), Act::Migrate { host, step });
+                    return;
                 }
             }
-            Step::Swap => {
-                at.library = Library::CloudHsm;
-                at.client = true;
-                at.servers = vec!["10.0.9.10".into(), "10.0.9.11".into()];
+            end(&mut self.spells, host, Some(n), now);
+            database.place = to;
+            database.checkpoint();
+            if to == Place::CloudHsm {
+                database.auto_open(n == 2);
             }
-            Step::Forward => {
-                for (n, database) in at.databases.iter_mut().enumerate() {
-                    for container in 0..database.containers.len() {
-                        database.containers[container].open = true;
-                        database.make_key(container, Place::CloudHsm, now, clock, hsms, &mut self.ids);
-                    }
-                    database.place = Place::CloudHsm;
-                    database.checkpoint();
-                    database.auto_open(n == 2);
-                }
-            }
+        }
+        if step == Step::Swap {
+            at.library = Library::CloudHsm;
+            at.client = true;
+            at.servers = vec!["10.0.9.10".into(), "10.0.9.11".into()];
         }
         at.touch();
         drop(inner);
@@ -816,17 +1036,71 @@ impl Year {
         let made = inner.operator(&source, Service::Ec2, "CreateSnapshot", body)["snapshotId"].clone();
         let later = inner.now.plus_ms(20 * MINUTE);
         inner.pass(later);
-        inner.world.faults.delay_copies(18, 10 * HOUR);
+        let armed = std::mem::take(&mut inner.world.faults);
+        inner.world.faults.delay_copies(18, FLOOD);
         for _ in 0..18 {
             let region = tde2hsm_model::Region::new(dr.as_str());
-            let full = inner.world.region(&region).is_some_and(|r| r.ec2.snapshots.copies_in_flight() >= 19);
+            let full = inner.world.region(&region).is_some_and(|r| r.ec2.snapshots.copies_in_flight() >= PLACES - 1);
             if full {
                 break;
             }
             let body = json!({"SourceRegion": "us-east-1", "SourceSnapshotId": made});
             inner.operator(&dr, Service::Ec2, "CopySnapshot", body);
         }
-        inner.world.faults.delay_copies(0, 0);
+        inner.world.faults = armed;
+        let soon = inner.now.plus_ms(HOUR);
+        drop(inner);
+        self.then(soon, Act::Queue);
+    }
+
+    /// All of them, the newest too, while it is being copied: the copy fails, and its source can be copied no more.
+    fn purge_backups(&mut self) {
+        let mut inner = self.cloud.inner();
+        let (source, dr, now) = (inner.source.clone(), inner.dr.clone(), inner.now);
+        let ids = |inner: &mut Inner, region: &Region, state: &str, id: &str| -> Vec<String> {
+            let body = json!({"Filters": {"clusterIds": [CLUSTER], "states": [state]}});
+            let reply = inner.operator(region, Service::CloudHsm, "DescribeBackups", body);
+            reply["Backups"].as_array().into_iter().flatten().filter_map(|b| b[id].as_str().map(str::to_owned)).collect()
+        };
+        let armed = std::mem::take(&mut inner.world.faults);
+        let flying = ids(&mut inner, &dr, "CREATE_IN_PROGRESS", "SourceBackup");
+        if !flying.is_empty() {
+            for id in ids(&mut inner, &source, "READY", "BackupId") {
+                inner.operator(&source, Service::CloudHsm, "DeleteBackup", json!({"BackupId": id}));
+            }
+        }
+        inner.world.faults = armed;
+        drop(inner);
+        if flying.is_empty() {
+            self.then(now.plus_ms(DAY), Act::PurgeBackups);
+        } else {
+            self.tally.strike(DELETED, 1);
+        }
+    }
+
+    /// Counts what only the end of the year shows.
+    fn finish(&mut self) {
+        let opens = self.newest_that_open();
+        let inner = self.cloud.inner();
+        let struck = inner.world.faults.struck();
+        for name in self.tally.names() {
+            self.tally.strike(name, struck.get(name).copied().unwrap_or(0));
+        }
+        let throttled = struck.iter().filter(|(name, _)| name.starts_with("Throttle ")).map(|(_, n)| n).sum();
+        self.tally.strike(THROTTLED, throttled);
+        let ledger = &inner.ledger;
+        self.tally.strike(PURGED, ledger.purged.len() as u32);
+        self.tally.strike(CLOCKS, ledger.clocks_off);
+        self.tally.strike(UNREACHED, ledger.undelivered);
+        let moved = inner.hosts[4..].iter().flat_map(|host| &host.databases).filter(|d| {
+            let fresh = opens.get(&d.sid).is_some_and(|n| inner.now.since(self.sets[*n].at) < 2 * DAY);
+            d.place == Place::CloudHsm && fresh
+        });
+        let moved = moved.count() as u32;
+        self.tally.strike(MIGRATED, moved);
+        // A fault of the bus counts where a function felt it.
+        let twice = ledger.given.values().filter(|n| **n > 1).count() as u32;
+        self.tally.felt(EVENTS_TWICE, twice);
     }
 
     pub fn wrong(&self) -> Vec<String> {
@@ -853,8 +1127,10 @@ impl Year {
             ("deletions of ours".to_owned(), ledger.deleted.to_string()),
         ];
         rows.extend(self.runs.iter().map(|(job, n)| (format!("runs of {job}"), n.to_string())));
+        rows.push(("faults".to_owned(), String::new()));
+        rows.extend(self.tally.rows());
         rows.extend(self.judging.rows());
         rows.push(("wrong".to_owned(), (inner.violations.len() + self.judging.wrong.len()).to_string()));
-        rows.iter().map(|(name, value)| format!("{name:<44} {value:>8}\n")).collect()
+        rows.iter().map(|(name, value)| format!("{name:<64} {value:>12}\n")).collect()
     }
 }

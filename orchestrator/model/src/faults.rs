@@ -1,6 +1,7 @@
 //! What can go wrong with a call, as methods. Each fault counts down, so that a test ends in a sane world.
 
 use crate::{ApiError, Service};
+use std::collections::BTreeMap;
 
 /// What becomes of a reply on its way back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,7 @@ pub struct Faults {
     events_lost: u32,
     events_twice: u32,
     events_late: (u32, i64),
+    struck: BTreeMap<String, u32>,
 }
 
 /// What becomes of an event on its way: nothing, once or twice, each so many milliseconds later (A§2.1).
@@ -109,28 +111,47 @@ impl Faults {
         self.events_late = (times, ms);
     }
 
+    /// How often each fault struck: copies and events by what became of them, calls as `Throttle s3:GetObject`.
+    pub fn struck(&self) -> &BTreeMap<String, u32> {
+        &self.struck
+    }
+
+    fn note(&mut self, what: &str, struck: bool) -> bool {
+        if struck {
+            *self.struck.entry(what.to_owned()).or_default() += 1;
+        }
+        struck
+    }
+
     pub(crate) fn fail_next_snapshots(&mut self) -> bool {
-        take_one(&mut self.snapshots_fail)
+        let any = take_one(&mut self.snapshots_fail);
+        self.note("snapshots fail", any)
     }
 
     pub(crate) fn fail_next_copies(&mut self) -> bool {
-        take_one(&mut self.copies_fail)
+        let any = take_one(&mut self.copies_fail);
+        self.note("copies fail", any)
     }
 
     pub(crate) fn fail_next_backup_copies(&mut self) -> bool {
-        take_one(&mut self.backup_copies_fail)
+        let any = take_one(&mut self.backup_copies_fail);
+        self.note("backup copies fail", any)
     }
 
     pub(crate) fn copy_delay(&mut self) -> i64 {
-        if take_one(&mut self.copies_late.0) { self.copies_late.1 } else { 0 }
+        let any = take_one(&mut self.copies_late.0);
+        if self.note("copies late", any) { self.copies_late.1 } else { 0 }
     }
 
     pub(crate) fn deliveries(&mut self) -> Deliveries {
-        if take_one(&mut self.events_lost) {
+        let lost = take_one(&mut self.events_lost);
+        if self.note("events lost", lost) {
             return Vec::new();
         }
-        let late = if take_one(&mut self.events_late.0) { self.events_late.1 } else { 0 };
-        if take_one(&mut self.events_twice) { vec![late, late] } else { vec![late] }
+        let any = take_one(&mut self.events_late.0);
+        let late = if self.note("events late", any) { self.events_late.1 } else { 0 };
+        let twice = take_one(&mut self.events_twice);
+        if self.note("events twice", twice) { vec![late, late] } else { vec![late] }
     }
 
     pub fn clear(&mut self) {
@@ -148,6 +169,7 @@ impl Faults {
         if armed.left == 0 {
             self.armed.remove(at);
         }
+        self.note(&format!("{fault:?} {}:{operation}", service.prefix()), true);
         Some(fault)
     }
 }

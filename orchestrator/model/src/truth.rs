@@ -34,6 +34,41 @@ impl Token {
     }
 }
 
+/// An HSM that lives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hsm {
+    token: Token,
+    limited: bool,
+}
+
+impl Hsm {
+    /// What a backup made now would hold.
+    pub fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// While the cluster's HSMs are exchanged one by one it makes no token key and changes no user (A§4.7).
+    pub fn limit(&mut self, limited: bool) {
+        self.limited = limited;
+    }
+
+    pub fn make_key(&mut self, key: Key) -> Result<(), Refusal> {
+        self.writable()?;
+        self.token.keys.insert(key);
+        Ok(())
+    }
+
+    pub fn set_password(&mut self, user: &str, password: &str) -> Result<(), Refusal> {
+        self.writable()?;
+        self.token.users.insert(user.to_owned(), password.to_owned());
+        Ok(())
+    }
+
+    fn writable(&self) -> Result<(), Refusal> {
+        if self.limited { Err(Refusal::LimitedWrite) } else { Ok(()) }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Library {
     Old,
@@ -127,6 +162,8 @@ pub enum Refusal {
     Login,
     #[error("key {0} is nowhere")]
     NoKey(String),
+    #[error("the HSM is in limited-write mode")]
+    LimitedWrite,
 }
 
 /// What a database needs of a set of volumes, before any key is looked for.
@@ -312,6 +349,21 @@ mod tests {
         assert_eq!(with(&machine, &[]), Ok(()));
         machine.files.insert("/u02/redo01.log".into(), File::Redo { keys: BTreeSet::from([[9; 16]]) });
         assert!(with(&machine, &[]).is_err());
+    }
+
+    #[test]
+    fn an_hsm_in_limited_write_mode_makes_no_key_and_changes_no_password_and_still_opens_databases() {
+        let mut hsm = Hsm::default();
+        hsm.make_key(ACTIVE).unwrap();
+        hsm.set_password("cu", "pass").unwrap();
+        let before = hsm.clone();
+        hsm.limit(true);
+        assert_eq!(hsm.make_key([3; 16]), Err(Refusal::LimitedWrite));
+        assert_eq!(hsm.set_password("cu", "other"), Err(Refusal::LimitedWrite));
+        assert_eq!(hsm.token(), before.token());
+        assert_eq!(open(&volumes(&machine()), "ORCL", Some(hsm.token()), &["cu:pass"], &["soft"]), Ok(()));
+        hsm.limit(false);
+        assert_eq!(hsm.make_key([3; 16]), Ok(()));
     }
 
     #[test]
