@@ -374,8 +374,9 @@ def check(infra, readme, jobs, said_of_operator):
     for function in calls.keys() - {name for names in FUNCTIONS.values() for name in names}:
         wrong.append(f"{function} is in the table and in no template")
     print(f"alarms watch {', '.join(watched)}")
-    if "DatabasesBreached" not in watched:
-        wrong.append("nothing watches the recovery point objective")
+    for metric in ("DatabasesBreached", "HostsUnseen", "InstancesSeen"):
+        if metric not in watched:
+            wrong.append(f"nothing watches {metric}")
     print(f"{count} permissions of {sum(map(len, FUNCTIONS.values()))} functions compared with the table")
     for one in wrong:
         print(f"WRONG {one}")

@@ -105,6 +105,7 @@ fn one_right_more_or_less_is_told() -> Result<()> {
         ("source.yaml", "NumberOfMessagesSent", "ApproximateNumberOfMessagesVisible", "would stay in alarm"),
         ("source.yaml", "Value: copy-hsm-backups}", "Value: copy-snapshots}", "nothing watches CallsFailed of copy-hsm-backups"),
         ("dr.yaml", "MetricName: HostsUnseen", "MetricName: HostsUnknown", "which no function emits"),
+        ("dr.yaml", "MetricName: InstancesSeen", "MetricName: HostsUnseen", "nothing watches InstancesSeen"),
         (
             "dr.yaml",
             "LoggingConfig:\n        LogFormat: JSON\n        LogGroup: !Ref SettleCopiesLogs",
