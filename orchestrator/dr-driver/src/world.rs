@@ -5,6 +5,7 @@
 
 use crate::store::{self, CopyRecord, HsmCopyRecord, Read, ReadError, Unreadable};
 use crate::{CallError, Cloud, DrConfig, Effect, Job, Outcome, Wrote};
+use futures::stream::{self, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -38,6 +39,9 @@ pub struct World {
 /// How long a job that runs in the DR region waits for the source region, all questions together: what it has to say of the DR
 /// region it must still say, and a function has five minutes.
 pub const SOURCE_TIME: Duration = Duration::from_secs(60);
+
+/// Questions about secrets at a time.
+const AT_ONCE: usize = 8;
 
 /// A job's questions and what it says of them.
 pub struct Asker<'a> {
@@ -239,6 +243,21 @@ impl<'a> Asker<'a> {
         self.ask(region, "secretsmanager:DescribeSecret", self.cloud.secret(region, arn)).await
     }
 
+    /// Several secrets as a region has them; one that is lacking gave no answer. A fleet may have hundreds, and one question after
+    /// the other would take minutes between far regions.
+    async fn secrets(&mut self, region: &Region, arns: &BTreeSet<SecretArn>) -> BTreeMap<SecretArn, Option<Secret>> {
+        const CALL: &str = "secretsmanager:DescribeSecret";
+        let cloud = self.cloud;
+        let questions = arns.iter().map(|arn| async move { (arn, cloud.secret(region, arn).await) });
+        let questions = stream::iter(questions).buffered(AT_ONCE).collect::<Vec<_>>();
+        let answers = self.ask(region, CALL, async { Ok(questions.await) }).await.unwrap_or_default();
+        let mut found = BTreeMap::new();
+        for (arn, answer) in answers {
+            found.extend(self.note(region, answer).map(|secret| (arn.clone(), secret)));
+        }
+        found
+    }
+
     /// All of them, and whether each could be read.
     async fn inventories(&mut self) -> Option<(Vec<Inventory>, bool)> {
         let listed = self.cloud.list(store::INVENTORIES).await;
@@ -349,20 +368,15 @@ impl<'a> Asker<'a> {
             unasked.insert(Ask::DrBackups);
         }
         let uses = self.secret_uses().await;
-        let (mut secrets, mut of_source) = (Vec::new(), Vec::new());
-        let arns: BTreeSet<&SecretArn> = uses.iter().map(|one| &one.secret).collect();
+        let arns: BTreeSet<SecretArn> = uses.iter().map(|one| one.secret.clone()).collect();
         let (source_region, dr_region) = (self.config.source_region.clone(), self.config.dr_region.clone());
-        for arn in arns {
-            if self.outcome.job == Job::ExpireCopies
-                && let Some(Some(secret)) = self.secret(&source_region, arn).await
-            {
-                of_source.push(secret);
-            }
-            match self.secret(&dr_region, arn).await {
-                Some(secret) => secrets.extend(secret),
-                None => drop(unasked.insert(Ask::DrSecret(arn.clone()))),
-            }
-        }
+        let of_source: Vec<Secret> = match self.outcome.job {
+            Job::ExpireCopies => self.secrets(&source_region, &arns).await.into_values().flatten().collect(),
+            _ => Vec::new(),
+        };
+        let of_dr = self.secrets(&dr_region, &arns).await;
+        unasked.extend(arns.iter().filter(|arn| !of_dr.contains_key(arn)).map(|arn| Ask::DrSecret(arn.clone())));
+        let mut secrets: Vec<Secret> = of_dr.into_values().flatten().collect();
         secrets.extend(of_source.iter().cloned());
         let keys: BTreeSet<KmsKeyArn> =
             dr.iter().filter_map(|copy| copy.kms_key.clone()).chain([self.config.kms_key.clone()]).collect();

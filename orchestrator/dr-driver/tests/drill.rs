@@ -73,6 +73,8 @@ struct State {
     refuse: Option<(&'static str, &'static str)>,
     outcome: Option<(Code, DrillRead)>,
     open_route: bool,
+    /// Where the restored cluster's group lets its members out to.
+    cluster_egress: Option<EgressTo>,
 }
 
 struct Cluster {
@@ -203,6 +205,9 @@ impl DrillCloud for Room {
             if state.open_route {
                 routes.push(Route { destination: "10.0.0.0/16".to_owned(), target: RouteTarget::Other("pcx-1".to_owned()) });
             }
+            let mut egress = vec![Egress { to: EgressTo::Group(group.clone()), ports: "443".to_owned() }];
+            let of_cluster = state.cluster_egress.clone().filter(|_| place.security_group.as_str() == "sg-00000000000000003");
+            egress.extend(of_cluster.map(|to| Egress { to, ports: "-1".to_owned() }));
             Ok(PlaceFacts {
                 subnet: place.subnet,
                 vpc: "vpc-1".to_owned(),
@@ -210,7 +215,7 @@ impl DrillCloud for Room {
                 assigns_public_addresses: false,
                 routes,
                 security_group: place.security_group,
-                egress: vec![Egress { to: EgressTo::Group(group.clone()), ports: "443".to_owned() }],
+                egress,
                 endpoint_groups: BTreeSet::from([group]),
                 endpoint_prefix_lists: BTreeSet::new(),
                 production_profiles: Some(BTreeSet::new()),
@@ -830,6 +835,23 @@ async fn h44_a_place_with_a_way_to_production_gets_no_cluster_and_no_host() {
     assert!(code == Code::DRILL_NOT_ISOLATED && message.contains("pcx-1"), "{code} {message}");
     let state = room.state();
     assert!(!state.names.iter().any(|name| name.starts_with("create") || name.starts_with("run")), "{:?}", state.names);
+}
+
+/// The host joins the restored cluster's group to reach its HSMs; what that group lets out, the host may send.
+#[tokio::test]
+async fn h44_a_cluster_whose_group_lets_out_gets_no_host() {
+    let room = Room::new();
+    room.state().cluster_egress = Some(EgressTo::Group(SecurityGroupId::new("sg-00000000000000009").unwrap()));
+    let (outcome, left) = program(&room, &Person { allows: all }, Goal::Begin).await.expect("no crash").expect("ends");
+    let Outcome::Failed { code, message } = outcome else { panic!("{outcome:?}") };
+    assert!(code == Code::DRILL_NOT_ISOLATED && message.contains("sg-00000000000000003"), "{code} {message}");
+    assert_eq!((left.len(), room.state().names.contains(&"run_instance")), (0, false));
+    gone(&room);
+    // Addresses lead as far as the routes do: nowhere.
+    let room = Room::new();
+    room.state().cluster_egress = Some(EgressTo::Cidr("0.0.0.0/0".to_owned()));
+    program(&room, &Person { allows: all }, Goal::Begin).await.expect("no crash").expect("ends");
+    assert!(room.state().names.contains(&"run_instance"));
 }
 
 /// The route is added while the cluster is being made: the second look finds it, before there is a host.

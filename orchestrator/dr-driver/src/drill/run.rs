@@ -10,12 +10,12 @@ use super::record::{Ending, Kept, Outcome, RecordError, Step};
 use super::words;
 use crate::{CallError, Cloud, DocumentPin, Effect, SurveyCommand};
 use std::net::SocketAddr;
-use tde2hsm_dr::drill::{self, Action, Place};
+use tde2hsm_dr::drill::{self, Action, EgressTo, Place, PlaceFacts};
 use tde2hsm_dr::points::MARGIN;
 use tde2hsm_protocol::{
     AccountId, AutoOpen, CampaignId, ClusterId, Code, DatabaseOrder, Digest, Direction, Drill as DrillOrder, DrillRead,
     Generation, HostOrder, InstanceId, KeyAvailabilityCheck, OperationId, Order, OrderToken, PROTOCOL_VERSION, Region, Report,
-    RestartProof, SecretRef, Segment, Source, Target, Work,
+    RestartProof, SecretRef, SecurityGroupId, Segment, Source, Target, Work,
 };
 
 /// Everything a drill is carried out with.
@@ -216,6 +216,22 @@ impl Drill<'_> {
         Err(failed(Code::DRILL_NOT_ISOLATED, all.join("; ")))
     }
 
+    /// The host is a member of the restored cluster's group as well, and what any of its groups lets out gets out. Which rules
+    /// AWS makes that group with is not ours to say: a rule to addresses leads as far as the routes do, which are looked at once
+    /// more; one to another group or list must lead to an endpoint.
+    async fn check_group(&self, place: &Place, group: &SecurityGroupId) -> Result<(), Miss> {
+        let joined = Place { security_group: group.clone(), ..place.clone() };
+        let facts = self.ask(Code::DRILL_NOT_ISOLATED, || self.room.place(&joined)).await?;
+        let elsewhere = facts.egress.iter().filter(|one| !matches!(one.to, EgressTo::Cidr(_))).cloned().collect();
+        let violations = drill::violations(&joined, &PlaceFacts { egress: elsewhere, ..facts });
+        if violations.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<String> = violations.iter().map(words::violation).collect();
+        let text = format!("with the restored cluster's security group {group}: {}", all.join("; "));
+        Err(failed(Code::DRILL_NOT_ISOLATED, text))
+    }
+
     /// The drill's cluster. Where one may have been asked for without an answer, it is looked for several times.
     async fn cluster(&self, kept: &mut Kept, uncertain: bool) -> Result<Option<MadeCluster>, Miss> {
         let production = kept.record.production.clone();
@@ -321,6 +337,7 @@ impl Drill<'_> {
         let lacks = |what: &str| failed(Code::DRILL_HOST_FAILED, format!("{what} is not known"));
         let image = kept.record.made.image.clone().ok_or_else(|| lacks("the image"))?;
         let group = kept.record.made.cluster_group.clone().ok_or_else(|| lacks("the cluster's security group"))?;
+        self.check_group(place, &group).await?;
         let token = kept.record.id.to_string();
         let new = NewInstance { client_token: &token, image: &image, place, cluster_group: &group, tags };
         // The client token makes a second call harmless: it answers with the first one's instance.
