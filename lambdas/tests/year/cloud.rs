@@ -56,6 +56,8 @@ pub struct Ledger {
     pub events: [u32; 2],
     /// How often each event reached a function, by its id.
     pub given: BTreeMap<String, u32>,
+    /// Secrets that were rotated, and when.
+    pub rotated: Vec<(&'static str, Millis)>,
     /// HSM backups of the source region that its cluster's policy removed for good.
     pub purged: BTreeSet<String>,
     /// Calls into the source region while it answered nobody.

@@ -146,6 +146,11 @@ pub fn unknown(case: &Case<'_>, unknown: &Unknown) -> Just {
             let name = if secret.as_str().contains("tde/cu") { "tde/cu" } else { "tde/keystore" };
             just(case.there.bare(name, version.as_str()), "it has a stage")
         }
+        Unknown::SecretVersion { secret, .. } => {
+            let name = if secret.as_str().contains("tde/cu") { "tde/cu" } else { "tde/keystore" };
+            let since = |at: Millis| at.since(case.set.at) > -6 * MINUTE && at.since(case.set.at) < 3 * DAY;
+            just(case.inner.ledger.rotated.iter().any(|(of, at)| *of == name && since(*at)), "it was not rotated then")
+        }
         Unknown::NotAsked { what } => {
             just(case.inner.away && matches!(what, Ask::SourceSnapshots | Ask::SourceBackups), "it was")
         }

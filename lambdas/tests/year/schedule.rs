@@ -679,6 +679,8 @@ impl Year {
                 let body = json!({"SecretId": self.secrets[0], "SecretString": self.pin});
                 let region = inner.source.clone();
                 inner.operator(&region, Service::Secrets, "PutSecretValue", body);
+                let now = inner.now;
+                inner.ledger.rotated.push(("tde/cu", now));
                 self.tally.strike(PASSWORDS, 1);
             }
             Act::RotatePassword => {
@@ -693,6 +695,8 @@ impl Year {
                 }
                 let region = inner.source.clone();
                 inner.operator(&region, Service::Secrets, "PutSecretValue", body);
+                let now = inner.now;
+                inner.ledger.rotated.push(("tde/keystore", now));
                 self.tally.strike(PASSWORDS, 1);
             }
             Act::Close { host, database } => {
