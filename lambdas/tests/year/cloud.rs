@@ -298,7 +298,8 @@ impl Inner {
                     self.ledger.ours.insert(backup);
                 }
                 Effect::BackupGone { region, backup } => {
-                    if self.tokens.remove(&backup).is_some() && region.as_str() == self.source.as_str() {
+                    let known = self.tokens.remove(&backup).is_some();
+                    if known && region.as_str() == self.source.as_str() {
                         self.ledger.purged.insert(backup);
                     }
                 }

@@ -14,6 +14,9 @@ use tde2hsm_model::Millis;
 use tde2hsm_model::truth::{self, Frozen, Mounted, Refusal, Token};
 use tde2hsm_protocol::Timestamp;
 
+/// Volume and moment of all that is restored, and the database.
+type Restored = (Vec<(String, Millis)>, String);
+
 /// What has been said and what was found.
 #[derive(Default)]
 pub struct Judging {
@@ -27,9 +30,8 @@ pub struct Judging {
     truly: u64,
     causes: BTreeMap<String, u64>,
     unknowns: BTreeMap<String, u64>,
-    /// By volume and moment of all that is restored, and database: nothing of a disk changes after it was frozen, so MOUNT is
-    /// done once.
-    mounted: HashMap<(Vec<(String, Millis)>, String), Arc<Result<Mounted, Refusal>>>,
+    /// Nothing of a disk changes after it was frozen, so MOUNT is done once.
+    mounted: HashMap<Restored, Arc<Result<Mounted, Refusal>>>,
     kept: u64,
     /// How many messages were looked at, and what they say of each database.
     heard: usize,
