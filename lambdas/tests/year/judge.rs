@@ -62,6 +62,8 @@ struct Told {
     breached: bool,
     /// A prediction stands.
     predicted: bool,
+    /// The newest point that was proven at the last audit that saw everything.
+    seen: Option<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -428,8 +430,11 @@ impl Year {
             let told = judging.told.get(&name).copied().unwrap_or_default();
             let expected = (usize::from(breached && !told.breached), usize::from(!breached && told.breached));
             let silent = begun + over + predicted + averted == 0;
-            if blind && silent {
-                // It could not see, and said nothing: the next one must.
+            // What was last seen to open grows old while nothing newer can be seen.
+            let grown_old = blind && begun == 1 && over == 0 && !told.breached && old(told.seen);
+            let breached = breached || grown_old;
+            if blind && silent || grown_old {
+                // It could not see, and said nothing, or what it knew: the next one must tell.
             } else if begun != expected.0 || over > 1 || over < expected.1 {
                 let before = told.breached;
                 judging.accuse(format!(
@@ -521,7 +526,9 @@ impl Year {
                 }
             }
             let breached = if blind && silent { told.breached } else { breached };
-            judging.told.insert(name, Told { breached, predicted: stands && !breached });
+            judging
+                .told
+                .insert(name, Told { breached, predicted: stands && !breached, seen: if blind { told.seen } else { proven } });
         }
         self.judging.heard += messages.len();
         drop(guard);
