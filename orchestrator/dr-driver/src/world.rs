@@ -248,11 +248,15 @@ impl<'a> Asker<'a> {
     async fn secrets(&mut self, region: &Region, arns: &BTreeSet<SecretArn>) -> BTreeMap<SecretArn, Option<Secret>> {
         const CALL: &str = "secretsmanager:DescribeSecret";
         let cloud = self.cloud;
-        let questions = arns.iter().map(|arn| async move { (arn, cloud.secret(region, arn).await) });
+        let mut questions = Vec::new();
+        for arn in arns {
+            questions.push(cloud.secret(region, arn));
+        }
         let questions = stream::iter(questions).buffered(AT_ONCE).collect::<Vec<_>>();
         let answers = self.ask(region, CALL, async { Ok(questions.await) }).await.unwrap_or_default();
         let mut found = BTreeMap::new();
-        for (arn, answer) in answers {
+        // In the order of the questions.
+        for (arn, answer) in arns.iter().zip(answers) {
             found.extend(self.note(region, answer).map(|secret| (arn.clone(), secret)));
         }
         found
