@@ -1,6 +1,6 @@
 //! How old the newest point that opens is, and what is told of it: once for each breach, before it where it can be seen.
 
-use crate::facts::SnapshotState;
+use crate::facts::{BackupState, HsmBackup, SnapshotState};
 use crate::points::{Ask, Cause, Common, DatabasePoint, Host, MARGIN, Part, Point, Unknown, Verdict, moment};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -238,8 +238,11 @@ fn overdue(due: Timestamp, now: Timestamp) -> Timestamp {
 /// A new key is in no backup until the cluster's next one is made, a day after the last at the latest (`A§4.5`). `None`: the
 /// point waits for none.
 fn next_backup(common: &Common, database: &DatabasePoint) -> Option<Timestamp> {
-    let of_cluster = common.backups.iter().filter(|backup| common.of_cluster(backup));
-    let newest = of_cluster.filter_map(|backup| backup.created).max()?;
+    let of_cluster = || common.backups.iter().filter(|backup| common.of_cluster(backup));
+    // When the next one is made follows from all that were; what is waited for, from those that can be restored or copied.
+    let newest = of_cluster().filter_map(|backup| backup.created).max()?;
+    let usable = |backup: &&HsmBackup| matches!(backup.state, BackupState::Ready | BackupState::CreateInProgress);
+    let newest_usable = of_cluster().filter(usable).filter_map(|backup| backup.created).max();
     let (causes, unknowns) = match &database.verdict {
         Verdict::Opens(_) => return None,
         Verdict::DoesNotOpen { causes, unknowns } => (&causes[..], unknowns),
@@ -247,7 +250,7 @@ fn next_backup(common: &Common, database: &DatabasePoint) -> Option<Timestamp> {
     };
     let cause = |cause: &Cause| match cause {
         Cause::KeyInNoBackup { .. } => true,
-        Cause::KeyRotatedUnseen { activated, .. } => newest < activated.plus(MARGIN),
+        Cause::KeyRotatedUnseen { activated, .. } => newest_usable.is_none_or(|newest| newest < activated.plus(MARGIN)),
         _ => false,
     };
     let unknown = |unknown: &Unknown| matches!(unknown, Unknown::KeyInBackup { backup: Some(_), .. });
