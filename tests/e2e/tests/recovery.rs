@@ -391,7 +391,7 @@ fn facts(host: &str, except: &str) -> String {
     ] {
         if thing != except {
             text.push_str(&format!(
-                "[[facts]]\ndatabase = \"{host}\"\nthing = \"{thing}\"\nneeds = \"{needs}\"\nby = \"A. Keeper\"\nat = \"AT\"\n"
+                "[[facts]]\ndatabase = \"{host}\"\nthing = \"{thing}\"\nneeds = \"{needs}\"\nby = \"keeper of the backups\"\nat = \"AT\"\n"
             ));
         }
     }
@@ -422,7 +422,7 @@ fn h43_retire_when_gives_a_date_or_names_each_fact_that_is_missing() {
         // The dumps are the last to need it.
         ensure!(answer["when"] == json!(1_814_313_600), "{answer}");
         let reasons = answer["reasons"].as_array().context("reasons")?;
-        ensure!(reasons[0]["text"].as_str().is_some_and(|t| t.contains("declared by A. Keeper")), "{answer}");
+        ensure!(reasons[0]["text"].as_str().is_some_and(|t| t.contains("declared by keeper of the backups")), "{answer}");
 
         for (thing, words) in [
             ("rman-pieces", "RMAN pieces"),

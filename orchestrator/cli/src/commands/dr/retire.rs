@@ -258,14 +258,14 @@ undo_until = 2027-03-01T00:00:00Z
 database = "i-0123456789abcdef0/HR"
 thing = "transparent-dumps"
 needs = "none"
-by = "A. Keeper"
+by = "keeper of the backups"
 at = 2026-11-20T09:00:00Z
 
 [[facts]]
 database = "i-0123456789abcdef0"
 thing = "rman-pieces"
 needs = "2027-01-31T00:00:00+01:00"
-by = "A. Keeper"
+by = "keeper of the backups"
 at = "2026-11-20T09:00:00Z"
 note = "tape set 7"
 "#;
@@ -274,7 +274,7 @@ note = "tape set 7"
         assert_eq!((found.len(), found[0].needs.clone(), found[1].sid.is_none()), (2, DeclaredNeed::None, true));
         assert!(matches!(found[1].needs, DeclaredNeed::Until(Timestamp(at)) if at == 1_801_350_000));
         for (from, to, words) in [
-            ("by = \"A. Keeper\"\nat = 2026", "by = \" \"\nat = 2026", "nobody signed"),
+            ("by = \"keeper of the backups\"\nat = 2026", "by = \" \"\nat = 2026", "nobody signed"),
             ("at = 2026-11-20", "at = 2096-11-20", "in the future"),
             ("transparent-dumps", "dumps", "unknown variant"),
             ("note =", "nota =", "unknown field"),
