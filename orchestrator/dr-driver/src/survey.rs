@@ -11,13 +11,13 @@ use crate::world::Asker;
 use crate::{CallError, DocumentPin, Effect, HostAnswer, SurveyCommand};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use tde2hsm_dr::facts::FleetInstance;
+use tde2hsm_dr::facts::{FleetInstance, Snapshot};
 use tde2hsm_dr::inventory::Inventory;
 use tde2hsm_protocol::survey::Survey;
 use tde2hsm_protocol::wire::printable;
 use tde2hsm_protocol::{
     CampaignId, Chunk, Code, DetailRef, Digest, Generation, HostOrder, InstanceId, ORDER_HOSTS, OperationId, Order, OrderToken,
-    PROTOCOL_VERSION, Report, Severity, Timestamp, Work,
+    PROTOCOL_VERSION, Report, Severity, Timestamp, VolumeId, Work,
 };
 
 /// How long an order is valid, and how long SSM may try to deliver it, in seconds.
@@ -34,11 +34,17 @@ const OLD: i64 = 6 * 3600;
 /// Between two tries for a host that gives no survey, doubled with each: from a quarter of an hour to six hours, in seconds.
 const PAUSE: i64 = 900;
 const LONGEST_PAUSE: i64 = 6 * 3600;
+/// AWS's word for an instance that is stopped, gone, or without a running agent (`A§1.1`).
+const NOT_MANAGED: &str = "InvalidInstanceId";
 /// How far host and AWS clock may be apart: an inventory this close to a set may lie on either side of it.
 const MARGIN: i64 = tde2hsm_dr::points::MARGIN;
 
 /// Hosts that will be looked at once enough time has passed since their newest set.
 pub const SURVEYS_AWAITED: &str = "surveys-awaited";
+/// Hosts of the fleet from whom an answer is still to come.
+pub const SURVEYS_OPEN: &str = "surveys-open";
+/// How long a look may take that comes to something, in seconds: its set grows old enough, the order, and the detail's pieces.
+pub const LONGEST: i64 = 2 * MARGIN + 2 * SILENT;
 
 /// `surveys/INSTANCE.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,14 +100,23 @@ struct Desk {
     answers: BTreeMap<String, Vec<HostAnswer>>,
 }
 
-/// One step for every host: reads what was answered, writes inventories, sends what is due. `sets` says when each instance's
-/// newest set was taken.
-pub async fn step(
-    asker: &mut Asker<'_>,
-    document: &DocumentPin,
-    instances: &[FleetInstance],
-    sets: &BTreeMap<InstanceId, Timestamp>,
-) {
+/// When the sets of each instance were taken.
+pub type SetTimes = BTreeMap<InstanceId, BTreeSet<Timestamp>>;
+
+pub fn set_times(instances: &[FleetInstance], sources: &[Snapshot]) -> SetTimes {
+    let mut of_volume: BTreeMap<&VolumeId, BTreeSet<Timestamp>> = BTreeMap::new();
+    for (volume, started) in sources.iter().filter_map(|source| Some((source.volume.as_ref()?, source.started))) {
+        of_volume.entry(volume).or_default().insert(started);
+    }
+    let times = |instance: &FleetInstance| {
+        let of = instance.volumes.values().filter_map(|volume| of_volume.get(volume));
+        (instance.instance.clone(), of.flatten().copied().collect())
+    };
+    instances.iter().map(times).collect()
+}
+
+/// One step for every host: reads what was answered, writes inventories, sends what is due.
+pub async fn step(asker: &mut Asker<'_>, document: &DocumentPin, instances: &[FleetInstance], sets: &SetTimes) {
     let keys = instances.iter().map(|one| store::survey_key(&one.instance)).collect();
     let read = store::read_keys::<HostSurvey>(asker.cloud, keys).await;
     let Some((found, unreadable)) = asker.note_records(read) else { return };
@@ -115,7 +130,7 @@ pub async fn step(
         let state = found.get(&key).cloned().unwrap_or_else(|| Read { value: HostSurvey::default(), etag: String::new() });
         desk.states.insert(instance.instance.clone(), state);
     }
-    let newest = newest_inventories(asker).await;
+    let looks = last_looks(asker).await;
     let mut due: BTreeMap<Ask, Vec<InstanceId>> = BTreeMap::new();
     let failures: BTreeMap<InstanceId, u32> =
         desk.states.iter().map(|(instance, state)| (instance.clone(), state.value.failures)).collect();
@@ -124,12 +139,12 @@ pub async fn step(
         let before = state.value.clone();
         collect(asker, document, instance, &mut state.value, &mut desk.answers).await;
         let latest = state.value.taken_at.filter(|taken| taken.since(asker.now) <= MARGIN);
-        let taken = newest.get(&instance.instance).copied().or(latest);
-        for ask in wanted(&state.value, taken, sets.get(&instance.instance).copied(), asker.now) {
+        let taken = looks.get(&instance.instance).copied().or(latest);
+        let dueness = dueness(taken, sets.get(&instance.instance), asker.now);
+        for ask in wanted(&state.value, dueness, asker.now) {
             due.entry(ask).or_default().push(instance.instance.clone());
         }
-        let set = sets.get(&instance.instance).copied();
-        if state.value.open.is_none() && is_due(taken, set, asker.now) && is_early(taken, set, asker.now) {
+        if state.value.open.is_none() && asker.now >= state.value.not_before && dueness == Dueness::Awaited {
             asker.outcome.add(SURVEYS_AWAITED, 1);
         }
         // Nothing is ordered for a host whose state could not be kept: its answer would be nobody's.
@@ -147,13 +162,16 @@ pub async fn step(
         }
     }
     for (instance, state) in &desk.states {
+        if state.value.open.is_some() {
+            asker.outcome.add(SURVEYS_OPEN, 1);
+        }
         say(asker, instance, failures.get(instance).copied().unwrap_or(0), &state.value);
     }
 }
 
-/// When each instance's newest inventory was taken: campaigns write inventories too. One of a time that is yet to come was taken
+/// When each instance was last looked at, by its own clock: campaigns write inventories too. One of a time that is yet to come was taken
 /// while the host's clock was ahead, and would keep the host from being asked until then.
-async fn newest_inventories(asker: &mut Asker<'_>) -> BTreeMap<InstanceId, Timestamp> {
+async fn last_looks(asker: &mut Asker<'_>) -> BTreeMap<InstanceId, Timestamp> {
     let listed = asker.cloud.list(store::INVENTORIES).await;
     let listed = asker.note_records(listed).unwrap_or_default();
     // In the order of time, so the last of each stays.
@@ -161,28 +179,39 @@ async fn newest_inventories(asker: &mut Asker<'_>) -> BTreeMap<InstanceId, Times
     of.filter(|(_, taken)| taken.since(asker.now) <= MARGIN).collect()
 }
 
-fn wanted(state: &HostSurvey, taken: Option<Timestamp>, set: Option<Timestamp>, now: Timestamp) -> Vec<Ask> {
+fn wanted(state: &HostSurvey, dueness: Dueness, now: Timestamp) -> Vec<Ask> {
     match &state.open {
         Some(Open::Ordered { .. }) => Vec::new(),
         Some(Open::Fetching { detail, pieces, sent, .. }) => (0..detail.chunks)
             .filter(|index| !pieces.iter().any(|piece| piece.index == *index) && !sent.iter().any(|(of, _)| of == index))
             .map(Ask::Piece)
             .collect(),
-        None if now < state.not_before || !is_due(taken, set, now) || is_early(taken, set, now) => Vec::new(),
-        None => vec![Ask::Survey],
+        None if now >= state.not_before && dueness == Dueness::Now => vec![Ask::Survey],
+        None => Vec::new(),
     }
 }
 
-fn is_due(taken: Option<Timestamp>, set: Option<Timestamp>, now: Timestamp) -> bool {
-    match taken {
-        None => true,
-        Some(taken) => now.since(taken) >= OLD || set.is_some_and(|set| taken.since(set) < MARGIN),
-    }
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dueness {
+    Now,
+    /// As soon as the newest set is old enough.
+    Awaited,
+    No,
 }
 
-/// The host's clock may be behind by the margin, and then it would look as if it had not looked yet.
-fn is_early(taken: Option<Timestamp>, set: Option<Timestamp>, now: Timestamp) -> bool {
-    set.is_some_and(|set| now.since(set) < 2 * MARGIN) && taken.is_some()
+/// A look counts for a set that is twice the margin old: the host's clock may be behind, and then a look at a younger one would
+/// seem not to have come after it. A younger set only waits; it holds up no look that an older one needs, for where sets come
+/// as often as runs there is always a young one.
+fn dueness(taken: Option<Timestamp>, sets: Option<&BTreeSet<Timestamp>>, now: Timestamp) -> Dueness {
+    let Some(taken) = taken else { return Dueness::Now };
+    let unseen = |set: &&Timestamp| taken.since(**set) < MARGIN;
+    let oldest = sets.and_then(|sets| sets.iter().find(unseen));
+    match oldest {
+        _ if now.since(taken) >= OLD => Dueness::Now,
+        Some(set) if now.since(*set) >= 2 * MARGIN => Dueness::Now,
+        Some(_) => Dueness::Awaited,
+        None => Dueness::No,
+    }
 }
 
 /// Reads the answers to what was sent, and writes the inventory when all of it is there.
@@ -423,7 +452,10 @@ async fn send(
         Err(error) if error.effect != Effect::Ambiguous => Some(error.clone()),
         _ => None,
     };
-    if let Err(error) = &answer {
+    // AWS answered, and of a host: that it cannot be ordered is that host's failure, and is said as such.
+    if let Err(error) = &answer
+        && !error.is(&[NOT_MANAGED])
+    {
         let region = asker.config.source_region.clone();
         asker.outcome.not_asked(&region, error);
     }
@@ -439,7 +471,7 @@ async fn send(
         keep(asker, instance, state).await;
     }
     // A refused batch says nothing of each host: asked alone, each speaks for itself.
-    if refused.is_some_and(|error| error.is(&["InvalidInstanceId"])) && instances.len() > 1 {
+    if refused.is_some_and(|error| error.is(&[NOT_MANAGED])) && instances.len() > 1 {
         for instance in &instances {
             if let Some(state) = states.get_mut(instance)
                 && ask == Ask::Survey

@@ -36,9 +36,12 @@ pub struct World {
     pub secrets: Vec<Secret>,
 }
 
-/// How long a job that runs in the DR region waits for the source region, all questions together: what it has to say of the DR
-/// region it must still say, and a function has five minutes.
+/// How long a job that runs in the DR region waits for the source region to answer one question: a large fleet's snapshots take
+/// a while to list, and the first that is not answered is the last.
 pub const SOURCE_TIME: Duration = Duration::from_secs(60);
+/// And how long for all of them, in parts of [`SOURCE_TIME`]: what such a job has to say of the DR region it must still say, and
+/// a function has five minutes.
+const SOURCE_TIMES: u32 = 3;
 
 /// Questions about secrets at a time.
 const AT_ONCE: usize = 8;
@@ -51,17 +54,19 @@ pub struct Asker<'a> {
     pub outcome: Outcome,
     /// The source region gave no answer to a question. It is not asked again in this run: each question would cost as long.
     silent: bool,
-    /// How long it is waited for, and until when.
+    /// How long one question to it is waited for, and how long it was waited for in this run. What the DR region takes is no
+    /// silence of the source region.
     patience: Duration,
-    source_until: Option<Instant>,
+    waited: Duration,
 }
 
 impl<'a> Asker<'a> {
     pub fn new(job: Job, now: Timestamp, config: &'a DrConfig, cloud: &'a dyn Cloud) -> Asker<'a> {
-        Asker { now, config, cloud, outcome: Outcome::new(job, now), silent: false, patience: SOURCE_TIME, source_until: None }
+        let outcome = Outcome::new(job, now);
+        Asker { now, config, cloud, outcome, silent: false, patience: SOURCE_TIME, waited: Duration::ZERO }
     }
 
-    /// Waits as long for the source region instead of [`SOURCE_TIME`].
+    /// Waits as long for an answer of the source region instead of [`SOURCE_TIME`].
     pub fn with_patience(self, patience: Duration) -> Asker<'a> {
         Asker { patience, ..self }
     }
@@ -83,10 +88,17 @@ impl<'a> Asker<'a> {
         let mut answer = match self.outcome.job {
             Job::CopySnapshots | Job::CopyHsmBackups => question.await,
             Job::SettleCopies | Job::ExpireCopies | Job::AuditRecovery => {
-                let patience = self.patience;
-                let until = *self.source_until.get_or_insert_with(|| Instant::now() + patience);
-                tokio::time::timeout_at(until, question).await.unwrap_or_else(|_| {
-                    let message = format!("the region did not answer within {} s", patience.as_secs());
+                let whole = self.patience * SOURCE_TIMES;
+                let left = whole.saturating_sub(self.waited);
+                let asked = Instant::now();
+                let answer = tokio::time::timeout(left.min(self.patience), question).await;
+                self.waited += asked.elapsed();
+                answer.unwrap_or_else(|_| {
+                    let message = if left < self.patience {
+                        format!("the region used up the {} s that a run has for it", whole.as_secs())
+                    } else {
+                        format!("the region did not answer within {} s", self.patience.as_secs())
+                    };
                     Err(CallError { call: call.to_owned(), effect: Effect::Ambiguous, aws_code: None, message })
                 })
             }
@@ -269,7 +281,7 @@ impl<'a> Asker<'a> {
         self.inventories_of(keys).await
     }
 
-    /// The newest of each instance.
+    /// The newest of each instance, as it was kept; when a host was looked at by its own clock is another question.
     pub async fn newest_inventories(&mut self) -> Option<Vec<Inventory>> {
         let listed = self.cloud.list(store::INVENTORIES).await;
         let listed = self.note_records(listed)?;

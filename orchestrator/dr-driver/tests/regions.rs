@@ -54,6 +54,114 @@ async fn a_source_region_that_hangs_is_not_waited_for() {
     assert_eq!(world.hosts.iter().flat_map(|host| &host.snapshots).filter(|copy| copy.region == dr()).count(), 4);
 }
 
+/// A second region with thousands of copies takes minutes to list them, and no minute of that is the source region's.
+#[tokio::test]
+async fn what_the_dr_region_takes_is_no_silence_of_the_source_region() {
+    let memory = Memory::new();
+    memory.ticks(&config(), 6).await;
+    let (short, long) = (Duration::from_millis(20), Duration::from_millis(700));
+    memory.world().takes_its_time = BTreeMap::from([(source(), short), (dr(), long)]);
+    let config = config();
+    let mut asker = Asker::new(Job::AuditRecovery, START.plus(5_400), &config, &memory).with_patience(Duration::from_millis(600));
+    let world = asker.world().await.expect("records");
+    assert!(asker.outcome.unasked.is_empty(), "{:?}", asker.outcome.unasked);
+    assert!(!world.common.unasked.contains(&Ask::SourceBackups));
+}
+
+/// Answers that come, each in its time, are no silence; but a function has five minutes, and must say what it saw.
+#[tokio::test]
+async fn a_slow_source_region_has_its_time_for_each_question_and_a_bound_for_all() {
+    let memory = Memory::new();
+    memory.world().takes_its_time = BTreeMap::from([(source(), Duration::from_millis(240))]);
+    let config = config();
+    let mut asker = Asker::new(Job::AuditRecovery, START, &config, &memory).with_patience(Duration::from_millis(400));
+    for n in 0..4 {
+        assert!(asker.instances().await.is_some(), "question {n}");
+    }
+    // 1.2 s in all.
+    while asker.instances().await.is_some() {}
+    assert!(asked_of_source(&memory).len() <= 6);
+    let [one] = asker.outcome.unasked.as_slice() else { panic!("{:?}", asker.outcome.unasked) };
+    assert!(one.why.contains("used up"), "{one:?}");
+}
+
+/// With sets as often as runs there is always a young one, in some phases in every run.
+#[tokio::test]
+async fn h41_a_set_that_is_always_young_keeps_no_host_from_being_surveyed() {
+    for (phase, apart) in [(30, 900), (299, 900), (301, 900), (450, 900), (599, 900), (30, 300)] {
+        let memory = Memory::new();
+        memory.tick(&config()).await;
+        for _ in 0..24 {
+            let at = memory.world().now;
+            memory.pass(apart - phase % apart);
+            let now = memory.world().now;
+            memory.world().add_sets(now);
+            memory.pass(phase % apart);
+            memory.tick(&config()).await;
+            assert_eq!(memory.world().now.since(at), apart);
+        }
+        let world = memory.world();
+        let mut looks: Vec<Timestamp> = world
+            .objects
+            .keys()
+            .filter_map(|key| store::parse_inventory_key(key))
+            .filter(|(of, _)| *of == instance(0))
+            .map(|(_, at)| at)
+            .collect();
+        looks.sort();
+        let last = *looks.last().unwrap();
+        assert!(world.now.since(last) <= 3 * 900, "{phase} {apart}: {looks:?}");
+        assert!(looks.windows(2).all(|two| two[1].since(two[0]) <= 3 * 900), "{phase} {apart}: {looks:?}");
+    }
+}
+
+/// An inventory grows old whatever sets come.
+#[tokio::test]
+async fn h41_an_old_inventory_is_followed_by_another_although_a_set_is_young() {
+    let memory = Memory::new();
+    memory.ticks(&config(), 4).await;
+    let orders = |memory: &Memory| memory.world().effects.iter().filter(|call| *call == "ssm:SendCommand").count();
+    memory.world().snapshots.retain(|_, one| one.region == dr());
+    memory.pass(6 * 3_600);
+    {
+        let mut world = memory.world();
+        let now = world.now;
+        world.add_sets(now.plus(-60));
+    }
+    let before = orders(&memory);
+    memory.tick(&config()).await;
+    assert_eq!(orders(&memory), before + 1);
+}
+
+/// Only hosts that are still the fleet's are waited for, and only while they can be asked.
+#[tokio::test]
+async fn a_survey_of_a_host_that_is_gone_is_not_under_way() {
+    let memory = Memory::new();
+    memory.world().silent = BTreeSet::from([instance(0), instance(1)]);
+    let now = memory.world().now;
+    let outcome = run(Job::CopySnapshots, now, &config(), &memory, &Hint::Tick).await;
+    assert_eq!(outcome.count(survey::SURVEYS_OPEN), 2);
+    memory.world().instances.pop();
+    let outcome = run(Job::CopySnapshots, now.plus(60), &config(), &memory, &Hint::Tick).await;
+    assert_eq!(outcome.count(survey::SURVEYS_OPEN), 1);
+    memory.world().away.insert(source());
+    let outcome = run(Job::CopySnapshots, now.plus(120), &config(), &memory, &Hint::Tick).await;
+    assert_eq!(outcome.count(survey::SURVEYS_OPEN), 0);
+}
+
+/// A stopped host is no refusal of the region: the others are surveyed, and what is said is said of it.
+#[tokio::test]
+async fn a_host_without_an_agent_is_that_hosts_failure() {
+    let memory = Memory::new();
+    memory.world().unmanaged.insert(instance(1));
+    let outcome = run(Job::CopySnapshots, START, &config(), &memory, &Hint::Tick).await;
+    assert!(outcome.unasked.is_empty() && outcome.failed == 0, "{outcome:?}");
+    assert!(!outcome.messages.iter().any(|message| message.severity == Severity::Error), "{outcome:?}");
+    let said: Vec<&Message> = outcome.messages.iter().filter(|message| message.code == Code::HOST_UNSURVEYED).collect();
+    assert!(said.len() == 1 && said[0].text.starts_with(instance(1).as_str()), "{said:?}");
+    assert_eq!(outcome.count("survey-commands-sent"), 1);
+}
+
 /// A verdict is about the DR region's secrets; the source region's are asked about where their stages are changed.
 #[tokio::test]
 async fn only_what_changes_secrets_asks_the_source_region_about_them() {

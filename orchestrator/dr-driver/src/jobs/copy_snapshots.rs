@@ -12,7 +12,7 @@ use tde2hsm_dr::facts::{Consistency, FleetInstance, Secret, Snapshot, SnapshotSt
 use tde2hsm_dr::points::{Judge, Point, SecretRole, gather};
 use tde2hsm_dr::records::{CopyIntent, SecretAt};
 use tde2hsm_dr::secrets;
-use tde2hsm_protocol::{Code, InstanceId, Severity, SnapshotId, Timestamp, VolumeId};
+use tde2hsm_protocol::{Code, Severity, SnapshotId};
 
 pub async fn run(asker: &mut Asker<'_>, hint: &Hint) {
     let Some(instances) = asker.instances().await else { return };
@@ -34,7 +34,7 @@ pub async fn run(asker: &mut Asker<'_>, hint: &Hint) {
         begin(asker, &instances, &sources, copies, &records).await;
     }
     if let Some(document) = asker.config.document.clone() {
-        survey::step(asker, &document, &instances, &newest_sets(&instances, &sources)).await;
+        survey::step(asker, &document, &instances, &survey::set_times(&instances, &sources)).await;
     }
 }
 
@@ -52,20 +52,6 @@ async fn any_of_the_fleet(asker: &mut Asker<'_>, ids: &BTreeSet<SnapshotId>, ins
         }
     }
     false
-}
-
-/// When the newest set of each instance was taken.
-fn newest_sets(instances: &[FleetInstance], sources: &[Snapshot]) -> BTreeMap<InstanceId, Timestamp> {
-    let mut of_volume: BTreeMap<&VolumeId, Timestamp> = BTreeMap::new();
-    for (volume, started) in sources.iter().filter_map(|source| Some((source.volume.as_ref()?, source.started))) {
-        let newest = of_volume.entry(volume).or_insert(started);
-        *newest = started.max(*newest);
-    }
-    let newest = |instance: &FleetInstance| {
-        let started = instance.volumes.values().filter_map(|volume| of_volume.get(volume)).max()?;
-        Some((instance.instance.clone(), *started))
-    };
-    instances.iter().filter_map(newest).collect()
 }
 
 async fn begin(

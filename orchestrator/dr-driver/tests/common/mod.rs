@@ -110,6 +110,8 @@ pub struct World {
     pub away: BTreeSet<Region>,
     /// Regions that take a question and never answer it.
     pub hangs: BTreeSet<Region>,
+    /// How long a region takes to answer.
+    pub takes_its_time: BTreeMap<Region, std::time::Duration>,
     /// Calls that nobody may make.
     pub denied: BTreeSet<String>,
     /// Every call to a region, in their order.
@@ -119,6 +121,8 @@ pub struct World {
     /// Commands: token, when, and the answers to be.
     pub commands: BTreeMap<String, (OrderToken, Timestamp, Vec<HostAnswer>)>,
     pub silent: BTreeSet<InstanceId>,
+    /// Hosts whose agent SSM does not know.
+    pub unmanaged: BTreeSet<InstanceId>,
     /// Seconds that a host's clock is ahead.
     pub clocks: BTreeMap<InstanceId, i64>,
     /// Seconds that a host takes to answer.
@@ -232,11 +236,14 @@ impl Memory {
     }
 
     async fn reach(&self, region: &Region, call: &str) -> Result<()> {
-        let hangs = {
+        let (hangs, takes) = {
             let mut world = self.world();
             world.asked.push((region.clone(), call.to_owned()));
-            world.hangs.contains(region)
+            (world.hangs.contains(region), world.takes_its_time.get(region).copied())
         };
+        if let Some(takes) = takes {
+            tokio::time::sleep(takes).await;
+        }
         if hangs {
             std::future::pending::<()>().await;
         }
@@ -636,6 +643,14 @@ impl Cloud for Memory {
 
     async fn send_survey(&self, region: &Region, command: &SurveyCommand<'_>) -> Result<String> {
         self.reach(region, "ssm:SendCommand").await?;
+        if let Some(bad) = command.instances.iter().find(|one| self.world().unmanaged.contains(*one)) {
+            return Err(error(
+                "ssm:SendCommand",
+                Effect::Refused,
+                Some("InvalidInstanceId"),
+                &format!("not in a valid state: {bad}"),
+            ));
+        }
         let order = Order::decode(command.order).unwrap();
         assert_eq!(order.token, *command.token);
         assert!(command.instances.len() <= ORDER_HOSTS);
