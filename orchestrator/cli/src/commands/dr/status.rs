@@ -101,7 +101,6 @@ pub async fn run(context: &Context, args: DrStatus) -> Result<Exit, Failure> {
             Row { status, verdict: newest.map_or("no point", word), causes, unknowns }
         })
         .collect();
-    let level = status.databases.iter().map(|row| row.level).max().unwrap_or(Level::Breached);
     let backups = look.backups();
     let loads = copying::loads(&look.world.common, &look.world.hosts, &look.points);
     let feasible = copying::feasible(&loads, &second.config.limits());
@@ -113,7 +112,7 @@ pub async fn run(context: &Context, args: DrStatus) -> Result<Exit, Failure> {
         rpo_minutes: second.config.rpo_minutes,
         feasible: &feasible,
         findings: &findings,
-        level,
+        level: level(&status),
         fleet_age: status.fleet_age,
         databases: rows,
         unseen: &status.unseen,
@@ -129,14 +128,27 @@ pub async fn run(context: &Context, args: DrStatus) -> Result<Exit, Failure> {
 
 /// What is not known is not kept: a host without an inventory has databases that nobody counts, and a fleet without any is one
 /// whose tag was mistyped.
-fn broken(status: &rpo::Status) -> Option<Failure> {
+fn unkept(status: &rpo::Status) -> Vec<String> {
     let broken = status.databases.iter().filter(|row| row.level == Level::Breached);
     let mut names: Vec<String> = broken.map(|row| format!("{}/{}", row.instance, row.sid)).collect();
     names.extend(status.unseen.iter().map(|instance| format!("{instance} (no inventory was ever taken)")));
     if names.is_empty() && status.databases.is_empty() {
         names.push("no database is known".to_owned());
     }
+    names
+}
+
+fn broken(status: &rpo::Status) -> Option<Failure> {
+    let names = unkept(status);
     (!names.is_empty()).then(|| Failure::new(Code::RPO_BROKEN, names.join(", ")))
+}
+
+/// Says the same as the exit.
+fn level(status: &rpo::Status) -> Level {
+    if !unkept(status).is_empty() {
+        return Level::Breached;
+    }
+    status.databases.iter().map(|row| row.level).max().unwrap_or(Level::Breached)
 }
 
 impl Look {
@@ -382,9 +394,11 @@ mod tests {
         let mut status =
             rpo::Status { databases: vec![kept], fleet_age: Some(1), unseen: vec![], seen: BTreeSet::from([instance.clone()]) };
         assert!(broken(&status).is_none());
+        assert_eq!(level(&status), Level::Kept);
         status.unseen.push("i-0123456789abcdef1".parse().expect("an id"));
         let failure = broken(&status).expect("a host that nobody looked at");
         assert_eq!(failure.exit, Exit::NotRecoverable);
+        assert_eq!(level(&status), Level::Breached, "the answer and the exit say the same");
         assert!(failure.message.contains("i-0123456789abcdef1"), "{}", failure.message);
         let nothing = rpo::Status { databases: vec![], fleet_age: None, unseen: vec![], seen: BTreeSet::new() };
         assert_eq!(broken(&nothing).map(|failure| failure.exit), Some(Exit::NotRecoverable));
