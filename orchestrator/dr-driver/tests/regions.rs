@@ -79,7 +79,9 @@ async fn a_slow_source_region_has_its_time_for_each_question_and_a_bound_for_all
         assert!(asker.instances().await.is_some(), "question {n}");
     }
     // 1.2 s in all.
-    while asker.instances().await.is_some() {}
+    for _ in 0..4 {
+        asker.instances().await;
+    }
     assert!(asked_of_source(&memory).len() <= 6);
     let [one] = asker.outcome.unasked.as_slice() else { panic!("{:?}", asker.outcome.unasked) };
     assert!(one.why.contains("used up"), "{one:?}");
@@ -159,7 +161,7 @@ async fn a_host_without_an_agent_is_that_hosts_failure() {
     assert!(!outcome.messages.iter().any(|message| message.severity == Severity::Error), "{outcome:?}");
     let said: Vec<&Message> = outcome.messages.iter().filter(|message| message.code == Code::HOST_UNSURVEYED).collect();
     assert!(said.len() == 1 && said[0].text.starts_with(instance(1).as_str()), "{said:?}");
-    assert_eq!(outcome.count("survey-commands-sent"), 1);
+    assert_eq!((outcome.count("survey-commands-sent"), outcome.count(survey::SURVEYS_OPEN)), (1, 1));
 }
 
 /// A verdict is about the DR region's secrets; the source region's are asked about where their stages are changed.
