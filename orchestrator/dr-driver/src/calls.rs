@@ -31,6 +31,10 @@ pub enum Sent {
 /// AWS's words for "not now" (`A§3.3`).
 const FULL: [&str; 2] = ["ResourceLimitExceeded", "CloudHsmResourceLimitExceededException"];
 
+fn full(error: &CallError) -> bool {
+    error.effect != Effect::Ambiguous && (error.is(&FULL) || error.throttled())
+}
+
 /// Different for each attempt: no two attempts of one thing are of the same number and second.
 fn token(fleet: &str, of: &str, attempts: usize, at: i64) -> String {
     Digest::of_json(&(fleet, of, attempts, at)).to_string()[..32].to_owned()
@@ -100,8 +104,11 @@ pub async fn begin_copy(
         && let Some(minutes) = copy.completion_minutes.take()
     {
         let text = format!("`{}` in {minutes} min: {error}; asked for again without a time", intent.source);
-        asker.outcome.say(Severity::Warning, Code::COPY_REFUSED, text);
         answer = asker.cloud.copy_snapshot(&asker.config.dr_region, &copy).await;
+        // Turned away again: it was not the time, there is no place for either.
+        if !answer.as_ref().is_err_and(full) {
+            asker.outcome.say(Severity::Warning, Code::COPY_REFUSED, text);
+        }
     }
     if answer.is_ok() && copy.completion_minutes.is_some() {
         asker.outcome.add("copies-timed", 1);
@@ -156,7 +163,7 @@ fn judge<T>(asker: &mut Asker<'_>, answer: &Result<T, CallError>, of: &str) -> S
             asker.outcome.say(Severity::Warning, Code::CALL_UNCERTAIN, format!("`{of}`: {error}"));
             Sent::Unknown
         }
-        Err(error) if error.is(&FULL) || error.throttled() => {
+        Err(error) if full(error) => {
             asker.outcome.say(Severity::Note, Code::COPIES_QUEUE, error.to_string());
             Sent::Full
         }

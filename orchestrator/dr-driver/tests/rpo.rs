@@ -94,3 +94,15 @@ async fn the_audit_says_when_the_rpo_that_is_asked_for_cannot_be_kept() {
         "{narrow:?}"
     );
 }
+
+/// A queue that is full is no trouble with the time that was asked for, and is told as what it is.
+#[tokio::test]
+async fn a_timed_copy_that_finds_no_place_queues_without_a_warning() {
+    let memory = Memory::new();
+    memory.world().places = 1;
+    let outcomes = memory.tick(&timed(2_000)).await;
+    let copying = &outcomes[&Job::CopySnapshots];
+    assert_eq!(memory.world().copies().len(), 1);
+    let said = |code: Code| copying.messages.iter().filter(|message| message.code == code).count();
+    assert_eq!((said(Code::COPY_REFUSED), said(Code::COPIES_QUEUE)), (0, 1), "{copying:?}");
+}

@@ -549,7 +549,7 @@ impl Drill<'_> {
                 Err(error) => error,
             };
             tried += 1;
-            if tried == LOOKS || self.pace.stopping() || (error.effect == Effect::Refused && !error.is(THROTTLED)) {
+            if tried == LOOKS || self.pace.stopping() || (error.effect == Effect::Refused && !error.throttled()) {
                 return Err(failed(code, error.to_string()));
             }
             self.pace.pause(PAUSES[tried.min(PAUSES.len() - 1)]).await;
@@ -563,8 +563,6 @@ impl Drill<'_> {
         }
     }
 }
-
-const THROTTLED: &[&str] = &["ThrottlingException", "Throttling", "RequestLimitExceeded", "SlowDown"];
 
 fn failed(code: Code, message: String) -> Miss {
     Miss::Failed { code, message }
