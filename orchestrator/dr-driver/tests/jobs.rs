@@ -90,6 +90,19 @@ async fn a_full_region_queues_and_never_fails() {
     }
 }
 
+/// Whoever goes first and is refused leaves its places to others, in the same run.
+#[tokio::test]
+async fn copies_that_are_refused_keep_no_other_host_waiting() {
+    let config = DrConfig { copies_in_flight: 2, ..config() };
+    for refused in [[1, 2], [3, 4]] {
+        let memory = Memory::new();
+        memory.world().forbidden = refused.map(snapshot_id).into();
+        memory.tick(&config).await;
+        let world = memory.world();
+        assert_eq!(world.copy_calls.len(), 2, "{refused:?}: {:?}", world.copy_calls);
+    }
+}
+
 #[tokio::test]
 async fn a_failed_copy_is_told_once_and_made_again() {
     let memory = Memory::new();
@@ -483,11 +496,14 @@ async fn an_audit_that_could_not_see_tells_no_breach() {
     memory.world().objects.insert(store::ALARMS.to_owned(), (serde_json::to_vec(&alarms).unwrap(), 0, START));
     memory.world().away.insert(dr());
     let told = |memory: &Memory| memory.world().published.iter().filter(|(subject, _)| subject.contains("RPO")).count();
-    run(Job::AuditRecovery, START, &config(), &memory, &Hint::Tick).await;
+    let breached = |outcome: &Outcome| outcome.metrics.iter().find(|one| one.name == "DatabasesBreached").map(|one| one.value);
+    let blind = run(Job::AuditRecovery, START, &config(), &memory, &Hint::Tick).await;
     assert_eq!(told(&memory), 0, "{:?}", memory.world().published);
+    assert_eq!(breached(&blind), Some(0.0), "the alarm on the metric goes by the same");
     memory.world().away.clear();
-    run(Job::AuditRecovery, START.plus(900), &config(), &memory, &Hint::Tick).await;
+    let seen = run(Job::AuditRecovery, START.plus(900), &config(), &memory, &Hint::Tick).await;
     assert_eq!(told(&memory), 1, "now it is seen that nothing opens: {:?}", memory.world().published);
+    assert_eq!(breached(&seen), Some(1.0));
 }
 
 /// Whatever single call of the audit breaks, the breach is told at least once and hardly ever twice.

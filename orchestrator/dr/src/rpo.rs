@@ -300,6 +300,11 @@ fn may_open(common: &Common, point: &Point, database: &DatabasePoint) -> bool {
     }
 }
 
+/// What a database is called in [`AlarmState`].
+pub fn key(database: &DatabaseStatus) -> String {
+    format!("{}/{}", database.instance, database.sid)
+}
+
 /// The new state of the alarms and what is to be said: each breach once and its end once; each time that a breach is seen coming
 /// once, and once that it is out of sight. A prediction holds until a newer point opens or the breach is there, whatever the
 /// next look thinks of it, so that nobody is told twice of the same.
@@ -308,7 +313,7 @@ pub fn alarms(before: &AlarmState, status: &Status, sight: Sight, rpo_minutes: u
     let mut after = AlarmState { v: 1, ..AlarmState::default() };
     let mut said = Vec::new();
     for database in &status.databases {
-        let key = format!("{}/{}", database.instance, database.sid);
+        let key = key(database);
         let standing = before.standing.get(&key);
         let was = standing.map_or(Level::Kept, |standing| standing.level);
         let known = before.opened.get(&key).copied().filter(|_| sight == Sight::Partly);

@@ -38,7 +38,10 @@ fn record(seed: u64) -> Result<PathBuf> {
 pub fn scratch() -> Result<tempfile::TempDir> {
     const MEMORY: &str = "/dev/shm";
     const GIB: u64 = 1 << 30;
-    let free = nix::sys::statvfs::statvfs(MEMORY).map_or(0, |stat| stat.blocks_available() * stat.fragment_size());
+    // A world holds programs that are run.
+    let runs = |stat: &nix::sys::statvfs::Statvfs| !stat.flags().contains(nix::sys::statvfs::FsFlags::ST_NOEXEC);
+    let memory = nix::sys::statvfs::statvfs(MEMORY).ok().filter(runs);
+    let free = memory.map_or(0, |stat| stat.blocks_available() * stat.fragment_size());
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available =
         text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
@@ -298,13 +301,14 @@ impl World {
         self.sandbox("clock", &["--advance", by])?.ok().map(drop)
     }
 
-    /// Lets the world's time pass, a minute every quarter of a second, while something waits in it.
+    /// Lets the world's time pass, a minute every quarter of a second, while something waits in it. It stands still while a
+    /// command runs on a host: an order lives for minutes, and a busy machine would be too late for it.
     pub fn while_time_passes<T>(&self, work: impl FnOnce() -> T) -> T {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !over.load(Ordering::SeqCst) {
-                    let _ = self.advance("1m");
+                    let _ = self.settle().and_then(|()| self.advance("1m"));
                     std::thread::sleep(Duration::from_millis(250));
                 }
             });

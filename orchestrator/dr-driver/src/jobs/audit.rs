@@ -35,9 +35,13 @@ pub async fn run(asker: &mut Asker<'_>) {
     let judge = Judge::new(&world.common);
     let points: Vec<Point> = world.hosts.iter().flat_map(|host| judge.host(host)).collect();
     let status = rpo::status(&world.common, &world.hosts, &points, asker.config.rpo_minutes);
-    measure(asker, &points, &status);
     foresee(asker, &copying::loads(&world.common, &world.hosts, &points));
-    tell(asker, &status).await;
+    let state = tell(asker, &status).await;
+    measure(asker, &points, &status);
+    // What could not be seen now counts as it was seen last, in metrics as in messages.
+    if let Some(state) = state {
+        measure_levels(asker, &status, &state);
+    }
 }
 
 fn measure(asker: &mut Asker<'_>, points: &[Point], status: &rpo::Status) {
@@ -58,26 +62,39 @@ fn measure(asker: &mut Asker<'_>, points: &[Point], status: &rpo::Status) {
         out.metric(name, Unit::Count, n as f64, &[]);
         out.add(what, n);
     }
-    let at_least = |level: Level| status.databases.iter().filter(|database| database.level >= level).count();
-    let breached = at_least(Level::Breached);
-    out.metric("DatabasesBreached", Unit::Count, breached as f64, &[]);
-    out.metric("DatabasesPredicted", Unit::Count, (at_least(Level::Predicted) - breached) as f64, &[]);
     out.metric("Unasked", Unit::Count, out.unasked.len() as f64, &[]);
     out.add("databases", status.databases.len() as u64);
-    if let Some(age) = status.fleet_age {
-        out.metric("RecoveryPointAge", Unit::Seconds, age as f64, &[]);
-    }
     out.metric("InstancesSeen", Unit::Count, status.instances() as f64, &[]);
     out.metric("HostsUnseen", Unit::Count, status.unseen.len() as f64, &[]);
     for instance in &status.unseen {
         let text = format!("{instance}: no inventory was ever taken; what databases it has is not known");
         out.say(Severity::Warning, Code::HOST_UNSURVEYED, text);
     }
+}
+
+fn measure_levels(asker: &mut Asker<'_>, status: &rpo::Status, state: &AlarmState) {
+    let now = asker.now;
+    let out = &mut asker.outcome;
+    let (mut breached, mut predicted, mut ages) = (0u64, 0u64, Vec::new());
     for database in &status.databases {
+        let name = rpo::key(database);
+        match state.standing.get(&name).map_or(Level::Kept, |standing| standing.level) {
+            Level::Breached => breached += 1,
+            Level::Predicted => predicted += 1,
+            Level::Kept => {}
+        }
         // A database without any point has no age; DatabasesBreached counts it.
-        let Some(age) = database.age else { continue };
-        let name = format!("{}/{}", database.instance, database.sid);
+        let Some(age) = state.opened.get(&name).map(|at| now.since(*at)) else { continue };
         out.metric("RecoveryPointAge", Unit::Seconds, age as f64, &[("database", &name)]);
+        ages.push(age);
+    }
+    out.metric("DatabasesBreached", Unit::Count, breached as f64, &[]);
+    out.metric("DatabasesPredicted", Unit::Count, predicted as f64, &[]);
+    if ages.len() == status.databases.len()
+        && status.unseen.is_empty()
+        && let Some(age) = ages.into_iter().max()
+    {
+        out.metric("RecoveryPointAge", Unit::Seconds, age as f64, &[]);
     }
 }
 
@@ -92,8 +109,9 @@ fn foresee(asker: &mut Asker<'_>, loads: &[Load]) {
     }
 }
 
-async fn tell(asker: &mut Asker<'_>, status: &rpo::Status) {
-    let Some(found) = asker.object::<Alarms>(store::ALARMS).await else { return };
+/// Tells what is new, and gives the state that follows. `None`: the records do not answer.
+async fn tell(asker: &mut Asker<'_>, status: &rpo::Status) -> Option<AlarmState> {
+    let found = asker.object::<Alarms>(store::ALARMS).await?;
     let (mut alarms, etag) = match found {
         Some(read) => (read.value, Some(read.etag)),
         None => (Alarms::default(), None),
@@ -106,11 +124,11 @@ async fn tell(asker: &mut Asker<'_>, status: &rpo::Status) {
             let wrote = store::write(asker.cloud, store::ALARMS, &alarms, etag.as_deref()).await;
             asker.note_records(wrote);
         }
-        return;
+        return Some(alarms.state);
     }
     if others_tell {
         // What is new is still new at the next run.
-        return;
+        return Some(state);
     }
     // An older message of the same database that never got out says what is no longer so. Of this run a database may have
     // two: its breach is over, and the next is near.
@@ -118,7 +136,7 @@ async fn tell(asker: &mut Asker<'_>, status: &rpo::Status) {
     alarms.untold.extend(new);
     alarms.state = state;
     alarms.telling = Some(asker.now);
-    let Some(etag) = asker.write(store::ALARMS, &alarms, etag.as_deref()).await else { return };
+    let Some(etag) = asker.write(store::ALARMS, &alarms, etag.as_deref()).await else { return Some(alarms.state) };
     let mut untold = Vec::new();
     for alarm in std::mem::take(&mut alarms.untold) {
         match asker.cloud.publish(&subject(&asker.config.fleet, &alarm), &alarm.text).await {
@@ -134,6 +152,7 @@ async fn tell(asker: &mut Asker<'_>, status: &rpo::Status) {
     alarms.telling = None;
     let wrote = store::write(asker.cloud, store::ALARMS, &alarms, Some(&etag)).await;
     asker.note_records(wrote);
+    Some(alarms.state)
 }
 
 /// The source region's silence hides no point that opens: everything that it opens with lies in the DR region.

@@ -7,12 +7,15 @@ use crate::calls::{Sent, begin_copy};
 use crate::world::{Asker, Records, bare, believed, volumes};
 use crate::{Hint, Unit, survey};
 use std::collections::{BTreeMap, BTreeSet};
-use tde2hsm_dr::copying::{self, Limits, WaitsFor};
+use tde2hsm_dr::copying::{self, Limits, Timed, WaitsFor};
 use tde2hsm_dr::facts::{Consistency, FleetInstance, Secret, Snapshot, SnapshotState, tag};
 use tde2hsm_dr::points::{Judge, Point, SecretRole, gather};
 use tde2hsm_dr::records::{CopyIntent, SecretAt};
 use tde2hsm_dr::secrets;
 use tde2hsm_protocol::{Code, Severity, SnapshotId};
+
+/// How often in one run others are chosen for places that were refused.
+const ROUNDS: usize = 5;
 
 pub async fn run(asker: &mut Asker<'_>, hint: &Hint) {
     let Some(instances) = asker.instances().await else { return };
@@ -76,30 +79,46 @@ async fn begin(
         wanted.extend(copying::wanted(host, &of_host, &asker.config.retention));
         points.extend(of_host);
     }
-    let plan = copying::plan(&wanted, u16::try_from(in_flight).unwrap_or(u16::MAX), asker.now, &limits);
+    let mut places_taken = in_flight;
+    let mut limits = limits;
+    let mut plan = copying::plan(&wanted, u16::try_from(places_taken).unwrap_or(u16::MAX), asker.now, &limits);
     let secrets = secrets_of_now(asker, !plan.begin.is_empty()).await;
     let by_id: BTreeMap<&SnapshotId, &Snapshot> = sources.iter().map(|source| (&source.id, source)).collect();
-    let mut waiting = plan.waiting.len();
-    let mut plan_begin = plan.begin.iter();
-    for one in plan_begin.by_ref() {
-        let Some((source, point)) =
-            by_id.get(&one.source).zip(points.iter().find(|p| p.parts.iter().any(|part| part.source == one.source)))
-        else {
-            continue;
-        };
-        let Some(mut intent) = intent(asker, source, point, &secrets) else { continue };
-        intent.instance_profile =
-            instances.iter().find(|one| one.instance == point.instance).and_then(|one| one.instance_profile.clone());
-        let known = records.copies.get(&one.source).cloned();
-        match begin_copy(asker, known, intent, one.minutes).await {
-            Sent::Full => {
-                waiting += 1;
-                break;
+    let mut waiting = 0;
+    for _ in 0..ROUNDS {
+        let mut refused = BTreeSet::new();
+        let mut full = false;
+        for (n, one) in plan.begin.iter().enumerate() {
+            let Some((source, point)) =
+                by_id.get(&one.source).zip(points.iter().find(|p| p.parts.iter().any(|part| part.source == one.source)))
+            else {
+                continue;
+            };
+            let Some(mut intent) = intent(asker, source, point, &secrets) else { continue };
+            intent.instance_profile =
+                instances.iter().find(|one| one.instance == point.instance).and_then(|one| one.instance_profile.clone());
+            let known = records.copies.get(&one.source).cloned();
+            match begin_copy(asker, known, intent, one.minutes).await {
+                Sent::Full => {
+                    waiting += plan.begin.len() - n;
+                    full = true;
+                    break;
+                }
+                Sent::Refused => drop(refused.insert(one.source.clone())),
+                Sent::Begun | Sent::Unknown | Sent::Not => places_taken += 1,
             }
-            Sent::Begun | Sent::Refused | Sent::Unknown | Sent::Not => {}
         }
+        if full || refused.is_empty() {
+            break;
+        }
+        // What is refused leaves its place to others: else a host whose copies are refused for good, and which goes first because
+        // nothing of it is copied, would keep the whole fleet waiting.
+        wanted.retain(|one| !refused.contains(&one.source) && !plan.begin.iter().any(|begun| begun.source == one.source));
+        // What throughput is left is known at the next run.
+        limits.timed = Timed::Never;
+        plan = copying::plan(&wanted, u16::try_from(places_taken).unwrap_or(u16::MAX), asker.now, &limits);
     }
-    waiting += plan_begin.count();
+    waiting += plan.waiting.len();
     asker.outcome.metric("CopiesWaiting", Unit::Count, waiting as f64, &[]);
     if waiting > 0 {
         asker.outcome.add("copies-waiting", waiting as u64);

@@ -102,6 +102,8 @@ pub struct World {
     pub fails: BTreeMap<SnapshotId, u32>,
     /// Places in the DR region.
     pub places: usize,
+    /// Sources that nobody may copy.
+    pub forbidden: BTreeSet<SnapshotId>,
     /// With this word copies that are to be done by a time are refused: the throughput is used up.
     pub throughput: Option<&'static str>,
     /// Minutes that each copy was asked for in.
@@ -500,6 +502,10 @@ impl Cloud for Memory {
             if pending >= world.places {
                 let text = "Too many snapshot copies in progress";
                 return Err(error("ec2:CopySnapshot", Effect::Refused, Some("ResourceLimitExceeded"), text));
+            }
+            if world.forbidden.contains(&copy.source) {
+                let code = Some("OperationNotPermitted");
+                return Err(error("ec2:CopySnapshot", Effect::Refused, code, "The snapshot may not be copied"));
             }
             if let (Some(code), Some(_)) = (world.throughput, copy.completion_minutes) {
                 return Err(error("ec2:CopySnapshot", Effect::Refused, Some(code), "The copy throughput is used up"));

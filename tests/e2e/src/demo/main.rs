@@ -101,6 +101,7 @@ fn demo() -> Result<()> {
         // Without those that waited for HSM backups between waves, when no host had a step.
         "api_calls": api_calls,
         "api_calls_at_gates": gates.api_calls,
+        "api_calls_in_all": api_calls + gates.api_calls,
         "api_calls_per_host_step": api_calls as f64 / host_steps.max(1) as f64,
         // One SendCommand and one GetCommandInvocation for each step on each host, without a single extra poll.
         "api_calls_naive": host_steps * 2,
