@@ -15,6 +15,8 @@ use tde2hsm_e2e::{Verdict, World};
 const FLEET: &str = "3";
 const KILLS: usize = 20;
 const IN_CUTOVER: usize = 12;
+/// Looks for the victim whose turn it is.
+const PATIENCE: usize = 20;
 
 /// Each phase of a key change takes a moment, so that kills fall between them.
 const SLOW: &str = r#"{"phase_delay_ms":{"*":25}}"#;
@@ -92,7 +94,7 @@ fn killed(physics: &str, seed: u64) -> Result<()> {
     let (_dir, world) = world(FLEET, physics, seed)?;
     let mut campaign = Campaign { world, cli: None };
     campaign.start(&["apply", "plan.json", "--yes"])?;
-    let (mut hits, mut in_cutover, mut by_victim) = (0, 0, [0usize; 4]);
+    let (mut hits, mut in_cutover, mut by_victim, mut waited) = (0, 0, [0usize; 4], 0);
     let victims = [Victim::Worker, Victim::Sqlplus, Victim::SsmSide, Victim::Cli];
     let deadline = Instant::now() + Duration::from_secs(400);
     let mut points = points.into_iter().peekable();
@@ -110,12 +112,20 @@ fn killed(physics: &str, seed: u64) -> Result<()> {
             std::thread::sleep(Duration::from_millis(2));
             continue;
         }
-        let victim = victims[hits % victims.len()];
-        let hit = if victim == Victim::Cli { campaign.running() } else { strike(&campaign.world, victim) };
-        if !hit {
+        // Whoever was killed least; after some looks whoever is there, since the moment of a short-lived process may not come again.
+        let mut order = victims;
+        order.sort_by_key(|victim| by_victim[*victim as usize]);
+        let looked_for = if waited < PATIENCE { &order[..1] } else { &order[..] };
+        let hit = looked_for.iter().copied().find(|victim| match victim {
+            Victim::Cli => campaign.running(),
+            victim => strike(&campaign.world, *victim),
+        });
+        let Some(victim) = hit else {
+            waited += 1;
             std::thread::sleep(Duration::from_millis(1));
             continue;
-        }
+        };
+        waited = 0;
         campaign.stop(if victim == Victim::Cli { Signal::SIGKILL } else { Signal::SIGINT })?;
         hits += 1;
         in_cutover += usize::from(now.in_cutover);
@@ -136,6 +146,7 @@ fn killed(physics: &str, seed: u64) -> Result<()> {
         by_victim[0], by_victim[1], by_victim[2], by_victim[3]
     );
     ensure!(hits == KILLS, "only {hits} kills struck");
+    ensure!(by_victim.iter().all(|kills| *kills >= 2), "somebody was hardly ever killed: {by_victim:?}");
     ensure!(in_cutover >= IN_CUTOVER, "only {in_cutover} kills in cutover");
     ensure!(status.success(), "the last resume ended with {status}: {}", campaign.world.cli(&["status"])?.stdout);
 
