@@ -19,10 +19,10 @@ const IN_CUTOVER: usize = 12;
 const PATIENCE: usize = 20;
 
 /// Each phase of a key change takes a moment, so that kills fall between them.
-const SLOW: &str = r#"{"phase_delay_ms":{"*":25}}"#;
+const SLOW: &str = r#"{"phase_delay_ms":{"*":100}}"#;
 
 /// Every switch of H48 that this breadth meets, away from its default.
-const FLIPPED: &str = r#"{"phase_delay_ms":{"*":25},"switches":{"file_keystore_per_session":true,"migrate_rotates_pdbs":false,"tde_configuration_needs_restart":true,
+const FLIPPED: &str = r#"{"phase_delay_ms":{"*":100},"switches":{"file_keystore_per_session":true,"migrate_rotates_pdbs":false,"tde_configuration_needs_restart":true,
   "with_backup_refused":true,"repeated_migrate":28353,"repeated_reverse_migrate":28374,"open_burns_hsm_login":true}}"#;
 
 struct Campaign {
@@ -97,7 +97,7 @@ fn killed(physics: &str, seed: u64) -> Result<()> {
     let (mut hits, mut in_cutover, mut by_victim, mut waited) = (0, 0, [0usize; 4], 0);
     let victims = [Victim::Worker, Victim::Sqlplus, Victim::SsmSide, Victim::Cli];
     let deadline = Instant::now() + Duration::from_secs(400);
-    let mut points = points.into_iter().peekable();
+    let (mut points, mut resumed) = (points.into_iter().peekable(), 0);
     while let Some((point, cutover)) = points.peek() {
         ensure!(Instant::now() < deadline, "kill {hits} of {KILLS} found no moment; {:?}", progress(&campaign.world)?);
         if !campaign.running() {
@@ -105,6 +105,9 @@ fn killed(physics: &str, seed: u64) -> Result<()> {
             if ends_badly(&campaign.world)?.is_empty() {
                 break;
             }
+            resumed += 1;
+            let stands = || campaign.world.cli(&["status"]).map_or_else(|e| e.to_string(), |ran| ran.stdout);
+            ensure!(resumed <= 20, "it ends and ends, after {hits} kills: {}", stands());
             campaign.start(&["resume", "--yes"])?;
         }
         let now = progress(&campaign.world)?;
@@ -131,8 +134,10 @@ fn killed(physics: &str, seed: u64) -> Result<()> {
         in_cutover += usize::from(now.in_cutover);
         by_victim[victim as usize] += 1;
         points.next();
+        resumed = 0;
         campaign.start(&["resume", "--yes"])?;
     }
+    ensure!(hits == KILLS, "the campaign was over after {hits} kills, {in_cutover} in cutover: {by_victim:?}");
     let mut cli = campaign.cli.take().context("a resume runs")?;
     let mut status = cli.wait()?;
     for _ in 0..3 {
@@ -145,7 +150,6 @@ fn killed(physics: &str, seed: u64) -> Result<()> {
         "{hits} kills, {in_cutover} in cutover; cli {}, SSM side {}, worker {}, sqlplus {}",
         by_victim[0], by_victim[1], by_victim[2], by_victim[3]
     );
-    ensure!(hits == KILLS, "only {hits} kills struck");
     ensure!(by_victim.iter().all(|kills| *kills >= 2), "somebody was hardly ever killed: {by_victim:?}");
     ensure!(in_cutover >= IN_CUTOVER, "only {in_cutover} kills in cutover");
     ensure!(status.success(), "the last resume ended with {status}: {}", campaign.world.cli(&["status"])?.stdout);
