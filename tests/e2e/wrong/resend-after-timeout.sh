@@ -3,7 +3,9 @@ prepare; reverse_migrate; clean_redo; install_client; down; take_old_out; put_ne
 configuration 'HSM|FILE'; open_hsm "$NEW_PIN"; open_software
 echo '{"phase_delay_ms":{"MIGRATE:columns":1500,"MIGRATE:tablespaces":1500}}' > /etc/oracle-sim.json
 migrate_again & client=$!
-for _ in $(seq 100); do pgrep -P $client -x sqlplus > /dev/null 2>&1 && break; pgrep -x sqlplus > /dev/null && break; done
+for _ in $(seq 500); do pgrep -x sqlplus > /dev/null && break; sleep 0.02; done
+# The statement is with the server by now, and has seconds to go.
+sleep 0.8
 kill -9 $client $(pgrep -x sqlplus) 2> /dev/null
 echo '{}' > /etc/oracle-sim.json
 migrate_again; clean_redo
