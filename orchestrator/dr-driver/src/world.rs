@@ -250,14 +250,9 @@ impl<'a> Asker<'a> {
         uses
     }
 
-    /// One secret as a region has it. The inner `None`: there is no such secret there.
-    pub async fn secret(&mut self, region: &Region, arn: &SecretArn) -> Option<Option<Secret>> {
-        self.ask(region, "secretsmanager:DescribeSecret", self.cloud.secret(region, arn)).await
-    }
-
-    /// Several secrets as a region has them; one that is lacking gave no answer. A fleet may have hundreds, and one question after
+    /// Secrets as a region has them. One that is lacking gave no answer, and `None`: there is no such secret there. A fleet may have hundreds, and one question after
     /// the other would take minutes between far regions.
-    async fn secrets(&mut self, region: &Region, arns: &BTreeSet<SecretArn>) -> BTreeMap<SecretArn, Option<Secret>> {
+    pub async fn secrets(&mut self, region: &Region, arns: &BTreeSet<SecretArn>) -> BTreeMap<SecretArn, Option<Secret>> {
         const CALL: &str = "secretsmanager:DescribeSecret";
         let cloud = self.cloud;
         let mut questions = Vec::new();

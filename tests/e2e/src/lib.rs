@@ -285,6 +285,15 @@ impl World {
         Ok(stripped)
     }
 
+    /// The gate after each wave as the fleet file may have it (H8): a world's own lets nobody wait.
+    pub fn protect(&self, mode: &str) -> Result<()> {
+        let file = self.path("fleet.toml");
+        let text = std::fs::read_to_string(&file)?;
+        let with = text.replace("mode = \"off\"", &format!("mode = \"{mode}\""));
+        ensure!(text != with, "the fleet file says nothing of the gate");
+        Ok(std::fs::write(&file, with)?)
+    }
+
     pub fn plan(&self) -> Result<Ran> {
         self.cli(&["plan", "fleet.toml", "-o", "plan.json"])
     }

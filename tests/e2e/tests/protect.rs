@@ -14,11 +14,7 @@ const WITHIN: Duration = Duration::from_secs(180);
 fn planned(mode: &str, seed: u64) -> Result<(tempfile::TempDir, World)> {
     let dir = tde2hsm_e2e::scratch()?;
     let world = World::up(&dir.path().join("world"), "2", seed)?;
-    let file = world.path("fleet.toml");
-    let text = std::fs::read_to_string(&file)?;
-    let with = text.replace("mode = \"off\"", &format!("mode = \"{mode}\""));
-    ensure!(text != with, "the fleet file says nothing of the gate");
-    std::fs::write(&file, with)?;
+    world.protect(mode)?;
     world.setup()?.ok()?;
     world.plan()?.ok()?;
     Ok((dir, world))

@@ -39,15 +39,15 @@ async fn secrets_of_now(asker: &mut Asker<'_>) -> Vec<(SecretRole, Secret)> {
     for one in uses {
         arns.entry(one.secret).or_insert(one.role);
     }
+    let answers = asker.secrets(&region, &arns.keys().cloned().collect()).await;
     let mut found = Vec::new();
-    for (arn, role) in arns {
-        match asker.secret(&region, &arn).await {
-            Some(Some(secret)) => found.push((role, secret)),
-            Some(None) => {
+    for (arn, secret) in answers {
+        match secret {
+            Some(secret) => found.push((arns[&arn], secret)),
+            None => {
                 let text = format!("there is no secret `{arn}` in {region}");
                 asker.outcome.say(Severity::Error, Code::SECRET_UNKEPT, text);
             }
-            None => {}
         }
     }
     found

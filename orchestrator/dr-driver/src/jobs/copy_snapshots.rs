@@ -150,11 +150,7 @@ async fn secrets_of_now(asker: &mut Asker<'_>, needed: bool) -> Vec<Secret> {
     let region = asker.config.source_region.clone();
     let uses = asker.secret_uses().await;
     let arns: BTreeSet<_> = uses.into_iter().filter(|one| one.role == SecretRole::Keystore).map(|one| one.secret).collect();
-    let mut found = Vec::new();
-    for arn in arns {
-        found.extend(asker.secret(&region, &arn).await.flatten());
-    }
-    found
+    asker.secrets(&region, &arns).await.into_values().flatten().collect()
 }
 
 fn intent(asker: &Asker<'_>, source: &Snapshot, point: &Point, keystore_secrets: &[Secret]) -> Option<CopyIntent> {

@@ -48,7 +48,8 @@ fn demo() -> Result<()> {
     let without_old_hsm = world.verify("old-hsm")?;
     say(started, "before: rows of HSM-sourced databases read only with the old HSM");
 
-    force_backups(&world)?;
+    // As a bank would have it: an HSM backup with the keys of each wave is made, not waited a day for.
+    world.protect("force")?;
     world.setup()?.ok().context("tde2hsm setup")?;
     say(started, "tde2hsm setup: runner, client package and document are in place");
     let planned = world.plan()?;
@@ -118,15 +119,6 @@ fn demo() -> Result<()> {
     recovered.check(&after_cut_off, &moved)?;
     say(started, &format!("every check holds; see {}", out.join("result.json").display()));
     Ok(())
-}
-
-/// The fleet file as a bank would have it: an HSM backup with the keys of each wave is made, not waited a day for.
-fn force_backups(world: &World) -> Result<()> {
-    let file = world.path("fleet.toml");
-    let text = std::fs::read_to_string(&file)?;
-    let with = text.replace("mode = \"off\"", "mode = \"force\"");
-    ensure!(text != with, "the fleet file says nothing of the gate");
-    Ok(std::fs::write(&file, with)?)
 }
 
 /// What went into waiting at gates between waves: minutes of the world's time, and calls.

@@ -130,7 +130,7 @@ pub async fn run(context: &Context, args: DrStatus) -> Result<Exit, Failure> {
 /// whose tag was mistyped.
 fn unkept(status: &rpo::Status) -> Vec<String> {
     let broken = status.databases.iter().filter(|row| row.level == Level::Breached);
-    let mut names: Vec<String> = broken.map(|row| format!("{}/{}", row.instance, row.sid)).collect();
+    let mut names: Vec<String> = broken.map(rpo::key).collect();
     names.extend(status.unseen.iter().map(|instance| format!("{instance} (no inventory was ever taken)")));
     if names.is_empty() && status.databases.is_empty() {
         names.push("no database is known".to_owned());
