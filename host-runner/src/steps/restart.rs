@@ -18,7 +18,7 @@ use crate::step::{Context, Kind, StepError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
-use tde2hsm_protocol::{Code, DatabaseOrder, Sid, Store, Timestamp};
+use tde2hsm_protocol::{Code, DatabaseOrder, Sid, Step, Store, Timestamp};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Mode {
@@ -62,9 +62,10 @@ fn stopped_by_us(ctx: &Context<'_>, sid: &Sid) -> bool {
 }
 
 /// The database is down because the swap stopped it cleanly: all before the swap was proven then, and cannot be looked
-/// at now.
+/// at now. One that another step stopped for a restart of its own has proven nothing (H1): it starts first.
 pub fn in_window(ctx: &Context<'_>, sid: &Sid) -> Result<bool, StepError> {
-    Ok(stopped_by_us(ctx, sid) && is_down(&find(ctx, sid)?)?)
+    let by = ctx.recall(&subject(sid), "down").and_then(|value| serde_json::from_value(value.get("by")?.clone()).ok());
+    Ok(by == Some(Step::SwapProvider) && stopped_by_us(ctx, sid) && is_down(&find(ctx, sid)?)?)
 }
 
 pub fn is_down(db: &Db) -> Result<bool, StepError> {
@@ -80,9 +81,10 @@ pub fn stop(ctx: &mut Context<'_>, db: &Db) -> Result<Stopped, StepError> {
     let hangs = |why: String| StepError::new(Kind::Waiting, Code::SHUTDOWN_HANGS, format!("{sid}: {why}")).of(&sid);
     let mut s = match db.connect() {
         Ok(session) => session,
-        // ORA-01089, 01033: someone's shutdown, perhaps our own of an earlier turn, is in progress.
+        // ORA-01089, 01033: a shutdown is in progress, our own of an earlier turn or somebody else's, of which nothing is known.
         Err(SessionError::Refused { error, .. }) if error.is(1089) || error.is(1033) => {
-            return wait_down(ctx, db).map(|()| Stopped::Clean);
+            let ours = ctx.recall(&subject(&sid), "down").is_some_and(|value| !value.is_null());
+            return if ours { wait_down(ctx, db).map(|()| Stopped::Clean) } else { wait_gone(ctx, db).map(|()| Stopped::Found) };
         }
         Err(error) => return Err(failed(&sid, error)),
     };
@@ -92,7 +94,7 @@ pub fn stop(ctx: &mut Context<'_>, db: &Db) -> Result<Stopped, StepError> {
     remember(ctx, db, &mut s)?;
     (ctx.permit)()?;
     let now = ctx.clock.now();
-    ctx.remember(subject(&sid), "down", json!({ "clean": false, "since": now }))?;
+    ctx.remember(subject(&sid), "down", json!({ "clean": false, "since": now, "by": ctx.step }))?;
     ctx.intend(subject(&sid), "shutdown", json!({}))?;
     let answer = s.command("SHUTDOWN IMMEDIATE", db.limits.shutdown);
     match answer {
@@ -114,8 +116,18 @@ pub fn stop(ctx: &mut Context<'_>, db: &Db) -> Result<Stopped, StepError> {
     Ok(Stopped::Clean)
 }
 
-/// Until pmon is gone. Only a shutdown that we sent, and that said nothing bad, ends here: the stop was clean.
+/// Only a shutdown that we sent, and that said nothing bad, ends here: the stop was clean.
 fn wait_down(ctx: &mut Context<'_>, db: &Db) -> Result<(), StepError> {
+    wait_gone(ctx, db)?;
+    let sid = db.sid();
+    // Whoever waits here may not be the step that sent it.
+    let down = ctx.recall(&subject(sid), "down").unwrap_or(Value::Null);
+    let since = down.get("since").and_then(Value::as_i64).unwrap_or(ctx.clock.now().0);
+    ctx.remember(subject(sid), "down", json!({ "clean": true, "since": since, "by": down.get("by") }))
+}
+
+/// Until pmon is gone.
+fn wait_gone(ctx: &Context<'_>, db: &Db) -> Result<(), StepError> {
     let sid = db.sid();
     let deadline = ctx.clock.monotonic() + Duration::from_secs(60);
     loop {
@@ -131,9 +143,7 @@ fn wait_down(ctx: &mut Context<'_>, db: &Db) -> Result<(), StepError> {
         }
         ctx.clock.pause(Duration::from_millis(100));
     }
-    let since = ctx.recall(&subject(sid), "down").and_then(|value| value.get("since").and_then(Value::as_i64));
-    let since = since.unwrap_or(ctx.clock.now().0);
-    ctx.remember(subject(sid), "down", json!({ "clean": true, "since": since }))
+    Ok(())
 }
 
 fn start_failed(sid: &Sid, error: SessionError) -> StepError {

@@ -211,3 +211,23 @@ fn h48_the_whole_fleet_migrates_where_oracle_behaves_otherwise() {
 fn h48_twenty_kills_end_done_where_oracle_behaves_otherwise() {
     killed(FLIPPED, 21).expect("every kill is survived");
 }
+
+/// A step before the swap stops a database for its configuration's sake, and the start is refused: the next turn finds it down,
+/// stopped cleanly by this campaign, with its keys still in the old HSM.
+#[test]
+fn h01_a_restart_that_broke_off_is_not_the_swaps() {
+    const BROKEN: &str = r#"{"switches":{"tde_configuration_needs_restart":true},
+      "faults":[{"id":"f","at":"STARTUP:begin","do":"crash-instance","times":1}]}"#;
+    let run = || -> Result<()> {
+        let (_dir, world) = world("small", BROKEN, 23)?;
+        let applied = world.cli(&["apply", "plan.json", "--yes"])?.ok()?;
+        let inspection = world.inspect()?;
+        for sid in inspection.sids() {
+            ensure!(inspection.on_cloudhsm(&sid), "{sid}: {}{}", applied.stdout, applied.stderr);
+        }
+        ensure!(ends_badly(&world)?.is_empty(), "{:?}", ends_badly(&world)?);
+        ensure!(inspection.logins("old-hsm").1 == 0 && inspection.logins("cloudhsm").1 == 0, "a login failed");
+        Ok(())
+    };
+    run().expect("it goes on where it was");
+}
