@@ -359,7 +359,10 @@ impl<'a> Asker<'a> {
         let volumes = volumes(instances.as_deref().unwrap_or_default(), &records, inventories.iter());
         let source = match &instances {
             // Without the instances it is not known which volumes there are beside the recorded ones.
-            None => None,
+            None => {
+                unasked.insert(Ask::SourceInstances);
+                None
+            }
             Some(_) => self.source_snapshots(&volumes).await,
         };
         if source.is_none() {

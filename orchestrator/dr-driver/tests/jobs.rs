@@ -506,6 +506,26 @@ async fn an_audit_that_could_not_see_tells_no_breach() {
     assert_eq!(breached(&seen), Some(1.0));
 }
 
+/// Which hosts are gone is another question than which snapshots there are.
+#[tokio::test]
+async fn a_host_that_is_gone_alarms_nobody_while_the_snapshots_alone_cannot_be_listed() {
+    let audit = async |denied: &str| {
+        let memory = Memory::new();
+        with_database(&memory);
+        {
+            let mut world = memory.world();
+            world.instances.retain(|one| one.instance != instance(0));
+            world.denied.insert(denied.to_owned());
+        }
+        let outcome = run(Job::AuditRecovery, START, &config(), &memory, &Hint::Tick).await;
+        assert!(outcome.unasked.iter().any(|one| one.call == denied), "{outcome:?}");
+        let world = memory.world();
+        world.published.iter().filter(|(subject, _)| subject.contains(instance(0).as_str())).count()
+    };
+    assert_eq!(audit("ec2:DescribeSnapshots").await, 0);
+    assert_eq!(audit("ec2:DescribeInstances").await, 1, "it may be there");
+}
+
 /// Whatever single call of the audit breaks, the breach is told at least once and hardly ever twice.
 #[tokio::test]
 async fn a_broken_call_of_the_audit_loses_no_alarm() {

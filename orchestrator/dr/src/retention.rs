@@ -163,7 +163,8 @@ fn month(at: Timestamp) -> i64 {
 pub fn expire(common: &Common, hosts: &[Host], points: &[Point], policy: &Retention, hsm_days: u16) -> Expiry {
     let mut expiry = Expiry::default();
     let frozen = common.unasked.iter().any(|ask| match ask {
-        Ask::Records | Ask::Inventories | Ask::DrSnapshots | Ask::DrBackups | Ask::SourceSnapshots | Ask::DrSecret(_) => true,
+        Ask::Records | Ask::Inventories | Ask::DrSnapshots | Ask::DrBackups | Ask::DrSecret(_) => true,
+        Ask::SourceInstances | Ask::SourceSnapshots => true,
         Ask::SourceBackups => false,
     });
     let mut of: HashMap<&InstanceId, Vec<&Point>> = HashMap::new();

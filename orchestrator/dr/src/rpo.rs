@@ -9,8 +9,6 @@ use tde2hsm_protocol::{Code, Digest, InstanceId, Sid, SnapshotId, Timestamp};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     pub databases: Vec<DatabaseStatus>,
-    /// The oldest of the databases' newest points that open. `None`: some database has none.
-    pub fleet_age: Option<i64>,
     /// Instances of the fleet that no inventory was ever taken of: what databases they have is not known.
     pub unseen: Vec<InstanceId>,
     /// Instances of the fleet that were looked at, whether they have a database or none.
@@ -19,6 +17,13 @@ pub struct Status {
 }
 
 impl Status {
+    /// The oldest of the databases' newest points that open, each by its age. `None`: some database has none, or nobody knows which
+    /// databases there are.
+    pub fn fleet_age(&self, age: impl Fn(&DatabaseStatus) -> Option<i64>) -> Option<i64> {
+        let ages: Option<Vec<i64>> = self.databases.iter().map(age).collect();
+        ages.filter(|_| self.unseen.is_empty())?.into_iter().max()
+    }
+
     /// Instances that the fleet has, as far as anybody knows. None at all is a tag that was mistyped rather than a fleet.
     pub fn instances(&self) -> usize {
         self.seen.len() + self.unseen.len()
@@ -122,15 +127,15 @@ const LOOK: i64 = 15 * 60;
 /// A host that just came is surveyed within an hour; one that was not by then will not be, in seconds.
 const NEW: i64 = 2 * 3600;
 
-/// Of every database that its host's newest inventory knows. A host that EC2 no longer knows counts for nothing, unless it is
-/// the source region that cannot be asked.
+/// Of every database that its host's newest inventory knows. A host that EC2 no longer knows counts for nothing, unless EC2
+/// could not be asked.
 pub fn status(common: &Common, hosts: &[Host], points: &[Point], rpo_minutes: u32) -> Status {
     let mut of: BTreeMap<&InstanceId, Vec<&Point>> = BTreeMap::new();
     for point in points {
         of.entry(&point.instance).or_default().push(point);
     }
-    let mut status = Status { databases: Vec::new(), fleet_age: None, unseen: Vec::new(), seen: BTreeSet::new() };
-    for host in hosts.iter().filter(|host| host.now.is_some() || common.unasked.contains(&Ask::SourceSnapshots)) {
+    let mut status = Status { databases: Vec::new(), unseen: Vec::new(), seen: BTreeSet::new() };
+    for host in hosts.iter().filter(|host| host.now.is_some() || common.unasked.contains(&Ask::SourceInstances)) {
         let Some(newest) = host.newest() else {
             status.unseen.push(host.instance.clone());
             continue;
@@ -142,8 +147,6 @@ pub fn status(common: &Common, hosts: &[Host], points: &[Point], rpo_minutes: u3
             status.databases.push(of_database(common, &host.instance, &database.sid, &points, rpo_minutes));
         }
     }
-    let ages: Option<Vec<i64>> = status.databases.iter().map(|database| database.age).collect();
-    status.fleet_age = ages.filter(|_| status.unseen.is_empty()).and_then(|ages| ages.into_iter().max());
     status
 }
 

@@ -83,7 +83,9 @@ fn a_policy_of_nothing_still_keeps_the_last_that_opens_and_what_is_held() {
     w.common.kms[0].state = KmsState::Disabled;
     assert!(expire(&w, &nothing).delete.iter().all(|d| !matches!(d.item, Item::Snapshot { .. } | Item::Backup { .. })));
     // And while something could not be asked, nothing at all.
-    for ask in [Ask::SourceSnapshots, Ask::DrBackups, Ask::Records, Ask::DrSecret(secret_arn(&source(), "cu"))] {
+    for ask in
+        [Ask::SourceInstances, Ask::SourceSnapshots, Ask::DrBackups, Ask::Records, Ask::DrSecret(secret_arn(&source(), "cu"))]
+    {
         let mut w = ten_days();
         w.common.unasked.insert(ask.clone());
         assert!(expire(&w, &nothing).delete.is_empty(), "{ask:?}");
@@ -530,11 +532,12 @@ fn what_is_seen_of_a_fleet_are_its_newest_sets() {
     // Of a host that has nothing but its first set, the full copy is what is known.
     let first = of(&points[..1]);
     assert_eq!((first.interval, first.volumes[0].took), (None, Some(HOUR)));
-    // Gone hosts count for nothing, unless the source region cannot be asked.
+    // Gone hosts count for nothing, unless nobody can say which are gone.
     let mut gone = w.host.clone();
     gone.now = None;
-    assert!(loads(&w.common, std::slice::from_ref(&gone), &points).is_empty());
     w.common.unasked.insert(Ask::SourceSnapshots);
+    assert!(loads(&w.common, std::slice::from_ref(&gone), &points).is_empty());
+    w.common.unasked.insert(Ask::SourceInstances);
     assert_eq!(loads(&w.common, &[gone], &points).len(), 1);
 }
 
@@ -633,15 +636,17 @@ fn the_rpo_counts_points_that_open_and_says_why_the_newest_does_not() {
     assert_eq!(row.newest_that_opens, Some(TAKEN.plus(8 * DAY)));
     assert_eq!((row.age, row.level), (Some(2 * DAY), Level::Breached));
     assert_eq!(row.why, [Code::POINT_COPY_FAILED]);
-    assert_eq!(status_now.fleet_age, Some(2 * DAY));
+    assert_eq!(status_now.fleet_age(|database| database.age), Some(2 * DAY));
     w.host.inventories.clear();
     let blind = status(&w, 60);
-    assert_eq!((blind.unseen.len(), blind.fleet_age), (1, None));
-    // A host that is gone from the fleet counts no more, unless the source region is away.
+    assert_eq!((blind.unseen.len(), blind.fleet_age(|database| database.age)), (1, None));
+    // A host that is gone from the fleet counts no more, unless nobody can say which hosts there are. That the snapshots could not
+    // be listed says nothing of hosts.
     let mut w = ten_days();
     w.host.now = None;
-    assert!(status(&w, 60).databases.is_empty());
     w.common.unasked.insert(Ask::SourceSnapshots);
+    assert!(status(&w, 60).databases.is_empty());
+    w.common.unasked.insert(Ask::SourceInstances);
     assert_eq!(status(&w, 60).databases.len(), 1);
 }
 

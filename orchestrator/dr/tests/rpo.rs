@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use tde2hsm_dr::facts::SnapshotState;
+use tde2hsm_dr::facts::{BackupState, SnapshotState};
 use tde2hsm_dr::points::Ask;
 use tde2hsm_dr::rpo::{self, AlarmState, Sight, What};
 use tde2hsm_protocol::{Store, Timestamp};
@@ -204,6 +204,40 @@ fn h41_a_key_that_waits_for_tomorrows_backup_is_seen_as_soon_as_it_is_known() {
         w
     };
     let told = told(4 * DAY, 6 * DAY, RPO, world);
+    assert_eq!(whats(&told), [What::Predicted, What::Breached, What::Over]);
+    assert!(told[1].1 - told[0].1 >= 9 * HOUR, "{told:?}");
+}
+
+/// A backup from after the key that somebody deleted before it was copied: the key waits for the next one, a day after that.
+#[test]
+fn h41_a_key_whose_only_backup_is_gone_waits_for_the_next_and_that_is_seen_at_once() {
+    let sets = daily(0..7);
+    let rotated = 5 * DAY - 40 * MINUTE;
+    let world = |now: i64| {
+        let mut w = at(now, &sets);
+        for inventory in w.host.inventories.iter_mut().filter(|inventory| inventory.taken_at > TAKEN.plus(rotated)) {
+            inventory.databases[0].needs = vec![active(2, Store::Hsm)];
+            inventory.databases[0].known.push(known(2, Store::Hsm, TAKEN.plus(rotated)));
+        }
+        w.common.backups.clear();
+        w.common.hsm_copies.clear();
+        // Twenty minutes before midnight of each day; copied within the hour, but for the one after the rotation.
+        for day in -3..7 {
+            let created = (day + 1) * DAY - 20 * MINUTE;
+            let n = (day + 4) as u32;
+            if created <= now {
+                w.common.backups.push(source_backup(n, TAKEN.plus(created)));
+            }
+            if day == 4 {
+                w.common.backups.iter_mut().filter(|one| one.id == backup(n)).for_each(|one| one.state = BackupState::Deleted);
+            } else if created + HOUR <= now {
+                w.common.backups.push(backup_copy(n, TAKEN.plus(created)));
+                w.common.hsm_copies.push(hsm_intent(n, TAKEN.plus(created), 10));
+            }
+        }
+        w
+    };
+    let told = told(4 * DAY, 7 * DAY, RPO, world);
     assert_eq!(whats(&told), [What::Predicted, What::Breached, What::Over]);
     assert!(told[1].1 - told[0].1 >= 9 * HOUR, "{told:?}");
 }

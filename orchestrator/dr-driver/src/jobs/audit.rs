@@ -75,7 +75,8 @@ fn measure(asker: &mut Asker<'_>, points: &[Point], status: &rpo::Status) {
 fn measure_levels(asker: &mut Asker<'_>, status: &rpo::Status, state: &AlarmState) {
     let now = asker.now;
     let out = &mut asker.outcome;
-    let (mut breached, mut predicted, mut ages) = (0u64, 0u64, Vec::new());
+    let (mut breached, mut predicted) = (0u64, 0u64);
+    let age = |name: &str| state.opened.get(name).map(|at| now.since(*at));
     for database in &status.databases {
         let name = rpo::key(database);
         match state.standing.get(&name).map_or(Level::Kept, |standing| standing.level) {
@@ -84,16 +85,13 @@ fn measure_levels(asker: &mut Asker<'_>, status: &rpo::Status, state: &AlarmStat
             Level::Kept => {}
         }
         // A database without any point has no age; DatabasesBreached counts it.
-        let Some(age) = state.opened.get(&name).map(|at| now.since(*at)) else { continue };
-        out.metric("RecoveryPointAge", Unit::Seconds, age as f64, &[("database", &name)]);
-        ages.push(age);
+        if let Some(age) = age(&name) {
+            out.metric("RecoveryPointAge", Unit::Seconds, age as f64, &[("database", &name)]);
+        }
     }
     out.metric("DatabasesBreached", Unit::Count, breached as f64, &[]);
     out.metric("DatabasesPredicted", Unit::Count, predicted as f64, &[]);
-    if ages.len() == status.databases.len()
-        && status.unseen.is_empty()
-        && let Some(age) = ages.into_iter().max()
-    {
+    if let Some(age) = status.fleet_age(|database| age(&rpo::key(database))) {
         out.metric("RecoveryPointAge", Unit::Seconds, age as f64, &[]);
     }
 }

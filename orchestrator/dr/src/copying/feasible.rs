@@ -109,7 +109,7 @@ pub fn loads(common: &Common, hosts: &[Host], points: &[Point]) -> Vec<Load> {
     for point in points {
         of.entry(&point.instance).or_default().push(point);
     }
-    let there = hosts.iter().filter(|host| host.now.is_some() || common.unasked.contains(&Ask::SourceSnapshots));
+    let there = hosts.iter().filter(|host| host.now.is_some() || common.unasked.contains(&Ask::SourceInstances));
     there.map(|host| load(common, host, of.remove(&host.instance).unwrap_or_default())).collect()
 }
 

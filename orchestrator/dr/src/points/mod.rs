@@ -89,6 +89,8 @@ pub enum SecretRole {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ask {
+    /// The fleet's instances: without them nobody knows which hosts are gone.
+    SourceInstances,
     SourceSnapshots,
     SourceBackups,
     DrSnapshots,

@@ -402,6 +402,7 @@ impl fmt::Display for Unknown {
             },
             Unknown::CopyState { copy } => write!(f, "the state of copy {copy} is not known"),
             Unknown::NotAsked { what } => match what {
+                Ask::SourceInstances => f.write_str("instances of the source region could not be listed"),
                 Ask::SourceSnapshots => f.write_str("snapshots of the source region could not be listed"),
                 Ask::SourceBackups => f.write_str("HSM backups of the source region could not be listed"),
                 Ask::DrSnapshots => f.write_str("snapshots of the DR region could not be listed"),

@@ -113,7 +113,7 @@ pub async fn run(context: &Context, args: DrStatus) -> Result<Exit, Failure> {
         feasible: &feasible,
         findings: &findings,
         level: level(&status),
-        fleet_age: status.fleet_age,
+        fleet_age: fleet_age(&status),
         databases: rows,
         unseen: &status.unseen,
         hsm_backups: &backups,
@@ -229,6 +229,10 @@ fn outlook(feasible: &Feasible, findings: &[Why]) -> String {
     text
 }
 
+fn fleet_age(status: &rpo::Status) -> Option<i64> {
+    status.fleet_age(|database| database.age)
+}
+
 struct Seen<'a> {
     status: &'a rpo::Status,
     rows: &'a [Row<'a>],
@@ -260,7 +264,7 @@ fn table(context: &Context, second: &Second, seen: &Seen<'_>) -> String {
             let _ = writeln!(text, "      [{}] {}", why.code, printable(&why.message, 400));
         }
     }
-    let fleet = match status.fleet_age {
+    let fleet = match fleet_age(status) {
         Some(age) => format!("the oldest newest point that opens is {} old", long(age)),
         None if rows.is_empty() => "no database is known: no inventory and no set of snapshots".to_owned(),
         None => "a database has no point that opens".to_owned(),
@@ -392,7 +396,7 @@ mod tests {
             level: Level::Kept,
         };
         let mut status =
-            rpo::Status { databases: vec![kept], fleet_age: Some(1), unseen: vec![], seen: BTreeSet::from([instance.clone()]) };
+            rpo::Status { databases: vec![kept], unseen: vec![], seen: BTreeSet::from([instance.clone()]) };
         assert!(broken(&status).is_none());
         assert_eq!(level(&status), Level::Kept);
         status.unseen.push("i-0123456789abcdef1".parse().expect("an id"));
@@ -400,7 +404,7 @@ mod tests {
         assert_eq!(failure.exit, Exit::NotRecoverable);
         assert_eq!(level(&status), Level::Breached, "the answer and the exit say the same");
         assert!(failure.message.contains("i-0123456789abcdef1"), "{}", failure.message);
-        let nothing = rpo::Status { databases: vec![], fleet_age: None, unseen: vec![], seen: BTreeSet::new() };
+        let nothing = rpo::Status { databases: vec![], unseen: vec![], seen: BTreeSet::new() };
         assert_eq!(broken(&nothing).map(|failure| failure.exit), Some(Exit::NotRecoverable));
         status.unseen.clear();
         status.databases[0].level = Level::Breached;
