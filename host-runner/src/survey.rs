@@ -19,14 +19,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tde2hsm_protocol::survey::{
     AutoLogin, Blockers, ColumnKey, Container, Database, EncryptedTablespace, Facts, FileKind, Flashback, InstanceState, Kept,
-    KeystoreConfig, KeystoreFile, KnownKey, Os, Owner, Pmon, Provider, Survey, Unreadable,
+    KeystoreConfig, KeystoreFile, KnownKey, Os, Owner, Pmon, Provider, Survey, Unreadable, what,
 };
 use tde2hsm_protocol::{ContainerName, Digest, PROTOCOL_VERSION, Sid, Timestamp};
 
 /// Never fails: what cannot be read stands in `unreadable`.
 pub fn take(paths: &Paths, identity: &Identity, clock: &dyn Clock) -> Survey {
     let mut unreadable = Unread::default();
-    let places = unreadable.of("databases", places::places(paths)).unwrap_or_default();
+    let places = unreadable.of(what::DATABASES, places::places(paths)).unwrap_or_default();
     let storage = Storage::read(paths);
     let mut wanted: Vec<PathBuf> =
         ["/var/lib/tde2hsm", "/opt/oracle/extapi", "/opt/cloudhsm", "/opt/tde2hsm"].iter().map(PathBuf::from).collect();
@@ -123,8 +123,8 @@ fn autostarts(paths: &Paths) -> Vec<String> {
 fn provider(paths: &Paths, unreadable: &mut Unread) -> Provider {
     let tree = Tree::new(paths);
     Provider {
-        libraries: unreadable.of("libraries below /opt/oracle/extapi", tree.libraries()).unwrap_or_default(),
-        mapped: unreadable.of("processes that map the provider", tree.mapped()).unwrap_or_default(),
+        libraries: unreadable.of(what::LIBRARIES, tree.libraries()).unwrap_or_default(),
+        mapped: unreadable.of(what::MAPPED, tree.mapped()).unwrap_or_default(),
         packages: unreadable.of("installed packages", Packages::new(paths).cloudhsm()).unwrap_or_default(),
         cloudhsm_mapped: unreadable.of("processes that map /opt/cloudhsm", tree.cloudhsm_mapped()).unwrap_or_default(),
         vendor: unreadable.of("the provider in place", tree.vendor()).flatten(),
@@ -150,7 +150,7 @@ fn database(
     let mut named = Vec::new();
     let facts = match (&mut session, &instance) {
         (Some(s), Some(instance)) if instance.status != Status::Started => {
-            if let Some(found) = unreadable.of(&format!("{sid}: files"), views::files(s)) {
+            if let Some(found) = unreadable.of(&format!("{sid}: {}", what::FILES), views::files(s)) {
                 named = found;
             }
             let found = facts(s, instance, clock, sid, unreadable);
@@ -192,7 +192,7 @@ fn database(
     let present = keystore_files.iter().any(|file| file.name == SSO);
     let facts = facts.map(|facts| Facts { opens_by_itself: present && reaches_file(&keystore), ..facts });
     let started_from = match &db {
-        Some(db) => unreadable.of(&format!("{sid}: parameter file"), ParameterFiles::of(db)).flatten(),
+        Some(db) => unreadable.of(&format!("{sid}: {}", what::PARAMETER_FILE), ParameterFiles::of(db)).flatten(),
         None => None,
     };
     let reached = keystore_dir.as_deref().filter(|_| reaches_file(&keystore));

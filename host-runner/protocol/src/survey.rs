@@ -38,6 +38,16 @@ pub struct Unreadable {
     pub why: String,
 }
 
+/// What [`Unreadable::what`] says of things that somebody looks for there. Of a database it stands behind the SID, a colon and a
+/// space; of keystores each has that word in it.
+pub mod what {
+    pub const DATABASES: &str = "databases";
+    pub const LIBRARIES: &str = "libraries below /opt/oracle/extapi";
+    pub const MAPPED: &str = "processes that map the provider";
+    pub const FILES: &str = "files";
+    pub const PARAMETER_FILE: &str = "parameter file";
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Os {
     /// ID and VERSION_ID of os-release.

@@ -6,7 +6,7 @@
 use crate::facts::FleetInstance;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use tde2hsm_protocol::survey::{self, AutoLogin, Survey, Vendor};
+use tde2hsm_protocol::survey::{self, AutoLogin, Survey, Vendor, what};
 pub use tde2hsm_protocol::survey::{FileKind, KnownKey};
 use tde2hsm_protocol::{ContainerName, InstanceId, MasterKeyId, Sid, Store, Timestamp, VolumeId};
 
@@ -31,6 +31,13 @@ pub struct Inventory {
     pub files: Vec<FilePlace>,
     /// What could not be asked of the host as a whole: a point over it is not proven for any database.
     pub unreadable: Vec<String>,
+}
+
+impl Inventory {
+    /// What databases the host has is known. Where it is not, that none is listed means nothing.
+    pub fn lists_databases(&self) -> bool {
+        !self.unreadable.iter().any(|unreadable| unreadable == what::DATABASES)
+    }
 }
 
 /// Which HSM the host is on.
@@ -125,6 +132,9 @@ impl Inventory {
         now: Option<&FleetInstance>,
     ) -> Inventory {
         let mut unreadable = Vec::new();
+        if unread(survey, what::DATABASES) {
+            unreadable.push(what::DATABASES.to_owned());
+        }
         if survey.files.is_none() {
             unreadable.push(String::from("files of the host"));
         }
@@ -138,7 +148,7 @@ impl Inventory {
             taken_at: survey.taken_at,
             received_at,
             ordered_at,
-            provider: provider(&survey.provider),
+            provider: provider(survey),
             databases,
             files: places(survey, survey.files.as_deref().unwrap_or_default(), now),
             unreadable,
@@ -146,8 +156,16 @@ impl Inventory {
     }
 }
 
+fn unread(survey: &Survey, what: &str) -> bool {
+    survey.unreadable.iter().any(|unreadable| unreadable.what == what)
+}
+
 /// A server process that still maps another library than the one in place talks to another HSM than the tree tells.
-fn provider(seen: &survey::Provider) -> Option<Provider> {
+fn provider(survey: &Survey) -> Option<Provider> {
+    if unread(survey, what::LIBRARIES) || unread(survey, what::MAPPED) {
+        return None;
+    }
+    let seen = &survey.provider;
     let strange =
         |mapping: &survey::Mapping| mapping.deleted || !seen.libraries.iter().any(|library| library.path == mapping.path);
     if seen.mapped.iter().any(strange) {
@@ -163,9 +181,13 @@ fn provider(seen: &survey::Provider) -> Option<Provider> {
 
 fn of_database(survey: &Survey, database: &survey::Database, now: Option<&FleetInstance>) -> DatabaseInventory {
     let mut unreadable = Vec::new();
-    let prefix = format!("{}:", database.sid);
-    if let Some(failed) = survey.unreadable.iter().find(|u| u.what.starts_with(&prefix) && u.what.contains("keystore")) {
-        unreadable.push(failed.what.clone());
+    let prefix = format!("{}: ", database.sid);
+    for failed in &survey.unreadable {
+        let Some(of_it) = failed.what.strip_prefix(&prefix) else { continue };
+        // A running instance knows its keystore by itself; one that is started from a set knows what its parameter file says.
+        if of_it.contains("keystore") || [what::PARAMETER_FILE, what::FILES].contains(&of_it) {
+            unreadable.push(failed.what.clone());
+        }
     }
     if let survey::KeystoreConfig::Unreadable { .. } = database.keystore {
         unreadable.push(String::from("keystore configuration"));

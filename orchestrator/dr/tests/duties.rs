@@ -637,6 +637,12 @@ fn the_rpo_counts_points_that_open_and_says_why_the_newest_does_not() {
     assert_eq!((row.age, row.level), (Some(2 * DAY), Level::Breached));
     assert_eq!(row.why, [Code::POINT_COPY_FAILED]);
     assert_eq!(status_now.fleet_age(|database| database.age), Some(2 * DAY));
+    // That the last look could not list the databases ends none of them.
+    let mut none = inventory(w.common.now.plus(-HOUR));
+    none.databases.clear();
+    none.unreadable.push("databases".into());
+    w.host.inventories.push(none);
+    assert_eq!(status(&w, 60).databases.len(), 1);
     w.host.inventories.clear();
     let blind = status(&w, 60);
     assert_eq!((blind.unseen.len(), blind.fleet_age(|database| database.age)), (1, None));

@@ -149,6 +149,21 @@ fn h41_what_was_not_seen_is_said_and_never_taken_for_absent() {
     assert_eq!(change(|s| s["databases"][0]["facts"]["keys"] = json!(null)).databases[0].unreadable, ["V$ENCRYPTION_KEYS"]);
     assert_eq!(change(|s| s["databases"][0]["files"] = json!(null)).databases[0].unreadable, ["files of the database"]);
     assert_eq!(change(|s| s["files"] = json!(null)).unreadable, ["files of the host"]);
+    // What an instance is started with after a restore, where that cannot be followed to its end, and what else decides.
+    let unread = |what: &'static str| {
+        let mut value = survey();
+        value["unreadable"] = json!([{ "what": what, "why": "it leads to a file that is not there" }]);
+        look(value)
+    };
+    for what in ["ORCL: parameter file", "ORCL: files", "ORCL: keystore directory"] {
+        assert_eq!(unread(what).databases[0].unreadable, [what]);
+    }
+    for what in ["HR: parameter file", "ORCL: redo logs", "/etc/os-release"] {
+        let look = unread(what);
+        assert!(look.databases[0].unreadable.is_empty() && look.unreadable.is_empty() && look.provider.is_some(), "{what}");
+    }
+    assert!(unread("databases").unreadable == ["databases"] && !unread("databases").lists_databases());
+    assert_eq!(unread("processes that map the provider").provider, None);
     // A process that still maps the former library talks to another HSM than the tree tells.
     assert_eq!(change(|s| s["provider"]["mapped"][0]["deleted"] = json!(true)).provider, None);
     assert_eq!(change(|s| s["provider"]["vendor"] = json!(null)).provider, None);

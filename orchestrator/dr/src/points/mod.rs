@@ -219,9 +219,9 @@ impl Common {
 }
 
 impl Host {
-    /// The last look at it.
+    /// The last look at it that tells which databases it has.
     pub fn newest(&self) -> Option<&Inventory> {
-        self.inventories.iter().max_by_key(|inventory| inventory.received_at)
+        self.inventories.iter().filter(|inventory| inventory.lists_databases()).max_by_key(|inventory| inventory.received_at)
     }
 }
 
