@@ -39,3 +39,33 @@ pub async fn handle(job: Job, event: &Value, now: Timestamp, cloud: &dyn Cloud, 
     let nothing_begun = outcome.messages.iter().any(|message| message.code == Code::RECORDS_AWAY) && outcome.counts.is_empty();
     if nothing_begun { Err(TryAgain { outcome }) } else { Ok(outcome) }
 }
+
+/// Of the answer to one invocation: Lambda takes 6 MB, and a run whose answer is larger counts as failed and is made again. The log
+/// has all of them.
+const ANSWERED: usize = 1_000;
+
+/// What an invocation answers.
+pub fn answer(mut outcome: Outcome) -> Result<Value, serde_json::Error> {
+    let more = outcome.messages.len().saturating_sub(ANSWERED);
+    if more > 0 {
+        outcome.messages.truncate(ANSWERED);
+        outcome.counts.insert("messages-left-to-the-log".to_owned(), more as u64);
+    }
+    serde_json::to_value(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_never_larger_than_lambda_takes() {
+        let mut outcome = Outcome::new(Job::SettleCopies, Timestamp(0));
+        let message =
+            |n| Message { severity: Severity::Error, code: Code::COPY_VANISHED, text: format!("{n}: {}", "x".repeat(300)) };
+        outcome.messages.extend((0..73_000).map(message));
+        let answer = answer(outcome).unwrap();
+        assert!(answer.to_string().len() < 1_000_000, "{}", answer.to_string().len());
+        assert_eq!(answer["counts"]["messages-left-to-the-log"], 72_000);
+    }
+}

@@ -71,7 +71,7 @@ async fn answer(function: &Result<Function, ConfigError>, event: LambdaEvent<Val
     };
     tell(outcome, &function.config.fleet, &event.context.request_id);
     match answer {
-        Ok(outcome) => Ok(serde_json::to_value(outcome)?),
+        Ok(outcome) => Ok(tde2hsm_lambdas::answer(outcome)?),
         Err(again) => Err(again.into()),
     }
 }

@@ -119,3 +119,27 @@ impl Outcome {
         self.counts.get(what).copied().unwrap_or(0)
     }
 }
+
+/// Of a message, in bytes. The topic takes 262,144 of them and nothing at all of a longer one; nobody reads as many.
+const MESSAGE: usize = 64 * 1024;
+
+/// As many lines as a message holds, and how many more there are: what is too much to tell is told in part, since a message that
+/// is refused tells nothing, and would be refused again at each run.
+pub(crate) fn message(lines: impl Iterator<Item = String>) -> String {
+    let mut text = String::new();
+    let mut more = 0u64;
+    for line in lines {
+        if more > 0 || text.len() + line.len() >= MESSAGE {
+            more += 1;
+            continue;
+        }
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&line);
+    }
+    if more > 0 {
+        text.push_str(&format!("\nand {more} more; the log has them all"));
+    }
+    text
+}

@@ -125,6 +125,11 @@ pub enum Came<Id> {
         why: String,
         at: Timestamp,
     },
+    /// Settled, and not there at the last look: it is looked for once more before it counts as gone.
+    Missed {
+        copy: Id,
+        at: Timestamp,
+    },
     /// Settled or made, and then not there; nobody of ours deleted it.
     Gone {
         copy: Id,
@@ -143,6 +148,7 @@ impl<Id> Came<Id> {
             Came::Made { copy, .. }
             | Came::Settled { copy, .. }
             | Came::Failed { copy, .. }
+            | Came::Missed { copy, .. }
             | Came::Gone { copy, .. }
             | Came::Expired { copy, .. } => copy,
         }

@@ -6,13 +6,13 @@
 
 use crate::store::{Came, CopyRecord, HsmCopyRecord, Intent, Read, Record};
 use crate::world::{Asker, Records, believed};
-use crate::{Hint, Put, Unit, Wrote};
+use crate::{Hint, Put, Unit, Wrote, outcome};
 use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_dr::facts::{BackupState, HsmBackup, Snapshot, SnapshotState, tag};
 use tde2hsm_protocol::wire::printable;
 use tde2hsm_protocol::{BackupId, Code, Severity, SnapshotId, Timestamp};
 
-/// A copy that was answered and is in no list this long after is gone, not late (eventual consistency), in seconds.
+/// A copy that is in no list this long after it was answered, or first missed, is gone, not late (eventual consistency), in seconds.
 const APPEARS: i64 = 600;
 
 /// One thing that ended otherwise than it should.
@@ -134,15 +134,8 @@ fn snapshot_came(
     match (came, seen) {
         (Some(Came::Failed { .. } | Came::Expired { .. }), _) => None,
         // Not in the list, and known by its answer or found before.
-        (Some(Came::Made { copy, at } | Came::Settled { copy, at }), None) => {
-            let was_settled = matches!(came, Some(Came::Settled { .. }));
-            if !was_settled && now.since(*at) < APPEARS {
-                return None;
-            }
-            let text = format!("`{copy}`, the copy of `{source}`, is no longer there");
-            troubles.push(Trouble { code: Code::COPY_VANISHED, text });
-            Some(Came::Gone { copy: copy.clone(), at: now })
-        }
+        (Some(Came::Settled { copy, .. }), None) => Some(Came::Missed { copy: copy.clone(), at: now }),
+        (Some(Came::Made { copy, at } | Came::Missed { copy, at }), None) => gone(now, source, copy, *at, troubles),
         (Some(Came::Gone { .. }) | None, None) => None,
         (_, Some(copy)) => match copy.state {
             SnapshotState::Completed => {
@@ -169,6 +162,28 @@ fn snapshot_came(
             SnapshotState::Pending | SnapshotState::Unknown => None,
         },
     }
+}
+
+/// A list may lack what is there: only what is still missing a while after it was first missed, or heard of, is gone.
+fn gone<Id: Clone + std::fmt::Display>(
+    now: Timestamp,
+    source: &impl std::fmt::Display,
+    copy: &Id,
+    since: Timestamp,
+    troubles: &mut Vec<Trouble>,
+) -> Option<Came<Id>> {
+    (now.since(since) >= APPEARS).then(|| vanished(now, source, copy, troubles))
+}
+
+fn vanished<Id: Clone + std::fmt::Display>(
+    now: Timestamp,
+    source: &impl std::fmt::Display,
+    copy: &Id,
+    troubles: &mut Vec<Trouble>,
+) -> Came<Id> {
+    let text = format!("`{copy}`, the copy of `{source}`, is no longer there");
+    troubles.push(Trouble { code: Code::COPY_VANISHED, text });
+    Came::Gone { copy: copy.clone(), at: now }
 }
 
 /// H37: size, encryption and start must fit what was asked for.
@@ -213,19 +228,15 @@ fn backup_came(
     let source = &record.intent.source;
     let ended = |state: BackupState| matches!(state, BackupState::Deleted | BackupState::PendingDeletion);
     match (came, seen) {
-        (Some(Came::Failed { .. } | Came::Expired { .. } | Came::Gone { .. }), _) => None,
-        (None, None) => None,
-        (Some(Came::Settled { copy, .. }), seen) if seen.is_none_or(|seen| ended(seen.state)) => {
-            let text = format!("`{copy}`, the copy of `{source}`, is no longer there");
-            troubles.push(Trouble { code: Code::COPY_VANISHED, text });
-            Some(Came::Gone { copy: copy.clone(), at: now })
+        (Some(Came::Failed { .. } | Came::Expired { .. }), _) => None,
+        (Some(Came::Gone { .. }) | None, None) => None,
+        // AWS keeps a deleted backup for a week, and it can be restored for so long: then it settles again.
+        (Some(Came::Gone { .. }), Some(seen)) if ended(seen.state) => None,
+        (Some(Came::Settled { copy, .. } | Came::Missed { copy, .. }), Some(seen)) if ended(seen.state) => {
+            Some(vanished(now, source, copy, troubles))
         }
-        (Some(Came::Made { copy, at }), None) if now.since(*at) >= APPEARS => {
-            let text = format!("`{copy}`, the copy of `{source}`, is no longer there");
-            troubles.push(Trouble { code: Code::COPY_VANISHED, text });
-            Some(Came::Gone { copy: copy.clone(), at: now })
-        }
-        (_, None) => None,
+        (Some(Came::Settled { copy, .. }), None) => Some(Came::Missed { copy: copy.clone(), at: now }),
+        (Some(Came::Made { copy, at } | Came::Missed { copy, at }), None) => gone(now, source, copy, *at, troubles),
         (came, Some(copy)) => match copy.state {
             BackupState::Ready if matches!(came, Some(Came::Settled { .. })) => None,
             // The copy has its source's time, or it is no copy of that source.
@@ -282,9 +293,9 @@ async fn keep(asker: &mut Asker<'_>, changes: Vec<Change>) {
     }
     let mut told = true;
     if !troubles.is_empty() {
-        let text: Vec<String> = troubles.iter().map(|trouble| format!("{}: {}", trouble.code, trouble.text)).collect();
+        let lines = troubles.iter().map(|trouble| format!("{}: {}", trouble.code, trouble.text));
         let subject = format!("tde2hsm {}: {} copies failed", asker.config.fleet, troubles.len());
-        if let Err(error) = asker.cloud.publish(&subject, &text.join("\n")).await {
+        if let Err(error) = asker.cloud.publish(&subject, &outcome::message(lines)).await {
             asker.outcome.failed += 1;
             asker.outcome.say(Severity::Error, Code::ALARM_UNSENT, error.to_string());
             told = false;

@@ -739,6 +739,9 @@ impl Cloud for Memory {
         if self.world().topic_away {
             return Err(error("sns:Publish", Effect::Ambiguous, None, "timed out"));
         }
+        if message.len() > 262_144 {
+            return Err(error("sns:Publish", Effect::Refused, Some("InvalidParameter"), "Message too long"));
+        }
         self.effect("sns:Publish", |world| {
             world.published.push((subject.to_owned(), message.to_owned()));
             Ok(())
