@@ -66,6 +66,10 @@ pub struct Ledger {
     pub undelivered: u32,
     /// Orders that a host took for expired or not yet due.
     pub clocks_off: u32,
+    /// Copies that a function bought to be done in so many minutes: copy, and when it was begun.
+    pub bought: Vec<(String, u32, Millis)>,
+    /// Sources of copies that AWS had no throughput for.
+    pub unbought: Vec<String>,
 }
 
 pub struct Inner {
@@ -91,6 +95,8 @@ pub struct Inner {
     pub violations: Vec<String>,
     /// The source region answers nobody.
     pub away: bool,
+    /// MiB/s that the functions were told to buy at most.
+    pub told: u64,
     objects: BTreeMap<String, Stored>,
     etags: u64,
     commands: BTreeMap<String, Command>,
@@ -122,6 +128,7 @@ impl Inner {
             ledger: Ledger::default(),
             violations: Vec::new(),
             away: false,
+            told: 0,
             objects: BTreeMap::new(),
             etags: 0,
             commands: BTreeMap::new(),
@@ -176,6 +183,21 @@ impl Inner {
         let twice =
             twice.map(|(source, copies)| format!("{source} has the copies {} after {}", copies.join(", "), self.function));
         self.violations.extend(twice);
+    }
+
+    /// Nobody bought more of the pair of regions than may be bought (A§3.2).
+    fn overbought(&mut self) {
+        let dr = self.world.region(&model(&self.dr)).expect("a region");
+        let pending = |id: &str| {
+            let copy = dr.ec2.snapshots.get(id)?;
+            (copy.state == tde2hsm_model::ec2::SnapshotState::Pending).then_some(u64::from(copy.size_gib) * 1_024)
+        };
+        let rates =
+            self.ledger.bought.iter().filter_map(|(id, minutes, _)| Some(pending(id)?.div_ceil(u64::from(*minutes) * 60)));
+        let rate: u64 = rates.sum();
+        if rate > self.told {
+            self.violations.push(format!("{} MiB/s were bought, and {} may be", rate, self.told));
+        }
     }
 
     fn as_function(&self) -> Caller {
@@ -581,8 +603,15 @@ impl Cloud for YearCloud {
         match &result {
             Ok(reply) if !reply.is_null() => {
                 inner.ledger.begun += 1;
-                inner.ledger.ours.insert(text(&reply["snapshotId"]).to_owned());
+                let made = text(&reply["snapshotId"]).to_owned();
+                inner.ledger.ours.insert(made.clone());
+                if let Some(minutes) = copy.completion_minutes {
+                    let now = inner.now;
+                    inner.ledger.bought.push((made, minutes.into(), now));
+                    inner.overbought();
+                }
             }
+            Err(e) if e.code == inner.world.options.throughput_code => inner.ledger.unbought.push(copy.source.to_string()),
             Err(e) if e.code == "ResourceLimitExceeded" => inner.ledger.walls += 1,
             _ => {}
         }

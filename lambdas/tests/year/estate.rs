@@ -3,6 +3,7 @@
 //! What is on the disks goes to the truth as a [`Machine`]; what host-runner would report is a [`Survey`]. The two are made
 //! of one state and by separate code, so that a survey that left something out would be caught.
 
+use crate::schedule::DAY;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tde2hsm_model::truth::{self, File, Hsm, Key, Library, Machine, Refusal};
@@ -37,6 +38,8 @@ pub struct KeyRow {
     /// By the host's clock.
     pub made: Millis,
     pub used: Millis,
+    /// Somebody deleted it from the HSM.
+    pub gone: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -379,7 +382,8 @@ fn facts(database: &Database) -> survey::Facts {
     let row = |key: &Key| database.keys.iter().find(|row| row.key == *key);
     let at = |moment: Millis| Some(Timestamp(moment.0.div_euclid(1000)));
     // V$ENCRYPTION_KEYS lists what the open keystores hold: not the keys of an HSM that the host no longer talks to.
-    let seen = |row: &KeyRow| row.place == database.place || row.place == Place::Software && database.p12.is_some();
+    let seen =
+        |row: &KeyRow| !row.gone && (row.place == database.place || row.place == Place::Software && database.p12.is_some());
     let con_id = |at: usize| if database.containers.len() == 1 { 0 } else { [1, 3][at] };
     let name = |at: usize| ContainerName::new(database.containers[at].name.as_str()).expect("a container name");
     let mut keys: Vec<survey::KnownKey> = database
@@ -484,7 +488,8 @@ impl Database {
                 }
             }
         }
-        self.keys.push(KeyRow { key: new, place, container, made: now.plus_secs(clock), used: now.plus_secs(clock) });
+        let at = now.plus_secs(clock);
+        self.keys.push(KeyRow { key: new, place, container, made: at, used: at, gone: false });
         let target = &mut self.containers[container];
         let former = std::mem::replace(&mut target.active, new);
         target.redo.retain(|(_, until)| *until > now);
@@ -495,6 +500,29 @@ impl Database {
             tablespace.key = new;
         }
         Ok(())
+    }
+
+    /// Keys of the cluster that nothing is written under any more, though a tablespace that is only read is wrapped by one, or
+    /// sets of the last two weeks are: what somebody who makes room in an HSM takes for left over.
+    pub fn left_over(&self, now: Millis) -> Vec<Key> {
+        let of_cluster = self.keys.iter().filter(|row| row.place == Place::CloudHsm && !row.gone);
+        let former = of_cluster.filter(|row| self.containers[row.container].active != row.key);
+        let recent = |row: &KeyRow| {
+            let next = self.keys.iter().filter(|next| next.container == row.container && next.made > row.made);
+            next.map(|next| next.made).min().is_some_and(|until| (DAY..14 * DAY).contains(&now.since(until)))
+        };
+        former.filter(|row| recent(row) || self.reads(row.key)).map(|row| row.key).collect()
+    }
+
+    /// Whether a tablespace is wrapped by a key.
+    pub fn reads(&self, key: Key) -> bool {
+        self.containers.iter().flat_map(|container| &container.tablespaces).any(|tablespace| tablespace.key == key)
+    }
+
+    /// Whether SET KEY in a container would have to unwrap what nobody can.
+    pub fn stands_still(&self, container: usize) -> bool {
+        let gone = |key: Key| self.keys.iter().any(|row| row.key == key && row.gone);
+        self.containers[container].tablespaces.iter().any(|t| t.access == Access::ReadWrite && gone(t.key))
     }
 
     /// After a key change with archived and checkpointed logs (H2) redo asks for no former key.

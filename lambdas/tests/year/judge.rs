@@ -3,15 +3,15 @@
 use crate::cloud::{Inner, copies_of};
 use crate::estate::{HOSTS, PER_HOST};
 use crate::reasons::{self, Case};
-use crate::schedule::{Act, DAY, HOUR, MINUTE, RPO_HOURS, TrueSet, Year};
+use crate::schedule::{Act, DAY, Gone, HOUR, MINUTE, RPO_HOURS, TrueSet, Year};
 use crate::tally::KEYLESS;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use tde2hsm_dr::points::{Cause, Judge, Opening, Point, SecretRole, Verdict};
+use tde2hsm_dr::points::{Cause, Judge, Opening, Point, SecretRole, Unknown, Verdict};
 use tde2hsm_dr_driver::world::Asker;
 use tde2hsm_dr_driver::{Job, Outcome};
 use tde2hsm_model::Millis;
-use tde2hsm_model::truth::{self, Frozen, Mounted, Refusal, Token};
+use tde2hsm_model::truth::{self, Frozen, Key, Mounted, Refusal, Token};
 use tde2hsm_protocol::Timestamp;
 
 /// Volume and moment of all that is restored, and the database.
@@ -43,6 +43,12 @@ pub struct Judging {
     said: BTreeMap<String, u64>,
     unasked: u64,
     blind_audit: bool,
+    /// Points that need a key that is gone from the HSM: said to open, and not proven.
+    with_gone: [u64; 2],
+    /// And were said to open by a later backup, before anybody could have looked.
+    unseen_gone: u64,
+    /// And still opened when other copies had been removed.
+    kept_gone: u64,
 }
 
 /// What the truth says of a prediction when it is made.
@@ -110,6 +116,10 @@ impl Judging {
             ("verdicts: not proven, and opens".to_owned(), self.not_proven[0].to_string()),
             ("verdicts: not proven, and does not open".to_owned(), self.not_proven[1].to_string()),
             ("last good points that stayed".to_owned(), self.kept.to_string()),
+            ("of points whose key is gone: verdicts: opens".to_owned(), self.with_gone[0].to_string()),
+            ("of points whose key is gone: verdicts: not proven".to_owned(), self.with_gone[1].to_string()),
+            ("of points whose key is gone: nobody had looked since".to_owned(), self.unseen_gone.to_string()),
+            ("of points whose key is gone: stayed".to_owned(), self.kept_gone.to_string()),
         ];
         rows.extend(self.causes.iter().map(|(code, n)| (format!("  cause {code}"), n.to_string())));
         rows.extend(self.unknowns.iter().map(|(code, n)| (format!("  unknown {code}"), n.to_string())));
@@ -212,7 +222,22 @@ fn restore(inner: &Inner, set: &TrueSet) -> Vec<Frozen> {
     set.parts.iter().filter_map(part).collect()
 }
 
+/// The newest HSM backup that could be restored in the second region.
+fn newest_token(inner: &Inner) -> Option<&Arc<Token>> {
+    let dr = region(inner);
+    let ready = inner.tokens.iter().filter(|(id, _)| dr.hsm.backup_state(id) == Some("READY"));
+    ready
+        .filter_map(|(id, token)| Some((dr.hsm.backup_created(id)?, token)))
+        .max_by_key(|(created, _)| *created)
+        .map(|(_, token)| token)
+}
+
 impl Judging {
+    /// Keys that a database of a set needs.
+    fn needs(&mut self, volumes: &[Frozen], sid: &str) -> BTreeSet<Key> {
+        self.mount(volumes, sid).as_ref().as_ref().map(|mounted| mounted.needs.clone()).unwrap_or_default()
+    }
+
     fn mount(&mut self, volumes: &[Frozen], sid: &str) -> Arc<Result<Mounted, Refusal>> {
         let mut restored: Vec<(String, Millis)> = volumes.iter().map(|v| (v.volume.clone(), v.at)).collect();
         restored.sort();
@@ -338,6 +363,10 @@ impl Year {
         let (mut any, mut keyless) = (false, false);
         // Databases with a recent point that opens and is not proven to.
         let mut unproven: BTreeSet<String> = BTreeSet::new();
+        // Keys that are gone, as verdicts saw it.
+        let mut seen: BTreeSet<Key> = BTreeSet::new();
+        let newest = newest_token(&inner);
+        let lacks = |gone: &&&Gone| newest.is_some_and(|token| !token.keys.contains(&gone.key));
         for point in &points {
             let Some(set) = point.parts.iter().find_map(|part| by_part.get(part.source.as_str())).map(|n| &self.sets[*n]) else {
                 judging.accuse(format!("nobody ever took the set {:?}", point.set));
@@ -349,11 +378,21 @@ impl Year {
                 let truly = judging.opens(&there, &restored, sid);
                 judging.truly += u64::from(truly.is_ok());
                 any |= truly.is_ok();
-                let case = Case { inner: &inner, there: &there, spells: &self.spells, set, point, sid };
+                let case = Case { inner: &inner, there: &there, spells: &self.spells, gone: &self.gone, set, point, sid };
+                let mut gone = self.gone.iter().filter(|gone| gone.sid == sid && gone.back.is_none()).peekable();
+                let needs = if gone.peek().is_some() { judging.needs(&restored, sid) } else { BTreeSet::new() };
+                let gone: Vec<&Gone> = gone.filter(|gone| needs.contains(&gone.key)).collect();
                 match &database.verdict {
                     Verdict::Opens(opening) => {
                         judging.opens += 1;
+                        judging.with_gone[0] += u64::from(!gone.is_empty());
+                        // By an older backup than it would be by if the key were still there.
+                        seen.extend(gone.iter().filter(|gone| lacks(gone)).map(|gone| gone.key));
                         if let Err(why) = judging.opens_with(&inner, set, sid, opening) {
+                            if gone.iter().any(|gone| !looked(&inner, gone)) {
+                                judging.unseen_gone += 1;
+                                continue;
+                            }
                             judging.accuse(format!("{} is said to open and does not: {why}", describe(point, sid)));
                         }
                     }
@@ -373,11 +412,15 @@ impl Year {
                     }
                     Verdict::NotProven { unknowns } => {
                         judging.not_proven[usize::from(truly.is_err())] += 1;
+                        judging.with_gone[1] += u64::from(!gone.is_empty());
                         if truly.is_ok() && now.since(set.at) <= RPO_HOURS * HOUR {
                             unproven.insert(sid.to_owned());
                         }
                         for unknown in unknowns {
                             *judging.unknowns.entry(unknown.code().to_string()).or_default() += 1;
+                            if let Unknown::KeyNoLongerListed { key, .. } = unknown {
+                                seen.insert(key.0);
+                            }
                             if let Err(why) = reasons::unknown(&case, unknown) {
                                 judging.accuse(format!("{} is not proven for no reason: {unknown}: {why}", describe(point, sid)));
                             }
@@ -389,6 +432,7 @@ impl Year {
                 }
             }
         }
+        self.gone.iter_mut().filter(|gone| seen.contains(&gone.key)).for_each(|gone| gone.seen = true);
         if keyless && !any {
             self.tally.strike(KEYLESS, 1);
         }
@@ -560,6 +604,44 @@ impl Year {
         newest(&mut self.judging, &inner, &there, &self.sets)
     }
 
+    /// Sets that open and need a key that is gone from the HSM: with how many volumes.
+    pub fn that_need_gone_keys(&mut self) -> Vec<(String, usize, usize)> {
+        let mut inner = self.cloud.inner();
+        let there = lasting(&mut inner);
+        let now = inner.now;
+        let mut found = Vec::new();
+        for gone in self.gone.iter().filter(|gone| gone.back.is_none() && now.since(gone.at) < 90 * DAY) {
+            let of_host = self.sets.iter().enumerate().filter(|(_, set)| set.host == gone.host && now.since(set.at) < 90 * DAY);
+            for (n, set) in of_host {
+                let restored = restore(&inner, set);
+                let needed = self.judging.needs(&restored, &gone.sid).contains(&gone.key);
+                if needed && self.judging.opens(&there, &restored, &gone.sid).is_ok() {
+                    found.push((gone.sid.clone(), n, restored.len()));
+                }
+            }
+        }
+        found
+    }
+
+    /// Those whose copies are all still there still open: the backup that has their key was not taken from them.
+    pub fn open_with_gone_keys(&mut self, before: &[(String, usize, usize)]) {
+        let mut inner = self.cloud.inner();
+        let there = lasting(&mut inner);
+        for (sid, n, volumes) in before {
+            let set = &self.sets[*n];
+            let restored = restore(&inner, set);
+            if restored.len() < *volumes {
+                continue;
+            }
+            match self.judging.opens(&there, &restored, sid) {
+                Ok(()) => self.judging.kept_gone += 1,
+                Err(why) => {
+                    self.judging.accuse(format!("{sid} of {} was kept without what it needs: {why}", set.at.iso()));
+                }
+            }
+        }
+    }
+
     /// None of them was lost.
     pub fn still_open(&mut self, before: &BTreeMap<String, usize>) {
         let mut inner = self.cloud.inner();
@@ -592,11 +674,22 @@ impl Year {
         }
         let unplanted = self.tally.unplanted();
         assert!(unplanted.is_empty(), "faults that nobody planted: {}", unplanted.join("; "));
+        let [opens, not_proven] = judging.with_gone;
+        assert!(opens > 0 && not_proven > 0 && judging.kept_gone > 0, "no verdict was about a key that is gone");
         let alarms = &judging.alarms;
         assert!(alarms.breaches > 0 && alarms.told >= alarms.breaches, "breaches: {alarms:?}");
         assert!(alarms.in_vain * 20 <= alarms.predicted, "breaches are foretold that need not come: {alarms:?}");
         assert!(alarms.came > 0 && alarms.ahead > 0, "no breach was seen coming: {alarms:?}");
     }
+}
+
+/// Whether the host was looked at since a key went.
+fn looked(inner: &Inner, gone: &Gone) -> bool {
+    let host = &inner.hosts[gone.host];
+    let prefix = format!("inventories/{}/", host.id);
+    let taken = |key: &&str| key[prefix.len()..].trim_end_matches(".json").parse::<i64>().ok();
+    let looks = inner.keys(&prefix);
+    looks.iter().filter_map(taken).any(|at| Millis((at - host.clock) * 1_000) > gone.at)
 }
 
 /// The newest set of each database that opens.

@@ -3,7 +3,7 @@
 use crate::cloud::{Inner, copies_of};
 use crate::estate::{KeyRow, Place};
 use crate::judge::{There, region, restorable};
-use crate::schedule::{DAY, MINUTE, Spell, TrueSet, last_backup, next_backup};
+use crate::schedule::{DAY, Gone, MINUTE, Spell, TrueSet, last_backup, next_backup};
 use tde2hsm_dr::points::{Ask, Cause, Point, Unknown};
 use tde2hsm_model::Millis;
 use tde2hsm_model::ec2::SnapshotState;
@@ -14,6 +14,7 @@ pub struct Case<'a> {
     pub inner: &'a Inner,
     pub there: &'a There,
     pub spells: &'a [Spell],
+    pub gone: &'a [Gone],
     pub set: &'a TrueSet,
     pub point: &'a Point,
     pub sid: &'a str,
@@ -141,6 +142,13 @@ pub fn unknown(case: &Case<'_>, unknown: &Unknown) -> Just {
             let near = |backup: Millis| backup.since(row.made).abs() <= 5 * MINUTE + 1_000;
             let close = near(next_backup(row.made)) || near(last_backup(row.made));
             just(close || case.spell(true, row.made, DAY), "it was made long before or after a backup")
+        }
+        Unknown::KeyNoLongerListed { key, missed, .. } => {
+            let missed = Millis(missed.0 * 1_000);
+            let away = |gone: &&Gone| {
+                gone.at <= missed.plus_ms(20 * MINUTE) && gone.back.is_none_or(|back| missed <= back.plus_ms(20 * MINUTE))
+            };
+            just(case.gone.iter().filter(away).any(|gone| gone.key == key.0), "nobody deleted it")
         }
         Unknown::SecretUnstaged { secret, version, .. } => {
             let name = if secret.as_str().contains("tde/cu") { "tde/cu" } else { "tde/keystore" };

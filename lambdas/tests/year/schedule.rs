@@ -13,7 +13,7 @@ use tde2hsm_lambdas::handle;
 use tde2hsm_model::cloudhsm::ClusterSpec;
 use tde2hsm_model::ec2::InstanceSpec;
 use tde2hsm_model::kms::KeyState;
-use tde2hsm_model::truth::Library;
+use tde2hsm_model::truth::{Key, Library};
 use tde2hsm_model::{CallFault, Ids, Millis, Service, World, WorldOptions};
 use tde2hsm_protocol::survey::Access;
 use tde2hsm_protocol::{AccountId, ClusterId, Digest, KmsKeyArn, Region, SecretArn, Timestamp};
@@ -39,6 +39,12 @@ const NEXT_HOST: i64 = 4 * MINUTE;
 const PLACES: usize = 20;
 /// When the cluster makes its daily backup.
 const BACKUP: i64 = 22 * HOUR;
+/// MiB/s of timed copies that AWS grants a pair of regions (A§3.2).
+const GRANTED: u32 = 2_000;
+/// A stranger's volume of 12,000 GiB, copied by so many in so many minutes: more than is granted.
+const WAREHOUSE: (u32, usize, u32) = (12_000, 5, 480);
+/// How long a key is away that a tablespace needs, until somebody brings it back from a backup.
+const BROUGHT_BACK: i64 = 5 * DAY;
 
 #[derive(Debug, Clone)]
 pub enum Act {
@@ -102,6 +108,19 @@ pub enum Act {
     Wall(usize, u32),
     /// Somebody deletes the cluster's backups while the newest is being copied.
     PurgeBackups,
+    /// Somebody deletes a key that looks left over from the HSM, or brings one back.
+    Prune,
+    BringBack(Key),
+    /// Copies may be bought by their deadline, of so many MiB/s; with none, it is counted what was bought.
+    Timed(u32),
+    /// Somebody else's copies take all of the throughput. The functions are told of so many MiB/s.
+    Warehouse(u32),
+    /// What was copied meanwhile, and how much was bought, refused and failed before.
+    WithoutTime {
+        told: u32,
+        since: Millis,
+        before: [usize; 2],
+    },
     /// A breach was foretold for now.
     Due {
         sid: String,
@@ -204,6 +223,18 @@ pub struct Spell {
     pub to: Millis,
 }
 
+/// A key that somebody deleted from the HSM.
+#[derive(Debug, Clone)]
+pub struct Gone {
+    pub key: Key,
+    pub host: usize,
+    pub sid: String,
+    pub at: Millis,
+    pub back: Option<Millis>,
+    /// A verdict took it into account.
+    pub seen: bool,
+}
+
 pub struct Year {
     seed: u64,
     pub days: i64,
@@ -219,9 +250,12 @@ pub struct Year {
     secrets: [String; 2],
     pin: String,
     password: String,
-    stranger: String,
+    strangers: [String; 2],
+    /// For what was planted later than the rest, which stays what it is.
+    later: Ids,
     careless: Option<Careless>,
     pub spells: Vec<Spell>,
+    pub gone: Vec<Gone>,
     pub tally: Tally,
     planned: u32,
     armed: BTreeMap<&'static str, u32>,
@@ -274,7 +308,7 @@ impl Year {
         inner.hsms = hsms;
         let east = inner.world.region_mut(&regions[0]).expect("a region");
         east.ec2.add_subnet("subnet-1", "vpc-1", "us-east-1a", "10.0.1.0/24");
-        let instance = |id: &str, volumes: Vec<String>, tags: Vec<(String, String)>| InstanceSpec {
+        let instance = |id: &str, volumes: Vec<String>, sizes: [u32; 3], tags: Vec<(String, String)>| InstanceSpec {
             id: tde2hsm_model::InstanceId::new(id),
             image: "ami-1".into(),
             kind: "r6i.large".into(),
@@ -287,16 +321,16 @@ impl Year {
             volumes: volumes
                 .into_iter()
                 .zip(["/dev/xvda", "/dev/sdf", "/dev/sdg"])
-                .zip([50, 200, 100])
+                .zip(sizes)
                 .map(|((volume, device), size)| (device.to_owned(), volume, size))
                 .collect(),
         };
         for host in &inner.hosts {
             let tags = vec![(FLEET_TAG.0.to_owned(), FLEET_TAG.1.to_owned()), ("Name".to_owned(), host.id.clone())];
-            east.ec2.add_instance(&instance(&host.id, host.volumes(), tags));
+            east.ec2.add_instance(&instance(&host.id, host.volumes(), [50, 200, 100], tags));
         }
-        let stranger = "vol-000000000000f0001".to_owned();
-        east.ec2.add_instance(&instance("i-000000000000f0001", vec![stranger.clone()], vec![]));
+        let strangers = ["vol-000000000000f0001", "vol-000000000000f0002"].map(str::to_owned);
+        east.ec2.add_instance(&instance("i-000000000000f0001", strangers.to_vec(), [50, WAREHOUSE.0, 0], vec![]));
         let created = START.plus_ms(-21 * DAY + BACKUP);
         let zones = [("us-east-1a".to_owned(), "subnet-1".to_owned()), ("us-east-1b".to_owned(), "subnet-2".to_owned())];
         let first = east.hsm.add_cluster(
@@ -354,9 +388,11 @@ impl Year {
             secrets,
             pin,
             password,
-            stranger,
+            strangers,
+            later: Ids::new(seed ^ 0x006c_6174_6572),
             careless: None,
             spells: Vec::new(),
+            gone: Vec::new(),
             tally: Tally::default(),
             planned: 0,
             armed: BTreeMap::new(),
@@ -483,6 +519,16 @@ impl Year {
             if day % 31 == 26 && taken {
                 self.fault_at(day, FIRST_SET, WALLS, 1, Act::Wall(6, 0));
             }
+            if day % 17 == 8 {
+                let ms = self.later.between(5 * MINUTE, DAY - 5 * MINUTE);
+                self.fault_at(day, ms, KEYS_GONE, 1, Act::Prune);
+            }
+            // Copies are bought in the second third of the year.
+            for (of_31, name, told) in [(4, NOTHING_LEFT, GRANTED), (18, REFUSED, 2 * GRANTED)] {
+                if day % 31 == of_31 && (self.days / 3 + 1..self.days * 2 / 3 - 1).contains(&day) {
+                    self.fault_at(day, FIRST_SET + 28 * MINUTE, name, 1, Act::Warehouse(told));
+                }
+            }
             if day % 45 == 30 {
                 self.fault_at(day, BACKUP + 32 * MINUTE, DELETED, 1, Act::PurgeBackups);
             }
@@ -499,6 +545,8 @@ impl Year {
                 self.at(day + 3, 0, Act::Reach { host, reachable: true });
             }
         }
+        self.fault_at(self.days / 3, 0, BOUGHT, 1, Act::Timed(GRANTED));
+        self.at(self.days * 2 / 3, 0, Act::Timed(0));
         // A host a day: old HSM to the interim keystore, the library, and the day after to CloudHSM.
         for (n, host) in (4..HOSTS).enumerate() {
             let day = self.days / 2 - 5 + 2 * n as i64;
@@ -633,10 +681,11 @@ impl Year {
             }
             Act::Run(Job::ExpireCopies) => {
                 let begun = std::time::Instant::now();
-                let before = self.newest_that_open();
+                let (before, old) = (self.newest_that_open(), self.that_need_gone_keys());
                 *self.took.entry("newest").or_default() += begun.elapsed();
                 self.invoke(Job::ExpireCopies, &json!({}));
                 self.still_open(&before);
+                self.open_with_gone_keys(&old);
             }
             Act::Run(job) => {
                 self.invoke(job, &json!({}));
@@ -776,6 +825,16 @@ impl Year {
                     self.tally.strike(WALLS, 1);
                 }
             }
+            Act::Prune => self.prune(),
+            Act::BringBack(key) => self.bring_back(key),
+            Act::Timed(told) => {
+                if told == 0 && self.cloud.inner().ledger.bought.len() > HOSTS * self.days as usize / 3 {
+                    self.tally.strike(BOUGHT, 1);
+                }
+                self.told(told);
+            }
+            Act::Warehouse(told) => self.warehouse(told),
+            Act::WithoutTime { told, since, before } => self.without_time(told, since, before),
             Act::PurgeBackups => self.purge_backups(),
             Act::Due { sid, at, foretold } => self.due(&sid, at, foretold),
             Act::Strangers => self.strangers(),
@@ -955,6 +1014,11 @@ impl Year {
         let clock = at.clock;
         let target = &mut at.databases[database];
         let container = target.containers.len() - 1;
+        if target.stands_still(container) {
+            drop(inner);
+            self.then(now.plus_ms(DAY), Act::Rotate { host, database, ours });
+            return;
+        }
         if target.make_key(container, target.place, now, clock, hsms, &mut self.ids).is_err() {
             drop(inner);
             self.tally.strike(LIMITED, 1);
@@ -1036,7 +1100,7 @@ impl Year {
     fn strangers(&mut self) {
         let mut inner = self.cloud.inner();
         let (source, dr) = (inner.source.clone(), inner.dr.clone());
-        let body = json!({"VolumeId": self.stranger});
+        let body = json!({"VolumeId": self.strangers[0]});
         let made = inner.operator(&source, Service::Ec2, "CreateSnapshot", body)["snapshotId"].clone();
         let later = inner.now.plus_ms(20 * MINUTE);
         inner.pass(later);
@@ -1055,6 +1119,108 @@ impl Year {
         let soon = inner.now.plus_ms(HOUR);
         drop(inner);
         self.then(soon, Act::Queue);
+    }
+
+    fn prune(&mut self) {
+        let mut inner = self.cloud.inner();
+        let now = inner.now;
+        let (hosts, hsms) = inner.live();
+        let mut left_over = Vec::new();
+        for (host, database) in hosts.iter().enumerate().flat_map(|(n, host)| host.databases.iter().map(move |d| (n, d))) {
+            left_over.extend(database.left_over(now).into_iter().map(|key| (host, database.sid.clone(), key)));
+        }
+        let at = self.later.between(0, left_over.len() as i64 - 1) as usize;
+        let gone = left_over.get(at).filter(|(.., key)| hsms.cluster.delete_key(key) == Ok(true)).cloned();
+        let Some((host, sid, key)) = gone else {
+            drop(inner);
+            self.then(now.plus_ms(DAY), Act::Prune);
+            return;
+        };
+        let databases = &mut hosts[host].databases;
+        let database = databases.iter_mut().find(|database| database.sid == sid).expect("it has just been found");
+        database.keys.iter_mut().filter(|row| row.key == key).for_each(|row| row.gone = true);
+        let read = database.reads(key);
+        drop(inner);
+        self.gone.push(Gone { key, host, sid, at: now, back: None, seen: false });
+        if read {
+            self.then(now.plus_ms(BROUGHT_BACK), Act::BringBack(key));
+        }
+    }
+
+    fn bring_back(&mut self, key: Key) {
+        let mut inner = self.cloud.inner();
+        let now = inner.now;
+        let (hosts, hsms) = inner.live();
+        if hsms.cluster.make_key(key).is_err() {
+            drop(inner);
+            self.then(now.plus_ms(DAY), Act::BringBack(key));
+            return;
+        }
+        let rows = hosts.iter_mut().flat_map(|host| &mut host.databases).flat_map(|database| &mut database.keys);
+        rows.filter(|row| row.key == key).for_each(|row| row.gone = false);
+        self.gone.iter_mut().filter(|gone| gone.key == key).for_each(|gone| gone.back = Some(now));
+    }
+
+    fn told(&mut self, mib_s: u32) {
+        self.config.timed = tde2hsm_dr::copying::Timed::from_mib_s(mib_s);
+        self.cloud.inner().told = mib_s.into();
+    }
+
+    /// Copies of a volume so large that they take all of the throughput for hours.
+    fn warehouse(&mut self, told: u32) {
+        let (_, copies, minutes) = WAREHOUSE;
+        let mut inner = self.cloud.inner();
+        let (source, dr) = (inner.source.clone(), inner.dr.clone());
+        let west = tde2hsm_model::Region::new(dr.as_str());
+        let taken = inner.world.region(&west).map_or(0, |r| r.ec2.snapshots.copies_in_flight());
+        let now = inner.now;
+        if taken + copies > PLACES / 2 {
+            drop(inner);
+            self.then(now.plus_ms(DAY), Act::Warehouse(told));
+            return;
+        }
+        let armed = std::mem::take(&mut inner.world.faults);
+        let body = json!({"VolumeId": self.strangers[1]});
+        let made = inner.operator(&source, Service::Ec2, "CreateSnapshot", body)["snapshotId"].clone();
+        let completed = inner.now.plus_ms(21 * MINUTE);
+        inner.pass(completed);
+        for _ in 0..copies {
+            let body =
+                json!({"SourceRegion": "us-east-1", "SourceSnapshotId": made, "CompletionDurationMinutes": minutes.to_string()});
+            inner.operator(&dr, Service::Ec2, "CopySnapshot", body);
+        }
+        inner.world.faults = armed;
+        let before = [inner.ledger.unbought.len(), inner.ledger.calls_failed as usize];
+        let (since, check) = (inner.now, inner.now.plus_ms(HOUR));
+        drop(inner);
+        self.told(told);
+        self.then(check, Act::WithoutTime { told, since, before });
+    }
+
+    /// What was to be bought meanwhile was begun like any other: at once where the functions knew that nothing was left, after
+    /// AWS's refusal where they were told of more than there is.
+    fn without_time(&mut self, told: u32, since: Millis, before: [usize; 2]) {
+        let inner = self.cloud.inner();
+        let dr = inner.world.region(&tde2hsm_model::Region::new(inner.dr.as_str())).expect("a region");
+        let ours = |id: &str| inner.ledger.ours.contains(id);
+        let begun: Vec<_> = dr.ec2.snapshots.all().filter(|s| s.started >= since && ours(&s.id)).collect();
+        let untimed = |source: &str| {
+            begun.iter().any(|s| s.completion_minutes.is_none() && s.origin.as_ref().is_some_and(|o| o.snapshot == source))
+        };
+        let refused = &inner.ledger.unbought[before[0]..];
+        let all = begun.iter().all(|s| s.completion_minutes.is_none()) && refused.iter().all(|source| untimed(source));
+        let struck = match told > GRANTED {
+            true => all && !refused.is_empty(),
+            // Who could not ask what is in flight may be refused.
+            false => all && (refused.is_empty() || inner.ledger.calls_failed as usize > before[1] + refused.len()),
+        };
+        let (nothing, now) = (begun.is_empty(), inner.now);
+        drop(inner);
+        self.told(GRANTED);
+        match nothing {
+            true => self.then(now.plus_ms(DAY - HOUR), Act::Warehouse(told)),
+            false => self.tally.strike(if told > GRANTED { REFUSED } else { NOTHING_LEFT }, u32::from(struck)),
+        }
     }
 
     /// All of them, the newest too, while it is being copied: the copy fails, and its source can be copied no more.
@@ -1090,6 +1256,7 @@ impl Year {
         for name in self.tally.names() {
             self.tally.strike(name, struck.get(name).copied().unwrap_or(0));
         }
+        self.tally.strike(KEYS_GONE, self.gone.iter().filter(|gone| gone.seen).count() as u32);
         let throttled = struck.iter().filter(|(name, _)| name.starts_with("Throttle ")).map(|(_, n)| n).sum();
         self.tally.strike(THROTTLED, throttled);
         let ledger = &inner.ledger;
@@ -1123,6 +1290,8 @@ impl Year {
             ("copies begun".to_owned(), ledger.begun.to_string()),
             ("copies completed".to_owned(), ledger.completed.keys().filter(|k| k.starts_with("snap-")).count().to_string()),
             ("HSM backups copied".to_owned(), ledger.completed.keys().filter(|k| k.starts_with("backup-")).count().to_string()),
+            ("copies bought by their deadline".to_owned(), ledger.bought.len().to_string()),
+            ("calls for which no throughput was left".to_owned(), ledger.unbought.len().to_string()),
             ("calls at the in-flight wall".to_owned(), ledger.walls.to_string()),
             ("calls that failed".to_owned(), ledger.calls_failed.to_string()),
             ("events delivered".to_owned(), ledger.events[0].to_string()),

@@ -20,6 +20,10 @@ pub const LOST_COPIES: &str = "copies deleted by hand";
 pub const CLAIMS: &str = "copies that claim to be ours";
 pub const CLOCKS: &str = "orders that a wrong clock refused";
 pub const UNREACHED: &str = "surveys that reached no host";
+pub const KEYS_GONE: &str = "keys deleted from the HSM";
+pub const BOUGHT: &str = "months in which copies are bought";
+pub const NOTHING_LEFT: &str = "copies that find the throughput taken";
+pub const REFUSED: &str = "copies refused for want of throughput";
 /// As the model names them.
 pub const COPIES_FAIL: &str = "copies fail";
 pub const BACKUP_COPIES_FAIL: &str = "backup copies fail";
@@ -31,7 +35,7 @@ pub const EVENTS_LATE: &str = "events late";
 pub const THROTTLED: &str = "calls throttled";
 
 /// What a year must have had.
-pub const ALL: [&str; 29] = [
+pub const ALL: [&str; 33] = [
     ROTATED,
     SWITCHED,
     PASSWORDS,
@@ -50,6 +54,10 @@ pub const ALL: [&str; 29] = [
     CLAIMS,
     CLOCKS,
     UNREACHED,
+    KEYS_GONE,
+    BOUGHT,
+    NOTHING_LEFT,
+    REFUSED,
     COPIES_FAIL,
     BACKUP_COPIES_FAIL,
     COPIES_LATE,

@@ -184,6 +184,11 @@ impl CloudHsm {
         self.backups.iter().find(|b| b.id == id).map(Backup::state_name)
     }
 
+    /// When a backup was begun; of a copy, when its source was.
+    pub fn backup_created(&self, id: &str) -> Option<Millis> {
+        self.backups.iter().find(|backup| backup.id == id).map(|backup| backup.created)
+    }
+
     /// Puts a cluster into another state, such as `MODIFY_IN_PROGRESS`.
     pub fn set_state(&mut self, cluster: &str, state: &str) {
         if let Some(cluster) = self.clusters.iter_mut().find(|c| c.id == cluster) {

@@ -47,7 +47,7 @@ impl Hsm {
         &self.token
     }
 
-    /// While the cluster's HSMs are exchanged one by one it makes no token key and changes no user (A§4.7).
+    /// While the cluster's HSMs are exchanged one by one it makes and deletes no token key and changes no user (A§4.7).
     pub fn limit(&mut self, limited: bool) {
         self.limited = limited;
     }
@@ -56,6 +56,12 @@ impl Hsm {
         self.writable()?;
         self.token.keys.insert(key);
         Ok(())
+    }
+
+    /// A person deletes the object. Whether there was one.
+    pub fn delete_key(&mut self, key: &Key) -> Result<bool, Refusal> {
+        self.writable()?;
+        Ok(self.token.keys.remove(key))
     }
 
     pub fn set_password(&mut self, user: &str, password: &str) -> Result<(), Refusal> {
@@ -352,18 +358,21 @@ mod tests {
     }
 
     #[test]
-    fn an_hsm_in_limited_write_mode_makes_no_key_and_changes_no_password_and_still_opens_databases() {
+    fn an_hsm_in_limited_write_mode_keeps_its_keys_and_passwords_as_they_are_and_still_opens_databases() {
         let mut hsm = Hsm::default();
         hsm.make_key(ACTIVE).unwrap();
         hsm.set_password("cu", "pass").unwrap();
         let before = hsm.clone();
         hsm.limit(true);
         assert_eq!(hsm.make_key([3; 16]), Err(Refusal::LimitedWrite));
+        assert_eq!(hsm.delete_key(&ACTIVE), Err(Refusal::LimitedWrite));
         assert_eq!(hsm.set_password("cu", "other"), Err(Refusal::LimitedWrite));
         assert_eq!(hsm.token(), before.token());
         assert_eq!(open(&volumes(&machine()), "ORCL", Some(hsm.token()), &["cu:pass"], &["soft"]), Ok(()));
         hsm.limit(false);
         assert_eq!(hsm.make_key([3; 16]), Ok(()));
+        assert_eq!((hsm.delete_key(&ACTIVE), hsm.delete_key(&ACTIVE)), (Ok(true), Ok(false)));
+        assert!(matches!(open(&volumes(&machine()), "ORCL", Some(hsm.token()), &["cu:pass"], &["soft"]), Err(Refusal::NoKey(_))));
     }
 
     #[test]
