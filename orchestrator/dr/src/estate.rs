@@ -4,7 +4,7 @@
 //! tape keeps them all the same. A survey can therefore show that something is there; that nothing is there only a person who
 //! keeps the catalog can say. Of dumps and unplugged databases a database knows nothing at all.
 
-use crate::points::Point;
+use crate::points::{Cause, Point, Unknown, Verdict};
 use crate::retire::{Answer, DatabaseFacts, Declaration, DeclaredNeed, Estate, Need, PointNeed, Source, Thing};
 use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_protocol::survey::{Access, Database, Facts, Flashback, Span, Survey, Vendor};
@@ -20,6 +20,7 @@ pub struct Known<'a> {
     pub points: Option<&'a [Point]>,
     pub policy: &'a Retention,
     pub undo_until: Option<Timestamp>,
+    pub now: Timestamp,
 }
 
 pub fn estate(known: &Known<'_>) -> Estate {
@@ -29,7 +30,7 @@ pub fn estate(known: &Known<'_>) -> Estate {
             databases.push(facts(survey, database, known.declared));
         }
     }
-    let points = known.points.map(|points| needs(points, &databases, known.policy));
+    let points = known.points.map(|points| needs(points, &databases, known));
     Estate { databases, points, undo_until: known.undo_until }
 }
 
@@ -138,22 +139,42 @@ fn older(span: &Span, migrated: Timestamp) -> Option<Need> {
     Some(Need::Open { what: format!("{} are kept, the oldest of {}", span.count, crate::points::moment(oldest)) })
 }
 
-/// Sets taken before their host's last key had moved.
-fn needs(points: &[Point], databases: &[DatabaseFacts], policy: &Retention) -> Vec<PointNeed> {
+/// Sets that an old key is needed for, or may be.
+fn needs(points: &[Point], databases: &[DatabaseFacts], known: &Known<'_>) -> Vec<PointNeed> {
     let mut found = Vec::new();
-    for point in points {
-        let of_host = databases.iter().filter(|database| database.instance == point.instance);
-        let before = of_host.into_iter().any(|d| d.migrated.is_none_or(|m| point.taken < m.plus(crate::points::MARGIN)));
-        if !before {
-            continue;
-        }
+    for point in points.iter().filter(|point| wants_old_hsm(point, databases)) {
         let ours = point.parts.iter().any(|part| part.copy.is_some());
         let theirs = point.parts.iter().any(|part| part.source_state.is_some());
         // What somebody else's tool made goes when that tool lets it go.
-        let until = (ours && !theirs && !point.held).then(|| horizon(policy).map(|longest| point.taken.plus(longest))).flatten();
+        let until = (ours && !theirs && !point.held).then(|| horizon(known.policy).map(|longest| point.taken.plus(longest)));
+        // Days and weeks of retention are those that have a set: where none came, older ones stay, and so they do where expiry
+        // deletes nothing. One that outlived its date has none.
+        let until = until.flatten().filter(|until| *until > known.now);
         found.push(PointNeed { instance: point.instance.clone(), set: point.set.clone(), until });
     }
     found
+}
+
+/// A set from before its host's last key had moved does. One of a database that no survey shows does unless it is proven to open
+/// without the old HSM, and so does any whose verdict says so or cannot tell where a key lies: a read-only tablespace may have
+/// left its old key only after the set.
+fn wants_old_hsm(point: &Point, databases: &[DatabaseFacts]) -> bool {
+    let of_host = || databases.iter().filter(|database| database.instance == point.instance);
+    let before = of_host().any(|d| d.migrated.is_none_or(|m| point.taken < m.plus(crate::points::MARGIN)));
+    let judged = point.databases.iter().any(|database| {
+        let shown = of_host().any(|surveyed| surveyed.sid == database.sid);
+        let may_lie_there = |unknown: &Unknown| matches!(unknown, Unknown::KeyPlace { .. } | Unknown::KeyPerhapsNeeded { .. });
+        match &database.verdict {
+            Verdict::Opens(_) => false,
+            Verdict::DoesNotOpen { causes, unknowns } => {
+                !shown
+                    || causes.iter().any(|cause| matches!(cause, Cause::KeyInOldHsm { .. }))
+                    || unknowns.iter().any(may_lie_there)
+            }
+            Verdict::NotProven { unknowns } => !shown || unknowns.iter().any(may_lie_there),
+        }
+    });
+    before || judged || (point.databases.is_empty() && of_host().next().is_none())
 }
 
 /// The longest that retention keeps a set, in seconds. `None`: a number of newest ones is kept, whatever their age.

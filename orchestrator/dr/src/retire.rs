@@ -127,7 +127,8 @@ pub struct DatabaseFacts {
 pub struct PointNeed {
     pub instance: InstanceId,
     pub set: crate::facts::SetId,
-    /// When retention lets it go; `None`: it is held, or the last that opens.
+    /// When retention lets it go, if sets are still taken and expiry deletes. `None`: it is held, nobody knows, or it is still
+    /// there after that.
     pub until: Option<Timestamp>,
 }
 
@@ -239,8 +240,11 @@ pub fn when(estate: &Estate) -> RetireWhen {
         Some(points) => reasons.extend(points.iter().map(|point| Reason {
             until: point.until,
             text: match point.until {
-                Some(_) => format!("{}: snapshot set {} is kept until then and needs an old key", point.instance, point.set.0),
-                None => format!("{}: snapshot set {} needs an old key and is held", point.instance, point.set.0),
+                Some(_) => format!(
+                    "{}: snapshot set {} needs an old key; retention lets it go then, if sets are still taken and expiry deletes",
+                    point.instance, point.set.0
+                ),
+                None => format!("{}: snapshot set {} needs an old key for as long as it is there", point.instance, point.set.0),
             },
         })),
     }

@@ -1,14 +1,17 @@
-//! An inventory out of a survey (H40, H41).
+//! What comes of a survey: an inventory (H40, H41), and what still needs the old HSM (H43).
 
 #![recursion_limit = "256"]
 
 mod common;
 
-use common::{instance, root, volume};
+use common::{DAY, add_set, instance, key as master, read_only, root, volume, world};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use tde2hsm_dr::facts::FleetInstance;
+use tde2hsm_dr::estate::{Known, estate};
+use tde2hsm_dr::facts::{FleetInstance, tag};
 use tde2hsm_dr::inventory::*;
+use tde2hsm_dr::points::{Point, Verdict};
+use tde2hsm_dr::retire::PointNeed;
 use tde2hsm_protocol::survey::Survey;
 use tde2hsm_protocol::*;
 
@@ -180,4 +183,78 @@ fn an_inventory_without_the_later_fields_is_still_read() {
     object.remove("ordered_at");
     let old: Inventory = serde_json::from_value(value).unwrap();
     assert_eq!((old.provider, old.ordered_at), (None, None));
+}
+
+/// Sets that the old HSM is kept for, as a fleet knows it whose surveys are of [`survey`]'s host and a day's sets are kept.
+fn old_hsm(points: &[Point], surveyed: bool, now: i64) -> Vec<PointNeed> {
+    let surveys: Vec<Survey> = surveyed.then(|| serde_json::from_value(survey()).expect("a survey")).into_iter().collect();
+    let policy = Retention { count: 0, hourly: 0, daily: 1, weekly: 0, monthly: 0, days: 0 };
+    let known =
+        Known { surveys: &surveys, declared: &[], points: Some(points), policy: &policy, undo_until: None, now: Timestamp(now) };
+    estate(&known).points.expect("points were asked for")
+}
+
+/// A point of the host, taken after its keys had moved, of which the second region alone has something.
+fn of_old_hsm() -> common::World {
+    let mut w = world();
+    w.host.snapshots.retain(|snapshot| snapshot.volume.is_none());
+    w.data(|database| {
+        database.needs.push(read_only(2, None));
+        database.known.push(common::known(2, Store::Hsm, Timestamp(TAKEN - 900_000)));
+    });
+    let mut old = w.host.inventories[0].clone();
+    old.taken_at = Timestamp(TAKEN - 400_000);
+    old.received_at = Timestamp(TAKEN - 399_990);
+    old.ordered_at = None;
+    old.provider = Some(Provider::Other);
+    for inventory in &mut w.host.inventories {
+        inventory.databases[0].known.retain(|known| known.key != master(2));
+    }
+    old.databases[0].known.retain(|known| known.key == master(2));
+    w.host.inventories.push(old);
+    w
+}
+
+#[test]
+fn h43_a_set_whose_verdict_says_old_hsm_counts_whoever_was_surveyed() {
+    let w = of_old_hsm();
+    let points = w.points();
+    assert!(common::codes(&points[0].databases[0].verdict).contains(&812), "{:?}", points[0].databases);
+    for surveyed in [false, true] {
+        let found = old_hsm(&points, surveyed, TAKEN);
+        assert_eq!(found.len(), 1, "surveyed: {surveyed}");
+        assert_eq!(found[0].until, Some(Timestamp(TAKEN + DAY)));
+    }
+    // Held: without an end.
+    let mut held = of_old_hsm();
+    held.dr_snapshot(1_000_001).tags.insert(tag::HOLD.into(), "court".into());
+    assert_eq!(old_hsm(&held.points(), false, TAKEN)[0].until, None);
+}
+
+#[test]
+fn h43_a_host_that_is_gone_keeps_the_old_hsm_until_its_sets_are_proven_to_open_without_it() {
+    let mut w = world();
+    assert!(w.verdict().opens().is_some());
+    assert_eq!(old_hsm(&w.points(), false, TAKEN), []);
+    assert_eq!(old_hsm(&w.points(), true, TAKEN), [], "its keys had moved before");
+    w.host.inventories.pop();
+    assert!(matches!(w.verdict(), Verdict::NotProven { .. }));
+    assert_eq!(old_hsm(&w.points(), false, TAKEN).len(), 1);
+    w.host.inventories.clear();
+    assert!(w.points()[0].databases.is_empty());
+    assert_eq!(old_hsm(&w.points(), false, TAKEN).len(), 1);
+    // A read-only tablespace may have left its old key only after the set.
+    let mut w = of_old_hsm();
+    w.host.inventories[1].databases[0].needs.pop();
+    assert!(matches!(w.verdict(), Verdict::NotProven { .. }), "{:?}", w.verdict());
+    assert_eq!(old_hsm(&w.points(), true, TAKEN).len(), 1);
+}
+
+#[test]
+fn h43_a_set_that_outlived_its_date_has_none() {
+    let mut w = of_old_hsm();
+    add_set(&mut w, 11, Timestamp(TAKEN - 3 * DAY));
+    w.host.snapshots.retain(|snapshot| snapshot.volume.is_none());
+    let until: Vec<_> = old_hsm(&w.points(), false, TAKEN).into_iter().map(|need| need.until).collect();
+    assert_eq!(until, [None, Some(Timestamp(TAKEN + DAY))], "{:?}", w.points());
 }

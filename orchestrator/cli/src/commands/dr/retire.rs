@@ -121,6 +121,7 @@ pub async fn run(context: &Context, args: DrRetireWhen) -> Result<Exit, Failure>
         points: all_points.then_some(look.points.as_slice()),
         policy: &second.config.retention,
         undo_until: facts.undo_until.map(|time| time.0),
+        now: context.now(),
     };
     let mut answer = retire::when(&estate(&known));
     let silent: Vec<String> = surveys.silent.iter().map(|one| format!("{}: {}", one.instance, one.why)).collect();
@@ -160,6 +161,9 @@ fn words(answer: &RetireWhen, silent: &[String]) -> String {
     let reasons = match answer {
         RetireWhen::From { when: at, reasons } => {
             let _ = writeln!(text, "the old HSM may be switched off from {} on", when(*at));
+            text.push_str(
+                "ask again right before: snapshots outlive their date where sets stop coming or expiry deletes nothing\n",
+            );
             reasons
         }
         RetireWhen::Held { reasons } => {
