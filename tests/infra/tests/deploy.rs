@@ -78,6 +78,14 @@ fn what_is_wrong_is_refused_before_any_call() -> Result<()> {
     let secrets = |n: u32| (0..n).map(secret).collect::<Vec<_>>().join(",");
     let many = file("many", &format!("{FLEET}{DR}CryptoUserSecrets={}\nSecretArns=x\n", secrets(40)))?;
     let more = file("more", &format!("{FLEET}{DR}SecretArns={}\n", secrets(50)))?;
+    let both = file("both", &format!("{FLEET}{DR}CryptoUserSecrets={}\n", secrets(60)))?;
+    // Short enough as it is given, and not as it is made for the other region.
+    let near = secrets(45);
+    let longer = format!("{FLEET}{}SecretArns={near}\n", DR.replace("eu-west-1", "ap-southeast-3"));
+    let longer = file("longer", &longer)?;
+    let keys = ["arn:aws:kms:eu-west-1:123456789012:key/5f1c2a52-7f1e-4c4e-9a37-1d1b4b4d5e12"; 60].join(",");
+    let keys = file("keys", &format!("{FLEET}{}SecretsKeyArns={keys}\n{SECRET}\n", DR.replace("SecretsKeyArns", "#")))?;
+    let elsewhere = file("elsewhere", &format!("{FLEET}{DR}{}\n", SECRET.replace("eu-central-1", "eu-west-1")))?;
     let base = ["--region", "eu-west-1", "--code-bucket", "b", "--dist", &dist];
     let dr = |rest: &[&str]| -> Vec<String> { [&["dr"], &base[..], rest].concat().iter().map(|s| s.to_string()).collect() };
     let words = |words: &[&str]| -> Vec<String> { words.iter().map(|s| s.to_string()).collect() };
@@ -97,7 +105,19 @@ fn what_is_wrong_is_refused_before_any_call() -> Result<()> {
         (dr(&["--parameters", &right, "--region", "eu-central-1"]), 65, "are both eu-central-1"),
         (dr(&["--parameters", &secretless]), 65, "names no secret"),
         (dr(&["--parameters", &many]), 65, "name them in secrets.json"),
-        (dr(&["--parameters", &more]), 65, "CloudFormation takes 4096"),
+        (
+            dr(&["--parameters", &more]),
+            65,
+            "SecretArns has 4549 characters, and CloudFormation takes 4096: give SecretArns as patterns",
+        ),
+        (dr(&["--parameters", &both]), 65, "name them in secrets.json"),
+        (
+            dr(&["--region", "ap-southeast-3", "--parameters", &longer]),
+            65,
+            "ReplicaSecretArns has 4184 characters, and CloudFormation takes 4096: give SecretArns as patterns",
+        ),
+        (dr(&["--parameters", &keys]), 65, "SecretsKeyArns has 4559 characters, and CloudFormation takes 4096\n"),
+        (dr(&["--parameters", &elsewhere]), 65, "is no secret of the source region eu-central-1"),
         (dr(&["--parameters", &right, "--dist", "/nonexistent"]), 66, "run `make dist` first"),
     ];
     for (args, code, says) in &cases {
