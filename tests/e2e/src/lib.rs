@@ -287,10 +287,15 @@ impl World {
 
     /// The gate after each wave as the fleet file may have it (H8): a world's own lets nobody wait.
     pub fn protect(&self, mode: &str) -> Result<()> {
+        self.fleet_file("mode = \"off\"", &format!("mode = \"{mode}\""))
+    }
+
+    /// Other words in the fleet file.
+    pub fn fleet_file(&self, instead_of: &str, words: &str) -> Result<()> {
         let file = self.path("fleet.toml");
         let text = std::fs::read_to_string(&file)?;
-        let with = text.replace("mode = \"off\"", &format!("mode = \"{mode}\""));
-        ensure!(text != with, "the fleet file says nothing of the gate");
+        let with = text.replace(instead_of, words);
+        ensure!(text != with, "the fleet file does not say `{instead_of}`");
         Ok(std::fs::write(&file, with)?)
     }
 

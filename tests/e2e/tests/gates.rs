@@ -25,7 +25,9 @@ fn status(world: &World) -> Result<Value> {
 
 /// As the DBA does it, with the password of this secret where the text says `PIN`.
 fn sql(world: &World, host: &str, sid: &str, pin: &str, script: &str) -> Result<Ran> {
-    let home = "/u01/app/oracle/product/19.0.0/dbhome_1";
+    let oratab = std::fs::read_to_string(world.root(host).join("etc/oratab"))?;
+    let home = oratab.lines().find_map(|line| line.strip_prefix(sid)?.strip_prefix(':')?.split(':').next());
+    let home = home.with_context(|| format!("{sid} is not in oratab"))?;
     let script = format!("CONNECT / AS SYSDBA\n{}\nEXIT\n", script.replace("PIN", pin));
     let run = format!(
         "printf %s \"$1\" | setpriv --reuid oracle --regid oinstall --init-groups env ORACLE_SID={sid} ORACLE_HOME={home} {home}/bin/sqlplus -S -L /nolog"
@@ -135,4 +137,84 @@ fn h01_a_half_moved_database_is_not_swapped_away_from_its_keys() {
         Ok(())
     };
     run().expect("refused, then done");
+}
+
+/// Every host may go at once and fail, and nothing is tried a second time.
+fn all_at_once(world: &World) -> Result<()> {
+    world.fleet_file("canary = 1", "canary = 8")?;
+    world.fleet_file("budget = 4", "budget = 8")?;
+    world.fleet_file("poll_seconds = 1", "poll_seconds = 1\nretries = 0")
+}
+
+/// Standing, code and message of a database's host.
+fn of(world: &World, all: &Value, sid: &str) -> Result<(String, String, String)> {
+    let host = world.host_of(sid)?;
+    let found = all["hosts"].as_array().and_then(|hosts| hosts.iter().find(|h| h["instance"] == host.as_str()));
+    let found = found.with_context(|| format!("{sid}: {host} is not in {all}"))?;
+    let text = |name: &str| found[name].as_str().unwrap_or_default().to_owned();
+    Ok((text("standing"), text("code"), text("message")))
+}
+
+/// What nobody saw at the plan, for it came up afterwards: each host looks again and says what, and whatever it had begun it
+/// takes back.
+#[test]
+fn h03_h07_h19_h21_what_came_up_after_the_plan_is_refused_on_the_host() {
+    let run = || -> Result<()> {
+        let dir = tde2hsm_e2e::scratch()?;
+        let world = World::up(&dir.path().join("world"), "mixed", 43)?;
+        world.setup()?.ok()?;
+        all_at_once(&world)?;
+        world.plan()?.ok()?;
+        let before = world.inspect()?;
+        let on = |sid: &str, script: &str| -> Result<()> {
+            let ran = sql(&world, &world.host_of(sid)?, sid, "", script)?;
+            ensure!(!ran.stdout.contains("ORA-"), "{sid}: {}", ran.stdout);
+            Ok(())
+        };
+        let plant = |sid: &str, planted: &str| {
+            let text = format!(r#"{{"planted":{{"{sid}":{planted}}}}}"#);
+            world.fault(&["oracle", &world.host_of(sid)?, &text])
+        };
+        plant("STOCK", r#"{"last_full_backup_hours":60}"#)?;
+        on("LEDGER", "ALTER TABLESPACE HISTORY READ ONLY;")?;
+        on("CRM", "ALTER SESSION SET CONTAINER = CRMUS;\nALTER TABLESPACE HISTORY OFFLINE;")?;
+        on("BILL", "ALTER PLUGGABLE DATABASE BILLA CLOSE IMMEDIATE;")?;
+        let up = r#"{"last_full_backup_hours":6,"capture":true,"datafiles_offline":["USERS"],"recovery_area_used":10300000000,"memory_parameters":{"cluster_database":"TRUE"}}"#;
+        plant("TAX", up)?;
+        on("TAX", "ALTER SYSTEM SET log_archive_config='DG_CONFIG=(TAX,TAX_STBY)';\nALTER DATABASE BEGIN BACKUP;")?;
+
+        let applied = world.cli(&["apply", "plan.json", "--yes"])?;
+        ensure!(!applied.status.success(), "{}{}", applied.stdout, applied.stderr);
+        let all = world.cli(&["status", "--output", "json"])?.json()?;
+        let blockers = "it is a RAC instance, Data Guard is configured, a capture process reads its redo, its recovery area is full, \
+                        files need recovery, datafiles are in backup mode";
+        let mut wrong = Vec::new();
+        for (sid, standing, code, says) in [
+            ("STOCK", "failed", "TDE0426", "STOCK: the newest full backup is 60 h old; 24 h are wanted"),
+            ("LEDGER", "failed-undone", "TDE0416", "would keep the former key: HISTORY"),
+            ("CRM", "failed-undone", "TDE0432", "CRM: datafiles are offline"),
+            ("BILL", "failed-undone", "TDE0408", "BILLA is MOUNTED"),
+            ("TAX", "failed-undone", "TDE0432", blockers),
+            ("WEB", "done", "", ""),
+            ("ARCH", "done", "", ""),
+        ] {
+            let (found, why, message) = of(&world, &all, sid)?;
+            if found != standing || why != code || !message.contains(says) {
+                wrong.push(format!("{sid}: {found} {why} {message}"));
+            }
+        }
+        ensure!(wrong.is_empty(), "{}\n{}{}", wrong.join("\n"), applied.stdout, applied.stderr);
+        // Gone again: everything reads, on the keystores it was on, and nothing was stopped.
+        plant("TAX", r#"{"last_full_backup_hours":6}"#)?;
+        on("TAX", "ALTER DATABASE END BACKUP;")?;
+        on("CRM", "ALTER SESSION SET CONTAINER = CRMUS;\nALTER TABLESPACE HISTORY ONLINE;")?;
+        let (now, open) = (world.inspect()?, world.verify("")?);
+        for sid in ["SALES", "STOCK", "LEDGER", "CRM", "HR", "PAYR", "TAX", "BILL"] {
+            ensure!(now.active_stores(sid) == before.active_stores(sid), "{sid}: {:?}", now.active_stores(sid));
+            ensure!(now.starts(sid) == before.starts(sid), "{sid} was restarted");
+            ensure!(open.all_readable(sid), "{sid}: {} of {}", open.readable(sid), open.rows(sid));
+        }
+        Ok(())
+    };
+    run().expect("each refused, and back");
 }

@@ -99,6 +99,7 @@ pub fn text(code: u32) -> &'static str {
         1109 => "database not open",
         1113 => "file needs media recovery",
         1126 => "database must be mounted in this instance and not open in any instance",
+        1149 => "cannot shutdown - file 1 has online backup set",
         1157 => "cannot identify/lock data file - see DBWR trace file",
         1219 => "database or pluggable database not open: queries allowed on fixed tables or views only",
         1507 => "database not mounted",

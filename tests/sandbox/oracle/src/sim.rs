@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::env::host_path;
 use crate::hsm::TwoLibraries;
+use crate::spec::Planted;
 
 pub const PATH: &str = "/etc/oracle-sim.json";
 
@@ -18,6 +19,8 @@ pub struct Sim {
     pub faults: Vec<Fault>,
     /// Milliseconds to wait at a phase (`MIGRATE:columns`); `*` is for every phase of every statement.
     pub phase_delay_ms: BTreeMap<String, u64>,
+    /// What comes up in a database while it runs, by SID: it replaces what was planted there (H21).
+    pub planted: BTreeMap<String, Planted>,
     /// Moves the host's clock, in seconds.
     pub clock_offset_secs: f64,
 }

@@ -30,6 +30,7 @@ pub fn execute(run: &mut Run<'_>, sess: &mut Sess, text: &str) -> Result<Answer>
     let text = text.trim().trim_end_matches(';').trim();
     let upper = text.to_uppercase();
     run.class = class(text);
+    run.shared.lock().plant(&crate::sim::load());
     if upper.starts_with("ADMINISTER") {
         let statement = super::parse::parse(text)?;
         run.class = statement.class().into();
@@ -87,8 +88,10 @@ pub fn execute(run: &mut Run<'_>, sess: &mut Sess, text: &str) -> Result<Answer>
             backup_controlfile(run, rest, &all)?;
             Ok(Answer::message("Database altered."))
         }
-        ["ALTER", "DATABASE", "BEGIN" | "END", "BACKUP"] => {
-            run.shared.lock().control()?;
+        ["ALTER", "DATABASE", verb @ ("BEGIN" | "END"), "BACKUP"] => {
+            let mut instance = run.shared.lock();
+            instance.control()?;
+            instance.backup_mode = *verb == "BEGIN";
             Ok(Answer::message("Database altered."))
         }
         ["ALTER", "PLUGGABLE", "DATABASE", rest @ ..] => {
@@ -312,6 +315,11 @@ fn alter_pdb(run: &Run<'_>, sess: &Sess, rest: &[&str], all: &[Token]) -> Result
             continue;
         }
         instance.pdbs.insert(con, mode);
+        if rest.contains(&"RESTRICTED") {
+            instance.restricted_pdbs.insert(con);
+        } else {
+            instance.restricted_pdbs.remove(&con);
+        }
     }
     Ok(())
 }
@@ -409,6 +417,9 @@ pub fn shutdown(run: &mut Run<'_>, mode: Shutdown, say: &mut dyn FnMut(&str)) ->
 fn close(run: &Run<'_>, say: &mut dyn FnMut(&str)) -> Result<()> {
     run.phase("close")?;
     let mut instance = run.shared.lock();
+    if instance.backup_mode {
+        ora!(1149);
+    }
     match instance.state {
         State::OpenReadOnly | State::OpenReadWrite => {
             instance.close_cleanly()?;

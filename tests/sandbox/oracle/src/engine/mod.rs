@@ -151,6 +151,10 @@ pub struct Instance {
     pub control: Option<Control>,
     pub ledger: Ledger,
     pub pdbs: BTreeMap<u32, PdbMode>,
+    /// Open in restricted session.
+    pub restricted_pdbs: BTreeSet<u32>,
+    /// ALTER DATABASE BEGIN BACKUP.
+    pub backup_mode: bool,
     /// `OWNER.NAME` of the user tables of each container; nobody makes tables after the seed.
     pub tables: HashMap<u32, BTreeSet<String>>,
     pub provider: Provider,
@@ -299,6 +303,8 @@ impl Instance {
             files,
             control: None,
             pdbs: BTreeMap::new(),
+            restricted_pdbs: BTreeSet::new(),
+            backup_mode: false,
             tables: HashMap::new(),
             provider: Provider::default(),
             file: None,
@@ -312,6 +318,16 @@ impl Instance {
             instance.save_ledger()?;
         }
         Ok(instance)
+    }
+
+    /// What has come up since the start.
+    pub fn plant(&mut self, sim: &Sim) {
+        let (Some(planted), Some(control)) = (sim.planted.get(&self.sid), &mut self.control) else { return };
+        if control.planted != *planted {
+            control.planted.clone_from(planted);
+            let parameters = planted.memory_parameters.iter();
+            self.memory.extend(parameters.map(|(name, value)| (name.to_lowercase(), value.clone())));
+        }
     }
 
     pub fn save_ledger(&self) -> Result<()> {

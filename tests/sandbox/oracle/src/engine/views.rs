@@ -115,7 +115,8 @@ fn find(name: &str) -> Option<(Needs, Make)> {
         "V$RECOVER_FILE" => (ControlFile, recover_file_view),
         "V$DATAGUARD_CONFIG" => (Instance, dataguard_view),
         "V$BACKUP" => (ControlFile, |i, s, _| {
-            let rows = spaces(i, s)?.iter().map(|t| vec![int(t.file_id), text("NOT ACTIVE"), con(i, t.con_id)]).collect();
+            let status = if i.backup_mode { "ACTIVE" } else { "NOT ACTIVE" };
+            let rows = spaces(i, s)?.iter().map(|t| vec![int(t.file_id), text(status), con(i, t.con_id)]).collect();
             Ok(data("FILE# STATUS CON_ID", rows))
         }),
         "V$CONTROLFILE" => (Instance, |i, _, _| {
@@ -807,7 +808,7 @@ fn pdbs_view(i: &mut Instance, sess: &Sess, _: &str) -> Result<Data> {
                 text(&c.guid),
                 text(&c.name),
                 text(mode),
-                if mode == "MOUNTED" { Value::Null } else { text("NO") },
+                if mode == "MOUNTED" { Value::Null } else { yes_no(i.restricted_pdbs.contains(&c.con_id)) },
                 text("ENABLED"),
             ]
         })
