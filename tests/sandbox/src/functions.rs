@@ -1,8 +1,8 @@
 //! The functions of the DR half, run as Lambda runs them: the real program, under a runtime API on loopback, with the environment
 //! and the role of its template.
 //!
-//! One instance a function at most (their reserved concurrency is one): events wait in Lambda's queue. An asynchronous
-//! invocation that fails is tried twice more. A role may call what the template's policies allow, in the regions and with the
+//! One instance a function at most (their reserved concurrency is one): events wait in Lambda's queue. How long, and how often an
+//! asynchronous invocation that failed is tried again, is what the template says. A role may call what the template's policies allow, in the regions and with the
 //! tags they ask for; everything else is refused as AWS refuses it.
 
 use crate::sandbox::{ACCOUNT, FLEET_TAG, Sandbox};
@@ -26,8 +26,7 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, oneshot};
 
-/// How often an asynchronous invocation that failed is tried again, and how long Lambda waits in between (A§7), shortened.
-const RETRIES: u32 = 2;
+/// How long Lambda waits before it tries an asynchronous invocation again (A§7), shortened.
 const BETWEEN: Duration = Duration::from_millis(500);
 /// What `tde2hsm setup` calls the document it makes.
 const DOCUMENT: &str = "tde2hsm-run";
@@ -169,11 +168,14 @@ impl Functions {
         by: &'static str,
     ) -> Option<Outcome> {
         let mut last = None;
-        for attempt in 0..=RETRIES {
+        // By the machine's clock: what waits here waits for programs that really run, however far the world's clock is moved.
+        let came = Instant::now();
+        for attempt in 0..=function.retries {
             if attempt > 0 {
                 tokio::time::sleep(BETWEEN).await;
             }
-            match self.invoke(sandbox, setup, function, event.clone(), if attempt == 0 { by } else { "retry" }).await {
+            let by = if attempt == 0 { by } else { "retry" };
+            match self.invoke(sandbox, setup, function, event.clone(), by, Some(came)).await {
                 Ok(outcome) if outcome.answer.is_ok() => return Some(outcome),
                 Ok(outcome) => last = Some(outcome),
                 Err(why) => {
@@ -197,7 +199,7 @@ impl Functions {
             Some(event) => (event, "call"),
             None => (function.schedules.first().cloned().unwrap_or_else(|| json!({})), "schedule"),
         };
-        self.invoke(sandbox, &setup, function, event, by).await
+        self.invoke(sandbox, &setup, function, event, by, None).await
     }
 
     /// What every schedule does when its time comes, once.
@@ -232,6 +234,7 @@ impl Functions {
         }
     }
 
+    /// `came`: when the event came into the queue, of an asynchronous invocation.
     async fn invoke(
         &self,
         sandbox: &Arc<Sandbox>,
@@ -239,9 +242,14 @@ impl Functions {
         function: &Function,
         event: Value,
         by: &'static str,
+        came: Option<Instant>,
     ) -> Result<Outcome> {
         let runtime = lock(&self.runtimes).entry(function.name.clone()).or_default().clone();
         let mut process = runtime.0.lock().await;
+        if came.is_some_and(|came| came.elapsed() > function.event_age) {
+            *lock(&self.counts).entry(function.name.clone()).or_default().by.entry("dropped").or_default() += 1;
+            bail!("an event waited longer than {} s and is dropped", function.event_age.as_secs());
+        }
         // An environment that is another than at the start is a deployment, which replaces what runs; and none outlives its
         // credentials.
         let now = sandbox.cloud.clock.now();

@@ -25,6 +25,9 @@ pub struct Function {
     pub patterns: Vec<Value>,
     /// A schedule invokes it; its input.
     pub schedules: Vec<Value>,
+    /// How often an asynchronous invocation that failed is tried again, and how long one may wait in Lambda's queue.
+    pub retries: u32,
+    pub event_age: Duration,
 }
 
 /// What a role's policy allows, or denies.
@@ -308,6 +311,16 @@ pub fn functions(template: &Value, deployment: &Deployment) -> Result<Vec<Functi
                 schedules.push(input.as_str().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| json!({})));
             }
         }
+        // What Lambda does where nothing is said (A§7).
+        let (mut retries, mut event_age) = (2, Duration::from_secs(6 * 3_600));
+        for (_, config) in of_kind("AWS::Lambda::EventInvokeConfig") {
+            let properties = &config["Properties"];
+            if properties["FunctionName"]["Ref"] == **id {
+                let number = |name: &str| -> Result<Option<u64>> { Ok(resolver.value(&properties[name])?.as_u64()) };
+                retries = number("MaximumRetryAttempts")?.map_or(Ok(retries), TryInto::try_into)?;
+                event_age = number("MaximumEventAgeInSeconds")?.map_or(event_age, Duration::from_secs);
+            }
+        }
         let environment = get("Environment")?;
         let variables = environment["Variables"].as_object().cloned().unwrap_or_default();
         found.push(Function {
@@ -320,6 +333,8 @@ pub fn functions(template: &Value, deployment: &Deployment) -> Result<Vec<Functi
             statements,
             patterns,
             schedules,
+            retries,
+            event_age,
         });
     }
     Ok(found)
@@ -512,6 +527,12 @@ Resources:
       MemorySize: 256
       Environment:
         Variables: {ALL: !Join [",", !Ref Arns], KEY: !GetAtt Key.Arn, GONE: !If [Never, x, !Ref "AWS::NoValue"]}
+  Asynchronous:
+    Type: AWS::Lambda::EventInvokeConfig
+    Properties: {FunctionName: !Ref Copy, Qualifier: $LATEST, MaximumEventAgeInSeconds: 300, MaximumRetryAttempts: 1}
+  Other:
+    Type: AWS::Lambda::Function
+    Properties: {FunctionName: other, Handler: other, Role: !GetAtt CopyRole.Arn}
   Rule:
     Type: AWS::Events::Rule
     Properties:
@@ -519,7 +540,7 @@ Resources:
       Targets: [{Id: f, Arn: !GetAtt Copy.Arn}]
 "#;
 
-    fn read_it() -> Function {
+    fn read_it() -> Vec<Function> {
         let document = Yaml::load_from_str(TEMPLATE).unwrap().remove(0);
         let deployment = Deployment {
             account: "1".into(),
@@ -527,12 +548,15 @@ Resources:
             parameters: BTreeMap::from([("Arns".into(), json!("a,b")), ("DrRegion".into(), json!("us-west-2"))]),
             resources: BTreeMap::from([("Key".into(), ("id".into(), "arn:key".into()))]),
         };
-        functions(&plain(&document).unwrap(), &deployment).unwrap().remove(0)
+        functions(&plain(&document).unwrap(), &deployment).unwrap()
     }
 
     #[test]
     fn a_function_is_what_its_template_says() {
-        let function = read_it();
+        let all = read_it();
+        let [function, other] = all.as_slice() else { panic!("two functions: {all:?}") };
+        assert_eq!((function.retries, function.event_age), (1, Duration::from_secs(300)));
+        assert_eq!((other.retries, other.event_age), (2, Duration::from_secs(21_600)), "Lambda's own");
         assert_eq!((function.name.as_str(), function.function_name.as_str()), ("copy", "tde2hsm-copy"));
         let environment = BTreeMap::from([("ALL".to_owned(), "a,b".to_owned()), ("KEY".to_owned(), "arn:key".to_owned())]);
         assert_eq!(function.environment, environment);
@@ -547,7 +571,7 @@ Resources:
 
     #[test]
     fn a_role_allows_what_it_names_where_it_names_it() {
-        let function = read_it();
+        let function = read_it().remove(0);
         let (east, west) = (Region::new("us-east-1"), Region::new("us-west-2"));
         let none = BTreeMap::new();
         let tagged = BTreeMap::from([("f".to_owned(), "demo".to_owned())]);

@@ -174,6 +174,21 @@ fn rules_and_schedules_of_the_templates_reach_the_functions() {
     world.until(|w| (w.invoked("settle-copies", "event") == 1, format!("{:#}", w.ask("inspect", &[])["functions"])));
     assert!(world.ask("inspect", &[])["functions"]["events"]["us-east-1"]["arrived"].as_u64().unwrap() > 0);
 
+    // What fails is tried again as often as the template says; what waits longer than it says is dropped.
+    let program = world.programs.path().join("bootstrap").display().to_string();
+    world.ask("tick", &["--program", &program, "--cold", "--parameter", "Fleet=broken"]);
+    let retried = FIVE.map(|name| world.invoked(name, "retry"));
+    assert_eq!(retried, [2, 2, 1, 2, 1], "of {FIVE:?}");
+    let templates = world.programs.path().join("infra");
+    std::fs::create_dir(&templates).unwrap();
+    for name in ["source.yaml", "dr.yaml"] {
+        let text = std::fs::read_to_string(format!("{}/../../infra/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        std::fs::write(templates.join(name), text.replace("MaximumEventAgeInSeconds: 300\n", "MaximumEventAgeInSeconds: 0\n")).unwrap();
+    }
+    let ticked = world.ask("tick", &["--program", &program, "--cold", "--templates", templates.to_str().unwrap()]);
+    assert_eq!((&ticked["settle-copies"]["ok"], &ticked["audit-recovery"]["ok"]), (&json!(false), &json!(true)), "{ticked:#}");
+    assert_eq!(FIVE.map(|name| world.invoked(name, "dropped")), [0, 0, 1, 0, 1]);
+
     // A region that is lost runs nothing.
     world.ask("fault", &["region-lost", "us-east-1"]);
     let ticked = world.ask("tick", &[]);
