@@ -183,7 +183,8 @@ fn rules_and_schedules_of_the_templates_reach_the_functions() {
     std::fs::create_dir(&templates).unwrap();
     for name in ["source.yaml", "dr.yaml"] {
         let text = std::fs::read_to_string(format!("{}/../../infra/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
-        std::fs::write(templates.join(name), text.replace("MaximumEventAgeInSeconds: 300\n", "MaximumEventAgeInSeconds: 0\n")).unwrap();
+        std::fs::write(templates.join(name), text.replace("MaximumEventAgeInSeconds: 300\n", "MaximumEventAgeInSeconds: 0\n"))
+            .unwrap();
     }
     let ticked = world.ask("tick", &["--program", &program, "--cold", "--templates", templates.to_str().unwrap()]);
     assert_eq!((&ticked["settle-copies"]["ok"], &ticked["audit-recovery"]["ok"]), (&json!(false), &json!(true)), "{ticked:#}");
