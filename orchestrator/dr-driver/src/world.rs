@@ -273,27 +273,6 @@ impl<'a> Asker<'a> {
     async fn inventories(&mut self) -> Option<(Vec<Inventory>, bool)> {
         let listed = self.cloud.list(store::INVENTORIES).await;
         let keys = self.note_records(listed)?.into_iter().map(|info| info.key).collect();
-        self.inventories_of(keys).await
-    }
-
-    /// The newest of each instance, as it was kept; when a host was looked at by its own clock is another question.
-    pub async fn newest_inventories(&mut self) -> Option<Vec<Inventory>> {
-        let listed = self.cloud.list(store::INVENTORIES).await;
-        let listed = self.note_records(listed)?;
-        // By the time it was kept, which is AWS's: a key bears the host's, and a clock that was once ahead would hide every
-        // later one.
-        let of =
-            listed.into_iter().filter_map(|info| Some((store::parse_inventory_key(&info.key)?.0, (info.modified, info.key))));
-        let mut newest: BTreeMap<InstanceId, (Timestamp, String)> = BTreeMap::new();
-        for (instance, kept) in of {
-            let last = newest.entry(instance).or_insert_with(|| kept.clone());
-            *last = kept.max(last.clone());
-        }
-        let (inventories, _) = self.inventories_of(newest.into_values().map(|(_, key)| key).collect()).await?;
-        Some(inventories)
-    }
-
-    async fn inventories_of(&mut self, keys: Vec<String>) -> Option<(Vec<Inventory>, bool)> {
         let read = store::read_keys::<Inventory>(self.cloud, keys).await;
         let (found, unreadable) = self.note_records(read)?;
         self.note_unreadable(&unreadable);

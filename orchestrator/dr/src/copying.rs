@@ -8,13 +8,12 @@
 mod feasible;
 
 use crate::facts::{BackupState, HsmBackup, SetId, Snapshot, SnapshotState};
-use crate::inventory::Provider;
-use crate::points::{Ask, Common, Host, MARGIN, Point};
+use crate::points::{Ask, Common, Host, Point};
 use crate::records::{Attempt, HsmCopyIntent};
 use crate::retention;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use tde2hsm_protocol::{BackupId, InstanceId, Retention, SnapshotId, Store, Timestamp, VolumeId};
+use tde2hsm_protocol::{BackupId, InstanceId, Retention, SnapshotId, Timestamp, VolumeId};
 
 pub use feasible::{Feasible, Limit, Load, VolumeLoad, feasible, loads};
 
@@ -23,6 +22,7 @@ pub const SETTLE: i64 = 15 * 60;
 /// The first pause after a failed copy, doubled each time up to the last, in seconds.
 const PAUSE: i64 = 15 * 60;
 const LONGEST_PAUSE: i64 = 6 * 3600;
+const DAY: i64 = 86_400;
 
 /// A timed copy takes 15 to 2,880 minutes in steps of 15, and moves at most 500 MiB/s (`A§3.2`).
 const STEP: i64 = 15;
@@ -339,9 +339,11 @@ fn minutes(size_gib: u32, left: i64, throughput: &mut u64, timed: Timed) -> Opti
     u16::try_from(minutes).ok()
 }
 
-/// Which HSM backups are copied next: the newest, and the first that has each key which no READY copy has. What is wanted
-/// and not yet READY in the DR region is kept from the cluster's own purge (H45).
-pub fn plan_hsm(common: &Common, hosts: &[Host]) -> HsmPlan {
+/// Which HSM backups are copied next: each from the first one on that was, the newest before the others. A key may leave the HSM
+/// before anybody looks (`A§4.6`, `A§4.7`), so no later backup stands for one that was missed. Until its copy is READY a backup is
+/// kept from the cluster's own purge (H45). What is older than `days` is copied only if it is held: retention gives it back when
+/// nothing needs it.
+pub fn plan_hsm(common: &Common, days: u16) -> HsmPlan {
     let mut plan = HsmPlan::default();
     if common.unasked.contains(&Ask::SourceBackups) || common.unasked.contains(&Ask::DrBackups) {
         return plan;
@@ -357,32 +359,27 @@ pub fn plan_hsm(common: &Common, hosts: &[Host]) -> HsmPlan {
     sources.sort_by_key(|(created, backup)| (*created, backup.id.clone()));
     let mut ready: BTreeSet<&BackupId> = BTreeSet::new();
     let mut under_way: BTreeSet<&BackupId> = BTreeSet::new();
-    let mut newest_copied: Option<Timestamp> = None;
     for copy in common.backups.iter().filter(of_cluster).filter(|backup| backup.region == common.dr_region) {
         let Some(source) = &copy.source_backup else { continue };
         match copy.state {
-            BackupState::Ready => {
-                ready.insert(source);
-                newest_copied = newest_copied.max(copy.created);
-            }
+            BackupState::Ready => drop(ready.insert(source)),
             BackupState::CreateInProgress | BackupState::Unknown => drop(under_way.insert(source)),
             BackupState::Deleted | BackupState::PendingDeletion => {}
         }
     }
-    let mut wanted: BTreeSet<(Timestamp, &BackupId)> =
-        sources.last().map(|(created, backup)| (*created, &backup.id)).into_iter().collect();
-    for made in made_in_cluster(hosts) {
-        let from = made.plus(MARGIN);
-        if newest_copied.is_some_and(|copied| copied >= from) {
-            continue;
-        }
-        let first = sources.partition_point(|(created, _)| *created < from);
-        wanted.extend(sources.get(first).map(|(created, backup)| (*created, &backup.id)));
-    }
     let records: HashMap<&BackupId, &HsmCopyIntent> = common.hsm_copies.iter().map(|record| (&record.source, record)).collect();
-    let facts: HashMap<&BackupId, &HsmBackup> = sources.iter().map(|(_, backup)| (&backup.id, *backup)).collect();
-    for (_, id) in wanted.into_iter().rev().filter(|(_, id)| !ready.contains(id)) {
-        if facts.get(id).is_some_and(|backup| backup.never_expires != Some(true)) {
+    let first = common.hsm_copies.iter().map(|record| record.created).min();
+    let young = common.now.plus(-i64::from(days) * DAY);
+    let held = |id: &BackupId| records.get(id).is_some_and(|record| record.held);
+    let newest = sources.last().copied();
+    let since = sources
+        .into_iter()
+        .filter(|(created, _)| first.is_some_and(|first| *created >= first))
+        .filter(|(created, backup)| *created >= young || held(&backup.id));
+    let wanted: BTreeMap<(Timestamp, &BackupId), &HsmBackup> =
+        since.chain(newest).map(|(created, backup)| ((created, &backup.id), backup)).collect();
+    for ((_, id), backup) in wanted.into_iter().rev().filter(|((_, id), _)| !ready.contains(id)) {
+        if backup.never_expires != Some(true) {
             plan.keep.push(id.clone());
         }
         if under_way.contains(id) {
@@ -396,16 +393,4 @@ pub fn plan_hsm(common: &Common, hosts: &[Host]) -> HsmPlan {
         }
     }
     plan
-}
-
-/// When each key was made that the newest look at each host shows in the cluster.
-fn made_in_cluster(hosts: &[Host]) -> BTreeSet<Timestamp> {
-    let newest = hosts.iter().filter_map(|host| host.newest());
-    newest
-        .filter(|inventory| matches!(inventory.provider, Some(Provider::CloudHsm { .. })))
-        .flat_map(|inventory| &inventory.databases)
-        .flat_map(|database| &database.known)
-        .filter(|known| known.store == Some(Store::Hsm))
-        .filter_map(|known| known.created.or(known.activated))
-        .collect()
 }

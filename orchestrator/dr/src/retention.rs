@@ -205,9 +205,8 @@ pub fn expire(common: &Common, hosts: &[Host], points: &[Point], policy: &Retent
         })
         .collect();
     let judge = Judge::new(common);
-    let gone = judge.last_with_gone_keys(hosts, |inventory| !going.contains(&(&inventory.instance, inventory.taken_at)));
-    backups.extend(gone.iter().copied());
-    hsm(common, &mut expiry, &backups, hsm_days, Frozen { asked: frozen, nothing_opens, keys_gone: judge.keys_gone(hosts) });
+    backups.extend(judge.backups_for_keys(hosts, |look| !going.contains(&(&look.instance, look.taken_at))));
+    hsm(common, &mut expiry, &backups, hsm_days, Frozen { asked: frozen, nothing_opens });
     expiry
 }
 
@@ -369,14 +368,22 @@ fn records(common: &Common, expiry: &mut Expiry, host: &Host, standing: &[&Point
     let mut needed: BTreeSet<Timestamp> =
         standing.iter().flat_map(|point| &point.databases).flat_map(|d| d.before.into_iter().chain(d.after)).collect();
     needed.extend(host.newest().map(|inventory| inventory.taken_at));
-    // Where a key lies, and since when, the earliest look that shows it tells best.
-    let keys: BTreeSet<(&Sid, MasterKeyId)> = host
-        .inventories
+    // Where a key lies, and since when, the earliest look that shows it tells best. One that came and went between two looks is in
+    // neither's needs, and a set from between them may need it.
+    let since: BTreeMap<(&Sid, Timestamp), Timestamp> = standing
         .iter()
-        .filter(|inventory| needed.contains(&inventory.taken_at))
-        .flat_map(|inventory| &inventory.databases)
-        .flat_map(|database| database.needs.iter().map(move |need| (&database.sid, need.key)))
+        .flat_map(|point| &point.databases)
+        .filter_map(|database| Some(((&database.sid, database.after?), database.before?)))
         .collect();
+    let mut keys: BTreeSet<(&Sid, MasterKeyId)> = BTreeSet::new();
+    for inventory in host.inventories.iter().filter(|inventory| needed.contains(&inventory.taken_at)) {
+        for database in &inventory.databases {
+            keys.extend(database.needs.iter().map(|need| (&database.sid, need.key)));
+            let Some(before) = since.get(&(&database.sid, inventory.taken_at)) else { continue };
+            let between = database.known.iter().filter(|known| known.activated.is_none_or(|activated| activated >= *before));
+            keys.extend(between.map(|known| (&database.sid, known.key)));
+        }
+    }
     // And which of them the HSM lists no more, the looks on either side of that.
     needed.extend(Judge::looks_at_gone_keys(common, host, &keys));
     let mut earliest: BTreeMap<(&Sid, MasterKeyId), (Timestamp, Timestamp)> = BTreeMap::new();
@@ -429,8 +436,6 @@ fn records(common: &Common, expiry: &mut Expiry, host: &Host, standing: &[&Point
 struct Frozen {
     asked: bool,
     nothing_opens: bool,
-    /// Some key was found gone from the HSM: a newer backup need not have what an older one has.
-    keys_gone: bool,
 }
 
 /// HSM backups of the DR region, which have no purge of their own, and the marks on those of the source region.
@@ -457,8 +462,6 @@ fn hsm(common: &Common, expiry: &mut Expiry, needed: &BTreeSet<&BackupId>, days:
     let newest: BTreeSet<&BackupId> = by_time.iter().take(2).map(|backup| &backup.id).collect();
     let young = common.now.plus(-i64::from(days) * DAY);
     let mut stay: BTreeSet<&BackupId> = BTreeSet::new();
-    // The newest of all stays whatever else is decided.
-    let newest_that_stays = by_time.first().and_then(|backup| backup.created);
     for backup in copies {
         let item = Item::Backup { id: backup.id.clone(), region: backup.region.clone() };
         let mut why = Vec::new();
@@ -503,11 +506,11 @@ fn hsm(common: &Common, expiry: &mut Expiry, needed: &BTreeSet<&BackupId>, days:
                 why: String::from("neither the backup nor a copy of it is there any more"),
             });
         }
-        // Once the copy is READY, or a newer one is that has its keys, the source may follow the cluster's own retention again
-        // (H45). A newer one has them unless some key is gone from the HSM.
-        let kept = |source: &HsmBackup| newest_that_stays.is_some_and(|newest| source.created.is_some_and(|at| at < newest));
-        let superseded = source.is_some_and(kept) && !frozen.keys_gone && !frozen.asked && !frozen.nothing_opens;
-        let done = stay.contains(&record.source) || superseded;
+        // Once the copy is READY, the source may follow the cluster's own retention again (H45); and when it is so old that a copy
+        // would not be kept either, and nothing needs it.
+        let old = source.is_some_and(|source| source.created.is_some_and(|created| created < young));
+        let unneeded = old && !needed.contains(&record.source) && !frozen.asked && !frozen.nothing_opens;
+        let done = stay.contains(&record.source) || unneeded;
         if record.held && done && source.is_some_and(|source| source.never_expires == Some(true)) {
             expiry.may_expire.push(record.source.clone());
         }

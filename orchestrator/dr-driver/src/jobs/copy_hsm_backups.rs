@@ -11,7 +11,7 @@ use crate::world::{Asker, Records, bare};
 use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_dr::copying;
 use tde2hsm_dr::facts::{BackupState, HsmBackup, Secret};
-use tde2hsm_dr::points::{Common, SecretRole, gather};
+use tde2hsm_dr::points::{Common, SecretRole};
 use tde2hsm_dr::records::HsmCopyIntent;
 use tde2hsm_dr::secrets;
 use tde2hsm_protocol::{BackupId, Code, SecretArn, SecretVersion, Severity};
@@ -60,16 +60,15 @@ async fn begin(
     records: &Records,
     found: &[(SecretRole, Secret)],
 ) {
-    // Which keys there are decides which backups are wanted beside the newest; the newest is wanted in any case.
-    let inventories = asker.newest_inventories().await.unwrap_or_default();
-    let (hosts, _) = gather(&asker.config.source_region, Vec::new(), Vec::new(), inventories, Vec::new());
     let common = Common {
         backups: sources.iter().chain(copies).cloned().collect(),
         hsm_copies: records.hsm_copies.values().map(|read| read.value.intent.clone()).collect(),
         ..bare(asker.now, asker.config)
     };
-    let mut plan = copying::plan_hsm(&common, &hosts);
-    plan.copy.retain(|id| !records.hsm_copies.get(id).is_some_and(|read| read.value.expired()));
+    let mut plan = copying::plan_hsm(&common, asker.config.hsm_backup_retention_days);
+    for list in [&mut plan.copy, &mut plan.keep] {
+        list.retain(|id| !records.hsm_copies.get(id).is_some_and(|read| read.value.expired()));
+    }
     let region = asker.config.source_region.clone();
     let by_id: BTreeMap<&BackupId, &HsmBackup> = sources.iter().map(|backup| (&backup.id, backup)).collect();
     let intent = |id: &BackupId| -> Option<HsmCopyIntent> {

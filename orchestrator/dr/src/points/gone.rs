@@ -6,7 +6,8 @@
 //! lists the key again.
 
 use super::judge::{Look, cluster_seen};
-use super::{Common, Host, MARGIN};
+use super::{Common, MARGIN};
+use crate::inventory::Inventory;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tde2hsm_protocol::{MasterKeyId, Sid, Store, Timestamp};
 
@@ -14,6 +15,8 @@ use tde2hsm_protocol::{MasterKeyId, Sid, Store, Timestamp};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gap {
     pub after: Timestamp,
+    /// By then it was gone.
+    pub by: Timestamp,
     pub until: Timestamp,
     /// When the look was taken that first missed it, by the host's clock.
     pub missed: Timestamp,
@@ -22,6 +25,11 @@ pub(super) struct Gap {
 impl Gap {
     pub fn holds(&self, created: Timestamp) -> bool {
         created > self.after && created < self.until
+    }
+
+    /// When it went is not known nearer: a backup of that time may have the key still.
+    pub fn may_have(&self, created: Timestamp) -> bool {
+        created > self.after && created <= self.by
     }
 }
 
@@ -34,10 +42,10 @@ pub(super) struct Gaps<'a> {
 }
 
 impl<'a> Gaps<'a> {
-    pub fn new(common: &Common, host: &'a Host) -> Gaps<'a> {
+    pub fn new(common: &Common, inventories: impl Iterator<Item = &'a Inventory>) -> Gaps<'a> {
         let mut gaps = Gaps::default();
         let mut by_sid: BTreeMap<&Sid, Vec<Look<'_>>> = BTreeMap::new();
-        for inventory in host.inventories.iter().filter(|inventory| cluster_seen(common, inventory)) {
+        for inventory in inventories.filter(|inventory| cluster_seen(common, inventory)) {
             for look in Look::all(inventory).filter(Look::clear) {
                 by_sid.entry(&look.database.sid).or_default().push(look);
             }
@@ -58,8 +66,8 @@ impl<'a> Gaps<'a> {
             {
                 let (gone, come) = (without(earlier, &listed), without(&listed, earlier));
                 for key in gone {
-                    let after = last.not_before.plus(-MARGIN);
-                    let gap = Gap { after, until: Timestamp(i64::MAX), missed: look.inventory.taken_at };
+                    let (after, by) = (last.not_before.plus(-MARGIN), look.not_after.plus(MARGIN));
+                    let gap = Gap { after, by, until: Timestamp(i64::MAX), missed: look.inventory.taken_at };
                     self.of.entry((sid, key)).or_default().push(gap);
                     self.looks.extend([last, look].map(|look| (sid, key, look.inventory.taken_at)));
                 }
@@ -75,10 +83,6 @@ impl<'a> Gaps<'a> {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.of.is_empty()
-    }
-
     /// Looks that tell of these keys, by when they were taken.
     pub fn looks(&self, keys: impl Fn((&'a Sid, MasterKeyId)) -> bool) -> BTreeSet<Timestamp> {
         self.looks.iter().filter(|(sid, key, _)| keys((sid, *key))).map(|(.., taken_at)| *taken_at).collect()
@@ -86,12 +90,6 @@ impl<'a> Gaps<'a> {
 
     pub fn of(&self, sid: &'a Sid, key: MasterKeyId) -> &[Gap] {
         if self.of.is_empty() { &[] } else { self.of.get(&(sid, key)).map_or(&[], Vec::as_slice) }
-    }
-
-    /// Keys that are not there now.
-    pub fn open(&self) -> impl Iterator<Item = (&'a Sid, MasterKeyId, Gap)> {
-        let last = |((sid, key), gaps): (&(&'a Sid, MasterKeyId), &'_ Vec<Gap>)| Some((*sid, *key, *gaps.last()?));
-        self.of.iter().filter_map(last).filter(|(.., gap)| gap.until == Timestamp(i64::MAX))
     }
 }
 

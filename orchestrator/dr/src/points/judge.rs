@@ -16,7 +16,7 @@ use crate::records::{HsmCopyIntent, SecretAt};
 use crate::secrets;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tde2hsm_protocol::{
-    BackupId, ContainerName, InstanceId, KmsKeyArn, MasterKeyId, SecretArn, SecretRef, Sid, Store, Timestamp, VolumeId,
+    BackupId, ContainerName, InstanceId, KmsKeyArn, MasterKeyId, Region, SecretArn, SecretRef, Sid, Store, Timestamp, VolumeId,
 };
 
 /// Of whom a secret is: a database, a host, or the fleet.
@@ -61,6 +61,8 @@ struct KeyFacts {
     activated: Option<(Timestamp, Timestamp)>,
     /// The latest moment, AWS time, at which the earliest look that shows it in an HSM can have been taken.
     shown: Option<Timestamp>,
+    /// What was backed up until then was backed up before the last look that shows it in the cluster.
+    seen: Option<Timestamp>,
     in_cluster: bool,
     in_other_hsm: bool,
     in_unknown_hsm: bool,
@@ -286,7 +288,7 @@ impl<'a> Judge<'a> {
             self.note_keys(&mut keys, &look);
             all.entry(&look.database.sid).or_default().push(look);
         }
-        let gaps = Gaps::new(self.common, host);
+        let gaps = Gaps::new(self.common, host.inventories.iter());
         let all: Vec<Looks<'_>> = all.into_iter().map(|(sid, looks)| Looks::new(sid, looks)).collect();
         let sets = sets::sets(self.common, &self.kms, host);
         let held: HashMap<&VolumeId, usize> = sets.iter().flat_map(|set| &set.parts).fold(HashMap::new(), |mut held, part| {
@@ -326,49 +328,58 @@ impl<'a> Judge<'a> {
 
     /// The looks on either side of where the HSM ceased, or began again, to list one of these keys: by when they were taken.
     pub fn looks_at_gone_keys(common: &Common, host: &Host, keys: &BTreeSet<(&Sid, MasterKeyId)>) -> BTreeSet<Timestamp> {
-        Gaps::new(common, host).looks(|key| keys.contains(&key))
+        Gaps::new(common, host.inventories.iter()).looks(|key| keys.contains(&key))
     }
 
-    /// For each key that inventories need and the HSM lists no more, the newest READY backup of the DR region that has it for
-    /// sure, and the newest of those whose password is there: no later one is known to have it.
-    pub fn last_with_gone_keys(&self, hosts: &'a [Host], stays: impl Fn(&Inventory) -> bool) -> BTreeSet<&'a BackupId> {
-        let mut last = BTreeSet::new();
-        let ready = |backup: &&HsmBackup| {
-            backup.state == BackupState::Ready && backup.region == self.common.dr_region && self.common.of_cluster(backup)
-        };
+    /// READY backups of either region that no other stands for: the newest whose password is there; and for each key that
+    /// inventories need or list, the newest from before it was last seen in the HSM, the first since, and all from while it went.
+    /// A backup of the source region is one of them only where it has no READY copy.
+    pub fn backups_for_keys(&self, hosts: &'a [Host], stays: impl Fn(&Inventory) -> bool) -> BTreeSet<&BackupId> {
+        let common = self.common;
+        let ready = |backup: &&HsmBackup| backup.state == BackupState::Ready && common.of_cluster(backup);
+        let of = |region: &'a Region| common.backups.iter().filter(ready).filter(move |backup| backup.region == *region);
+        let copied: BTreeSet<&BackupId> = of(&common.dr_region).filter_map(|backup| backup.source_backup.as_ref()).collect();
+        let dated = |backup: &'a HsmBackup| Some((backup.created?, &backup.id));
+        let alone = of(&common.source_region).filter(|backup| !copied.contains(&backup.id)).filter_map(dated);
+        let alone: Vec<(Timestamp, &BackupId)> = alone.collect();
+        let here: Vec<(Timestamp, &BackupId)> = sorted(of(&common.dr_region).filter_map(dated));
+        // Those that are there, that open, and that would open once they were copied: the best of each may be another.
+        let lists: HashMap<&[&SecretArn], [Vec<(Timestamp, &BackupId)>; 2]> = self
+            .views
+            .iter()
+            .map(|(secrets, view)| {
+                let proven: Vec<(Timestamp, &BackupId)> = sorted(view.proven.iter().map(|(one, _)| (one.created, &one.id)));
+                let with_alone = sorted(proven.iter().chain(&alone).copied());
+                (secrets.as_slice(), [proven, with_alone])
+            })
+            .collect();
+        let mut kept: BTreeSet<&BackupId> = lists.values().filter_map(|[proven, _]| proven.last()).map(|(_, id)| *id).collect();
         for host in hosts {
-            let gaps = Gaps::new(self.common, host);
-            if gaps.is_empty() {
-                continue;
-            }
+            let looks = || host.inventories.iter().filter(|inventory| stays(inventory));
+            let gaps = Gaps::new(common, looks());
             let mut keys: HashMap<(&Sid, MasterKeyId), KeyFacts> = HashMap::new();
-            host.inventories.iter().flat_map(Look::all).for_each(|look| self.note_keys(&mut keys, &look));
-            let databases = host.inventories.iter().filter(|one| stays(one)).flat_map(|inventory| &inventory.databases);
-            let needed: BTreeSet<(&Sid, MasterKeyId)> =
-                databases.flat_map(|database| database.needs.iter().map(|need| (&database.sid, need.key))).collect();
-            for (sid, key, gap) in gaps.open().filter(|(sid, key, _)| needed.contains(&(*sid, *key))) {
-                let from = keys.get(&(sid, key)).map_or(Timestamp(i64::MAX), |facts| facts.bounds().1);
-                let has = |created: Timestamp| created >= from && !gaps.of(sid, key).iter().any(|gap| gap.holds(created));
-                let before = |created: Timestamp| has(created) && created <= gap.after;
-                let dated = self.common.backups.iter().filter(ready).filter_map(|backup| Some((backup.created?, &backup.id)));
-                last.extend(dated.filter(|(created, _)| before(*created)).max().map(|(_, id)| id));
-                for view in self.views.values() {
-                    let usable = view.proven.iter().find(|(choice, _)| before(choice.created));
-                    let id = usable.and_then(|(choice, _)| self.common.backups.iter().find(|backup| backup.id == choice.id));
-                    last.extend(id.map(|backup| &backup.id));
+            looks().flat_map(Look::all).for_each(|look| self.note_keys(&mut keys, &look));
+            for ((sid, key), facts) in &keys {
+                let Some(seen) = facts.seen else { continue };
+                let gaps = gaps.of(sid, *key);
+                let secrets = self.secrets_of(SecretRole::CryptoUser, &host.instance, sid);
+                for list in lists.get(secrets.as_slice()).into_iter().flatten().chain([&here]) {
+                    let before = list.partition_point(|(created, _)| *created <= seen);
+                    let held = |created: Timestamp| gaps.iter().any(|gap| gap.holds(created));
+                    kept.extend(list[..before].iter().rev().find(|(created, _)| !held(*created)).map(|(_, id)| *id));
+                    kept.extend(list.get(before).map(|(_, id)| *id));
+                    if !gaps.is_empty() {
+                        let may = list.iter().filter(|(created, _)| gaps.iter().any(|gap| gap.may_have(*created)));
+                        kept.extend(may.map(|(_, id)| *id));
+                    }
                 }
             }
         }
-        last
-    }
-
-    /// Some key that was listed is not listed any more.
-    pub fn keys_gone(&self, hosts: &[Host]) -> bool {
-        hosts.iter().any(|host| Gaps::new(self.common, host).open().next().is_some())
+        kept
     }
 
     fn note_keys(&self, keys: &mut HashMap<(&'a Sid, MasterKeyId), KeyFacts>, look: &Look<'a>) {
-        let Look { inventory, database, not_after, .. } = *look;
+        let Look { inventory, database, not_before, not_after } = *look;
         let clock = clock_off(inventory).is_none();
         let place = |facts: &mut KeyFacts, store: Option<Store>| match store {
             Some(Store::Software) => facts.in_keystore = true,
@@ -382,6 +393,9 @@ impl<'a> Judge<'a> {
             place(facts, known.store);
             if known.store == Some(Store::Hsm) {
                 facts.shown = Some(facts.shown.map_or(not_after, |shown| shown.min(not_after)));
+                if cluster_seen(self.common, inventory) {
+                    facts.seen = facts.seen.max(Some(not_before.plus(-MARGIN)));
+                }
             }
             facts.containers.extend(known.container.clone());
             if clock {
@@ -393,6 +407,12 @@ impl<'a> Judge<'a> {
             place(keys.entry((&database.sid, need.key)).or_default(), need.store);
         }
     }
+}
+
+fn sorted<'b>(backups: impl Iterator<Item = (Timestamp, &'b BackupId)>) -> Vec<(Timestamp, &'b BackupId)> {
+    let mut sorted: Vec<_> = backups.collect();
+    sorted.sort_unstable();
+    sorted
 }
 
 /// Whether the HSM that a look's host was on may be the fleet's cluster.
@@ -865,8 +885,13 @@ impl<'a> Case<'_, 'a> {
         }
         let gap = |key: MasterKeyId, at: Timestamp| self.gaps.of(self.sid, key).iter().find(|gap| gap.holds(at));
         let has = |key: MasterKeyId, at: Timestamp| at >= bounds(&key).1 && gap(key, at).is_none();
-        let usable = view.proven.iter().find(|(choice, _)| need.all().all(|key| has(key, choice.created)));
-        if let Some((choice, versions)) = usable {
+        let seen = |key: MasterKeyId| self.keys.get(&(self.sid, key)).and_then(|facts| facts.seen);
+        let mut usable = view.proven.iter().filter(|(choice, _)| need.all().all(|key| has(key, choice.created))).peekable();
+        let newest = usable.peek().copied();
+        // One from before a look that still shows every key is worth more than one that was made since: nobody may look any more
+        // at a host whose keys are then taken out of the HSM.
+        let looked_at = usable.find(|(choice, _)| need.all().all(|key| Some(choice.created) <= seen(key)));
+        if let Some((choice, versions)) = looked_at.or(newest) {
             found.backup = Some(choice.clone());
             found.secrets.extend(versions.iter().map(|version| (SecretRole::CryptoUser, version.clone())));
             return;

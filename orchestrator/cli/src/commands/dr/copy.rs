@@ -152,7 +152,7 @@ fn stand(second: &Second, look: &Look) -> Stand {
         hosts.iter().flat_map(|host| copying::wanted(host, &look.points, &second.config.retention)).collect();
     let count = |status: CopyStatus| wanted.iter().filter(|one| one.copy == status).count();
     let open = wanted.iter().filter(|one| one.copy != CopyStatus::Completed && !one.archived);
-    let hsm = copying::plan_hsm(&look.world.common, hosts);
+    let hsm = copying::plan_hsm(&look.world.common, second.config.hsm_backup_retention_days);
     let coming = look
         .world
         .common
