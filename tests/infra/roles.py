@@ -269,6 +269,13 @@ def drill(resources, parameters, said_of_operator):
         may = {(action, resource) for one in statements for action in one["Action"] for resource in one["Resource"] if action.startswith("s3:")}
         if may != fetch:
             wrong.append(f"{who}: the agent fetches by {sorted(fetch)}, and may {sorted(may)}")
+    # Keys of production that lie on a copied disk are of this account as well: only the drill host's own role is answered.
+    only = {"ArnEquals": {"aws:PrincipalArn": [f"arn:aws:iam::{cfn.ACCOUNT}:role/{resources['DrillHostRole'][1]['RoleName']}"]}}
+    for name, (kind, wanted) in resources.items():
+        if kind == "AWS::EC2::VPCEndpoint" and wanted["VpcEndpointType"] == "Interface":
+            for one in cfn.document(wanted["PolicyDocument"])["Statement"]:
+                if one["Effect"] != "Allow" or one.get("Condition") != only:
+                    wrong.append(f"{name} answers others than the drill host: {one.get('Condition')}")
     denied = set()
     for policy in resources["DrillOperatorRole"][1]["Policies"]:
         for one in cfn.document(policy["PolicyDocument"])["Statement"]:

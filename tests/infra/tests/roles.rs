@@ -86,6 +86,12 @@ fn one_right_more_or_less_is_told() -> Result<()> {
         ),
         (
             "dr.yaml",
+            "ArnEquals: {aws:PrincipalArn: !GetAtt DrillHostRole.Arn}",
+            "StringEquals: {aws:PrincipalAccount: !Ref \"AWS::AccountId\"}",
+            "DrillSsmEndpoint answers others than the drill host",
+        ),
+        (
+            "dr.yaml",
             "- cloudhsm:TagResource\n                    - cloudhsm:UntagResource",
             "- cloudhsm:UntagResource",
             "may cloudhsm:TagResource on a cluster that is protected",
