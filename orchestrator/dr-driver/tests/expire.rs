@@ -131,3 +131,28 @@ async fn h42_a_secret_version_that_loses_its_stage_is_in_the_list_and_keeps_it_u
     assert_eq!(outcome.count("versions-let-go"), 1, "{outcome:?}");
     assert!(!has(&memory));
 }
+
+/// Somebody locked a copy that is due: it goes when the lock ends, and until then no run fails for it, nor writes anything.
+#[tokio::test]
+async fn h45_a_copy_under_a_lock_is_told_once_and_goes_when_the_lock_ends() {
+    let memory = Memory::new();
+    memory.ticks(&config(), 6).await;
+    let now = memory.world().now;
+    let locked = spares(&memory, 1..=1);
+    memory.world().locked = locked.clone();
+    let first = expire(&memory, Expiry::Delete, now).await;
+    assert_eq!((first.failed, first.count("deleted"), first.count("kept-by-others")), (0, 0, 1), "{first:?}");
+    assert_eq!(first.messages.len(), 1, "{first:?}");
+    memory.world().effects.clear();
+    let second = expire(&memory, Expiry::Delete, now.plus(3_600)).await;
+    assert_eq!((second.failed, second.count("kept-by-others"), second.messages.len()), (0, 1, 0), "{second:?}");
+    assert_eq!(memory.world().effects, Vec::<String>::new());
+    memory.world().locked.clear();
+    assert_eq!(expire(&memory, Expiry::Delete, now.plus(7_200)).await.count("deleted"), 1);
+    // A right that is missing is no lock.
+    let forbidden = spares(&memory, 2..=2);
+    memory.world().denied.insert("ec2:DeleteSnapshot".to_owned());
+    let outcome = expire(&memory, Expiry::Delete, now.plus(7_200)).await;
+    assert_eq!((outcome.failed, outcome.count("kept-by-others")), (1, 0), "{outcome:?}");
+    assert!(forbidden.iter().all(|id| memory.world().snapshots.contains_key(id)));
+}

@@ -7,7 +7,7 @@
 use crate::config::Approved;
 use crate::store::{self, Came, Intent, Read, Record};
 use crate::world::{Asker, World};
-use crate::{DrConfig, Expiry};
+use crate::{CallError, DrConfig, Effect, Expiry};
 use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_dr::facts::tag;
 use tde2hsm_dr::points::{Judge, Point};
@@ -227,7 +227,7 @@ fn ours<I: Intent>(
 }
 
 /// Writes down, before a copy of ours is deleted, that it is let go: what is missing afterwards did not vanish, and is not copied
-/// again. Refuses what is not ours.
+/// again. Refuses what is not ours (`None`).
 async fn write_off<I: Intent>(
     asker: &mut Asker<'_>,
     records: &mut BTreeMap<I::Copy, Read<Record<I, I::Copy>>>,
@@ -235,20 +235,43 @@ async fn write_off<I: Intent>(
     id: &I::Copy,
     tags: &BTreeMap<String, String>,
     going: impl FnOnce(&mut I),
-) -> bool {
+) -> Option<Written> {
     let Some((source, read)) = source.and_then(|source| records.get(&source).cloned().map(|read| (source, read))) else {
-        return refuse(asker, format!("`{id}`: no record knows its source"));
+        refuse(asker, format!("`{id}`: no record knows its source"));
+        return None;
     };
     let token = match ours(&asker.config.fleet, tags, id, &read.value) {
         Ok(token) => token,
-        Err(why) => return refuse(asker, format!("`{id}`: {why}")),
+        Err(why) => {
+            refuse(asker, format!("`{id}`: {why}"));
+            return None;
+        }
     };
-    let mut record = read.value;
+    let mut record = read.value.clone();
     going(&mut record.intent);
-    record.results.insert(token, Came::Expired { copy: id.clone(), at: asker.now });
-    let Some(etag) = asker.write(&record.intent.key(), &record, Some(&read.etag)).await else { return false };
+    if !matches!(record.results.get(&token), Some(Came::Expired { .. })) {
+        record.results.insert(token, Came::Expired { copy: id.clone(), at: asker.now });
+    }
+    if record == read.value {
+        return Some(Written::Before);
+    }
+    let etag = asker.write(&record.intent.key(), &record, Some(&read.etag)).await?;
     records.insert(source, Read { value: record, etag });
-    true
+    Some(Written::Now)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Now,
+    /// By an earlier run, whose deletion did not come about.
+    Before,
+}
+
+/// Somebody else keeps the snapshot: it is locked, or an image is made of it. Which word AWS has for a lock is not known, so any
+/// that speaks of one counts.
+fn kept_by_others(error: &CallError) -> bool {
+    let locked = error.aws_code.as_deref().is_some_and(|code| code.contains("Lock")) || error.message.contains(" locked");
+    error.effect == Effect::Refused && (locked || error.is(&["InvalidSnapshot.InUse"]))
 }
 
 async fn delete_snapshot(asker: &mut Asker<'_>, world: &mut World, id: &SnapshotId, because: Because) -> bool {
@@ -259,22 +282,30 @@ async fn delete_snapshot(asker: &mut Asker<'_>, world: &mut World, id: &Snapshot
     let now = asker.now;
     let going = |intent: &mut CopyIntent| {
         if because == Because::PointGoes {
-            intent.expired = Some(now);
+            intent.expired.get_or_insert(now);
         }
     };
-    if !write_off(asker, &mut world.records.copies, source, id, &copy.tags, going).await {
-        return false;
-    }
+    let Some(written) = write_off(asker, &mut world.records.copies, source, id, &copy.tags, going).await else { return false };
     let region = asker.config.dr_region.clone();
-    let answer = asker.cloud.delete_snapshot(&region, id).await;
-    asker.note(&region, answer).is_some()
+    match asker.cloud.delete_snapshot(&region, id).await {
+        // It goes when they let it go: told once, and tried again without a word.
+        Err(error) if kept_by_others(&error) => {
+            asker.outcome.add("kept-by-others", 1);
+            if written == Written::Now {
+                let text = format!("`{id}` is due and stays until it is let go of: {error}");
+                asker.outcome.say(Severity::Warning, Code::DELETE_REFUSED, text);
+            }
+            false
+        }
+        answer => asker.note(&region, answer).is_some(),
+    }
 }
 
 async fn delete_backup(asker: &mut Asker<'_>, world: &mut World, id: &BackupId) -> bool {
     let found = world.common.backups.iter().find(|copy| copy.id == *id && copy.region == asker.config.dr_region);
     let Some(copy) = found.cloned() else { return refuse(asker, format!("`{id}` is no backup in the DR region")) };
     let source = copy.source_backup.clone();
-    if !write_off(asker, &mut world.records.hsm_copies, source, id, &copy.tags, |_: &mut HsmCopyIntent| {}).await {
+    if write_off(asker, &mut world.records.hsm_copies, source, id, &copy.tags, |_: &mut HsmCopyIntent| {}).await.is_none() {
         return false;
     }
     let region = asker.config.dr_region.clone();

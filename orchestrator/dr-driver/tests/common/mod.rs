@@ -60,6 +60,7 @@ pub fn config() -> DrConfig {
         timed: tde2hsm_dr::copying::Timed::Never,
         retention: "hourly=8,daily=14,weekly=5,monthly=12".parse().unwrap(),
         hsm_backup_retention_days: 90,
+        retired: BTreeSet::new(),
         topic: Some("arn:aws:sns:eu-west-1:123456789012:alarms".to_owned()),
         document: Some(DocumentPin { name: "tde2hsm-run".to_owned(), version: "3".to_owned(), hash: Digest::of(b"document") }),
         expiry: Expiry::Delete,
@@ -86,6 +87,8 @@ pub struct World {
     pub backups: BTreeMap<BackupId, HsmBackup>,
     pub secrets: BTreeMap<Region, Secret>,
     pub instances: Vec<FleetInstance>,
+    /// Instances that lost the fleet's tag.
+    pub untagged: BTreeSet<InstanceId>,
     pub objects: BTreeMap<String, (Vec<u8>, u64, Timestamp)>,
     pub published: Vec<(String, String)>,
     /// Calls that changed something, in their order.
@@ -114,6 +117,8 @@ pub struct World {
     pub hangs: BTreeSet<Region>,
     /// How long a region takes to answer.
     pub takes_its_time: BTreeMap<Region, std::time::Duration>,
+    /// Snapshots under a lock.
+    pub locked: BTreeSet<SnapshotId>,
     /// Calls that nobody may make.
     pub denied: BTreeSet<String>,
     /// Every call to a region, in their order.
@@ -302,6 +307,7 @@ impl World {
                     state_message: None,
                     progress: Some(100),
                     started: at,
+                    started_ms: 137,
                     completed: Some(at.plus(60)),
                     encrypted: true,
                     kms_key: None,
@@ -460,7 +466,14 @@ fn survey(instance: &InstanceId, at: Timestamp) -> Survey {
 impl Cloud for Memory {
     async fn fleet_instances(&self, region: &Region, _tag: &(String, String)) -> Result<Vec<FleetInstance>> {
         self.reach(region, "ec2:DescribeInstances").await?;
-        Ok(self.world().instances.clone())
+        let world = self.world();
+        Ok(world.instances.iter().filter(|one| !world.untagged.contains(&one.instance)).cloned().collect())
+    }
+
+    async fn instances_there(&self, region: &Region, ids: &[InstanceId]) -> Result<BTreeSet<InstanceId>> {
+        self.reach(region, "ec2:DescribeInstances").await?;
+        let world = self.world();
+        Ok(world.instances.iter().map(|one| one.instance.clone()).filter(|id| ids.contains(id)).collect())
     }
 
     async fn snapshot(&self, region: &Region, id: &SnapshotId) -> Result<Option<Snapshot>> {
@@ -537,6 +550,9 @@ impl Cloud for Memory {
 
     async fn delete_snapshot(&self, region: &Region, id: &SnapshotId) -> Result<()> {
         self.reach(region, "ec2:DeleteSnapshot").await?;
+        if self.world().locked.contains(id) {
+            return Err(error("ec2:DeleteSnapshot", Effect::Refused, Some("OperationNotPermitted"), "the snapshot is locked"));
+        }
         self.effect("ec2:DeleteSnapshot", |world| {
             let gone = world.snapshots.remove(id);
             assert!(gone.is_none_or(|gone| gone.region == dr()), "nothing of the source region is ever deleted");
