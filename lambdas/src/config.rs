@@ -1,11 +1,12 @@
 //! What a function is told by its environment, which the template sets.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use tde2hsm_dr::copying::Timed;
 use tde2hsm_dr::points::{SecretRole, SecretUse};
 use tde2hsm_dr_driver::{DocumentPin, DrConfig, Expiry, Job};
-use tde2hsm_protocol::{AccountId, Code, Digest, InstanceId, KmsKeyArn, Region, Retention, SecretArn, Sid};
+use tde2hsm_protocol::{AccountId, Code, Digest, InstanceId, KmsKeyArn, Region, Retention, Retired, SecretArn, Sid};
 
 pub const FLEET: &str = "TDE2HSM_FLEET";
 pub const FLEET_TAG: &str = "TDE2HSM_FLEET_TAG";
@@ -22,6 +23,7 @@ pub const COPIES_IN_FLIGHT: &str = "TDE2HSM_COPIES_IN_FLIGHT";
 pub const TIMED_COPIES_MIB_S: &str = "TDE2HSM_TIMED_COPIES_MIB_S";
 pub const RETENTION: &str = "TDE2HSM_RETENTION";
 pub const HSM_BACKUP_RETENTION_DAYS: &str = "TDE2HSM_HSM_BACKUP_RETENTION_DAYS";
+pub const RETIRED: &str = "TDE2HSM_RETIRED";
 pub const TOPIC: &str = "TDE2HSM_TOPIC";
 pub const DOCUMENT: &str = "TDE2HSM_DOCUMENT";
 pub const DRY_RUN: &str = "TDE2HSM_DRY_RUN";
@@ -125,6 +127,10 @@ pub fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<DrConfig, ConfigErro
     let timed = r.parsed_or(TIMED_COPIES_MIB_S, Timed::Never, |text| number::<u32>(text).map(Timed::from_mib_s));
     let retention = r.parsed(RETENTION, |text| text.parse::<Retention>().map_err(|e| e.to_string()));
     let hsm_backup_retention_days = r.parsed_or(HSM_BACKUP_RETENTION_DAYS, 90, at_least_one::<u16>);
+    let mut retired = BTreeSet::new();
+    for entry in r.optional(RETIRED).unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+        retired.extend(r.checked(RETIRED, entry, id::<Retired>));
+    }
     let account = match (r.optional(ACCOUNT), &kms_key) {
         (Some(text), _) => r.checked(ACCOUNT, &text, id::<AccountId>),
         // A key of the DR region is the account's own unless the variable says otherwise.
@@ -176,6 +182,7 @@ pub fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<DrConfig, ConfigErro
             timed: timed?,
             retention: retention?,
             hsm_backup_retention_days: hsm_backup_retention_days?,
+            retired,
             topic,
             document,
             expiry: expiry?,
@@ -219,7 +226,7 @@ fn document_pin(text: &str) -> Result<DocumentPin, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     const ARN: &str = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:tde/hsm@prod-AbCdEf";
 
@@ -257,6 +264,19 @@ mod tests {
         assert_eq!((shared.secret.as_str(), shared.role, &shared.of), (ARN, SecretRole::CryptoUser, &None));
         let (instance, sid) = own.of.clone().unwrap();
         assert_eq!((own.role, instance.as_str(), sid.unwrap().as_str()), (SecretRole::Keystore, "i-0123456789abcdef0", "ORCL"));
+    }
+
+    /// A wrong name would leave alarming what somebody thinks is retired; a SID alone might be another host's.
+    #[test]
+    fn what_is_retired_is_named_with_its_host() {
+        let mut environment = environment();
+        assert_eq!(of(&environment).unwrap().retired, BTreeSet::new());
+        environment.insert(RETIRED, "i-0123456789abcdef0/TST, i-0123456789abcdef1".to_owned());
+        let retired: Vec<String> = of(&environment).unwrap().retired.iter().map(ToString::to_string).collect();
+        assert_eq!(retired, ["i-0123456789abcdef0/TST", "i-0123456789abcdef1"]);
+        environment.insert(RETIRED, "i-0123456789abcdef0/TST,TST".to_owned());
+        let error = of(&environment).unwrap_err();
+        assert!(error.problems[0].starts_with("`TDE2HSM_RETIRED`") && error.problems[0].contains("`TST`"), "{error}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod order;
 mod report;
 mod retention;
 mod step;
+mod retired;
 pub mod survey;
 pub mod wire;
 
@@ -27,3 +28,4 @@ pub use report::*;
 pub use retention::{Retention, RetentionError};
 pub use step::{Direction, Reversibility, STEPS, Scope, Segment, Step, StepInfo};
 pub use wire::{ORDER_LIMIT, REPORT_LIMIT, REPORT_PREFIX, WireError};
+pub use retired::{Retired, RetiredError};

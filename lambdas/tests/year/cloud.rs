@@ -571,6 +571,16 @@ impl Cloud for YearCloud {
     }
 
     async fn snapshot(&self, region: &Region, id: &SnapshotId) -> Result<Option<Snapshot>> {
+    async fn instances_there(&self, region: &Region, ids: &[InstanceId]) -> Result<BTreeSet<InstanceId>> {
+        let values: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+        let states = ["pending", "running", "stopping", "stopped"];
+        let query = Query::default().filter(1, "instance-id", &values).filter(2, "instance-state-name", &states);
+        let reply = self.inner().ask(region, Service::Ec2, "DescribeInstances", &query.body())?;
+        let reservations = reply["reservationSet"].as_array().into_iter().flatten();
+        let rows = reservations.flat_map(|r| r["instancesSet"].as_array().into_iter().flatten());
+        Ok(rows.map(|row| InstanceId::new(text(&row["instanceId"])).expect("an instance id")).collect())
+    }
+
         Ok(self.snapshots(region, |s| s.id == id.as_str())?.pop())
     }
 

@@ -368,6 +368,7 @@ impl Year {
             timed: tde2hsm_dr::copying::Timed::Never,
             retention: "hourly=0,daily=7,weekly=3,monthly=2".parse().expect("a policy"),
             hsm_backup_retention_days: 10,
+            retired: std::collections::BTreeSet::new(),
             topic: Some(topic),
             document: Some(DocumentPin { name: "tde2hsm-host-runner".into(), version: "1".into(), hash: Digest::ZERO }),
             expiry: Expiry::Delete,

@@ -4,9 +4,10 @@
 //! option the operator believes in and nobody carries out.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use tde2hsm_protocol::{
     AccountId, AutoOpen, ClusterId, Code, EscrowPrefix, InstanceId, KeyAvailabilityCheck, KmsKeyArn, Region, RestartProof,
-    Retention, SecretArn, SecretVersion, SecurityGroupId, Sid, SubnetId, Timestamp,
+    Retention, Retired, SecretArn, SecretVersion, SecurityGroupId, Sid, SubnetId, Timestamp,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -206,6 +207,9 @@ pub struct Dr {
     /// HSM backups that no kept point needs are deleted after this many days; copies have no purge of their own (`A§4.5`).
     #[serde(default = "ninety")]
     pub hsm_backup_retention_days: u16,
+    /// Databases and hosts that are no more, or need no recovery: they count in no RPO and hold up no expiry.
+    #[serde(default)]
+    pub retired: BTreeSet<Retired>,
     /// Copies in flight towards the region, at most; AWS allows 20 unless it was asked for more (`A§3.3`).
     #[serde(default = "twenty")]
     pub copies_in_flight: u16,

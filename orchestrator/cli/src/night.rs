@@ -93,6 +93,7 @@ fn config(plan: &Plan, second: &Second) -> DrConfig {
         timed: Timed::Never,
         retention: Retention::default(),
         hsm_backup_retention_days: 0,
+        retired: Default::default(),
         topic: None,
         document: None,
         expiry: Expiry::DryRun,

@@ -19,7 +19,8 @@ use tde2hsm_dr_driver::{
     Result, SurveyCommand, Wrote,
 };
 use tde2hsm_protocol::{
-    AccountId, BackupId, ClusterId, KmsKeyArn, OrderToken, Region, SecretArn, SecretVersion, SnapshotId, Timestamp, VolumeId,
+    AccountId, BackupId, ClusterId, InstanceId, KmsKeyArn, OrderToken, Region, SecretArn, SecretVersion, SnapshotId, Timestamp,
+    VolumeId,
 };
 
 /// One account's source region and DR region.
@@ -171,6 +172,12 @@ impl Cloud for DrAws {
     }
 
     async fn snapshot(&self, region: &Region, id: &SnapshotId) -> Result<Option<Snapshot>> {
+    async fn instances_there(&self, region: &Region, ids: &[InstanceId]) -> Result<BTreeSet<InstanceId>> {
+        let ec2 = self.side(region, "ec2:DescribeInstances")?.ec2();
+        let found = ec2.instances_attached(ids, &self.account).await.map_err(call_error)?;
+        Ok(found.into_iter().map(|one| one.instance).collect())
+    }
+
         self.side(region, "ec2:DescribeSnapshots")?.ec2().snapshot(region, id).await.map_err(call_error)
     }
 

@@ -52,6 +52,7 @@ impl Server {
             timed: tde2hsm_dr::copying::Timed::Never,
             retention: "hourly=8,daily=14,weekly=5,monthly=12".parse().unwrap(),
             hsm_backup_retention_days: 90,
+            retired: Default::default(),
             topic: Some("arn:aws:sns:eu-west-1:123456789012:alarms".to_owned()),
             document: None,
             expiry: Expiry::Delete,

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use tde2hsm_dr::copying::{Limits, Timed};
 use tde2hsm_dr::points::SecretUse;
 use tde2hsm_dr::retention::{Because, Item};
-use tde2hsm_protocol::{AccountId, BackupId, ClusterId, KmsKeyArn, Region, Retention, SecretArn, SecretVersion};
+use tde2hsm_protocol::{AccountId, BackupId, ClusterId, KmsKeyArn, Region, Retention, Retired, SecretArn, SecretVersion};
 
 /// What the five jobs are told, from the environment of a function or the fleet file's `[dr]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct DrConfig {
     pub retention: Retention,
     /// HSM backups that no kept point needs are deleted after this many days.
     pub hsm_backup_retention_days: u16,
+    /// Databases and hosts that count in no RPO and hold up no expiry any more.
+    pub retired: BTreeSet<Retired>,
     /// SNS topic of the DR region.
     pub topic: Option<String>,
     /// The SSM document of the source region that surveys are ordered through; without it none is ordered.

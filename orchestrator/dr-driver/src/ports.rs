@@ -145,6 +145,8 @@ pub trait Cloud: Send + Sync {
     async fn snapshot(&self, region: &Region, id: &SnapshotId) -> Result<Option<Snapshot>>;
     /// Snapshots of these volumes, owner `self`, every state.
     async fn snapshots_of(&self, region: &Region, volumes: &[VolumeId]) -> Result<Vec<Snapshot>>;
+    /// Which of these instances are not terminated, whatever tags they carry. One that AWS knows no more is left out.
+    async fn instances_there(&self, region: &Region, ids: &[InstanceId]) -> Result<BTreeSet<InstanceId>>;
     /// Snapshots that carry a tag with one of these values, owner `self`, every state.
     async fn snapshots_tagged(&self, region: &Region, key: &str, values: &[String]) -> Result<Vec<Snapshot>>;
     /// Copies that are not finished, owner `self`, whoever asked for them: all of an account's take places (`A§3.3`).

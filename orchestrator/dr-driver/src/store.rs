@@ -21,6 +21,8 @@ pub const ALARMS: &str = "alarms.json";
 pub const SECRETS: &str = "secrets.json";
 /// Addresses that the cluster's HSMs ever had.
 pub const CLUSTER: &str = "cluster.json";
+/// Instances that had a place in the fleet and are gone.
+pub const GONE: &str = "gone.json";
 
 /// Objects read at a time.
 const AT_ONCE: usize = 16;

@@ -322,6 +322,34 @@ impl<'a> Asker<'a> {
         (now.is_some() || !addresses.is_empty()).then_some(addresses)
     }
 
+    /// Which instances of the records are gone, and whether AWS said so now. It knows a terminated instance for about an hour; what
+    /// it does not know is none any more. One that lost the fleet's tag is there. What it said last is kept for the time when it says
+    /// nothing.
+    async fn gone(&mut self, fleet: Option<&[FleetInstance]>, named: BTreeSet<InstanceId>) -> (BTreeSet<InstanceId>, bool) {
+        let read = self.object::<Gone>(store::GONE).await;
+        let known = read.as_ref().and_then(Option::as_ref).map(|read| read.value.instances.clone()).unwrap_or_default();
+        let Some(fleet) = fleet else { return (known, false) };
+        let members: BTreeSet<&InstanceId> = fleet.iter().map(|one| &one.instance).collect();
+        let asked: Vec<InstanceId> = named.into_iter().filter(|instance| !members.contains(instance)).collect();
+        let there = if asked.is_empty() {
+            BTreeSet::new()
+        } else {
+            let region = self.config.source_region.clone();
+            let question = self.cloud.instances_there(&region, &asked);
+            let Some(there) = self.ask(&region, "ec2:DescribeInstances", question).await else {
+                return (known.into_iter().filter(|instance| !members.contains(instance)).collect(), false);
+            };
+            there
+        };
+        let gone: BTreeSet<InstanceId> = asked.into_iter().filter(|instance| !there.contains(instance)).collect();
+        if let Some(read) = read.filter(|_| gone != known) {
+            let value = Gone { v: 1, instances: gone.clone() };
+            let wrote = store::write(self.cloud, store::GONE, &value, read.map(|read| read.etag).as_deref()).await;
+            self.note_records(wrote);
+        }
+        (gone, true)
+    }
+
     /// Everything of both regions. `None`: the records cannot be read, and without them nothing can be said.
     pub async fn world(&mut self) -> Option<World> {
         let mut unasked = BTreeSet::new();
@@ -338,10 +366,7 @@ impl<'a> Asker<'a> {
         let volumes = volumes(instances.as_deref().unwrap_or_default(), &records, inventories.iter());
         let source = match &instances {
             // Without the instances it is not known which volumes there are beside the recorded ones.
-            None => {
-                unasked.insert(Ask::SourceInstances);
-                None
-            }
+            None => None,
             Some(_) => self.source_snapshots(&volumes).await,
         };
         if source.is_none() {
@@ -357,6 +382,12 @@ impl<'a> Asker<'a> {
             unasked.insert(Ask::SourceBackups);
         }
         let dr_backups = self.dr_backups(&records.hsm_copies.keys().cloned().collect()).await;
+        let named = inventories.iter().map(|one| one.instance.clone());
+        let named = named.chain(records.copies.values().map(|read| read.value.intent.instance.clone())).collect();
+        let (gone, said) = self.gone(instances.as_deref(), named).await;
+        if !said {
+            unasked.insert(Ask::SourceInstances);
+        }
         if dr_backups.is_none() {
             unasked.insert(Ask::DrBackups);
         }
@@ -418,11 +449,20 @@ pub fn bare(now: Timestamp, config: &DrConfig) -> Common {
         backups: Vec::new(),
         secrets: Vec::new(),
         uses: Vec::new(),
+            gone,
+            retired: self.config.retired.clone(),
         kms: Vec::new(),
         hsm_copies: Vec::new(),
         unasked: BTreeSet::new(),
     }
 }
+/// `gone.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Gone {
+    v: u8,
+    instances: BTreeSet<InstanceId>,
+}
+
 
 /// Volumes that are or were the fleet's: attached, recorded, or named by an inventory.
 pub fn volumes<'a>(
@@ -444,6 +484,8 @@ pub fn believed(mut copies: Vec<Snapshot>, records: &Records, outcome: &mut Outc
     for read in records.copies.values() {
         known.extend(read.value.results.iter().map(|(token, came)| (token.as_str(), came.copy())));
     }
+        gone: BTreeSet::new(),
+        retired: BTreeSet::new(),
     for copy in &mut copies {
         let Some(token) = copy.tags.get(tag::TOKEN) else { continue };
         if let Some(other) = known.get(token.as_str())

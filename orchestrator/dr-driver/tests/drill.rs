@@ -524,6 +524,9 @@ impl Cloud for Room {
     async fn fleet_instances(&self, _: &Region, _: &(String, String)) -> Result<Vec<FleetInstance>> {
         unreachable!("a drill does not ask for the fleet")
     }
+    async fn instances_there(&self, _: &Region, _: &[InstanceId]) -> Result<BTreeSet<InstanceId>> {
+        unreachable!("a drill does not ask for the fleet")
+    }
     async fn hsm_addresses(&self, _: &Region, _: &ClusterId) -> Result<Option<BTreeSet<String>>> {
         unreachable!("a drill asks production nothing")
     }

@@ -520,6 +520,44 @@ async fn a_host_that_is_gone_alarms_nobody_while_the_snapshots_alone_cannot_be_l
     assert_eq!(audit("ec2:DescribeInstances").await, 1, "it may be there");
 }
 
+/// A lost tag is no end of anything, a terminated instance is one; and what AWS said of that holds while it says nothing.
+#[tokio::test]
+async fn a_host_counts_without_its_tag_and_no_more_once_it_is_terminated() {
+    let memory = Memory::new();
+    with_database(&memory);
+    let audit = async |memory: &Memory| {
+        let now = memory.world().now;
+        let outcome = run(Job::AuditRecovery, now, &config(), memory, &Hint::Tick).await;
+        memory.pass(900);
+        let metric = |name: &str| outcome.metrics.iter().find(|one| one.name == name).map(|one| one.value);
+        let told = std::mem::take(&mut memory.world().published);
+        let told: Vec<String> = told.into_iter().map(|(subject, _)| subject.replace("tde2hsm demo: ", "")).collect();
+        (told, metric("DatabasesBreached"), metric("InstancesSeen"), metric("HostsUnseen"))
+    };
+    let host = instance(0);
+    // The topic is away: a message of one kind that did not get out is not replaced by one of another.
+    memory.world().topic_away = true;
+    assert_eq!(audit(&memory).await, (vec![], Some(1.0), Some(2.0), Some(1.0)));
+    memory.world().untagged.insert(host.clone());
+    assert_eq!(audit(&memory).await, (vec![], Some(1.0), Some(1.0), Some(2.0)));
+    memory.world().topic_away = false;
+    let told = vec![format!("RPO breached: ORCL on {host}"), format!("no longer seen: {host}")];
+    assert_eq!(audit(&memory).await, (told, Some(1.0), Some(1.0), Some(2.0)));
+    assert_eq!(audit(&memory).await, (vec![], Some(1.0), Some(1.0), Some(2.0)));
+    memory.world().away.insert(source());
+    assert_eq!(audit(&memory).await.1, Some(1.0), "nobody says that it is gone");
+    memory.world().away.clear();
+    memory.world().instances.retain(|one| one.instance != host);
+    assert_eq!(audit(&memory).await, (vec![format!("counts no more: {host}")], Some(0.0), Some(1.0), Some(1.0)));
+    assert_eq!(memory.world().record(store::GONE)["instances"], serde_json::json!([host]));
+    let written = memory.world().effects.len();
+    memory.world().away.insert(source());
+    assert_eq!(audit(&memory).await, (vec![], Some(0.0), Some(0.0), Some(0.0)));
+    memory.world().away.clear();
+    audit(&memory).await;
+    assert_eq!(memory.world().effects[written..].iter().filter(|call| call.contains("Put")).count(), 0);
+}
+
 /// Whatever single call of the audit breaks, the breach is told at least once and hardly ever twice.
 #[tokio::test]
 async fn a_broken_call_of_the_audit_loses_no_alarm() {

@@ -22,6 +22,9 @@ pub struct Expiry {
     /// Secret versions that must carry a stage of ours ([`secrets::stage_of`]), by their ARN without its region
     /// ([`secrets::without_region`]). One that carries such a stage and is in no line here may lose it.
     pub staged: BTreeSet<(String, SecretVersion)>,
+    /// While these have no point that opens, none of their points that may open yet goes, and no HSM backup at all. `None`: a host
+    /// of which no database is known.
+    pub nothing_opens: BTreeSet<(InstanceId, Option<Sid>)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -172,11 +175,11 @@ pub fn expire(common: &Common, hosts: &[Host], points: &[Point], policy: &Retent
         of.entry(&point.instance).or_default().push(point);
     }
     let mut backups: BTreeSet<&BackupId> = BTreeSet::new();
-    let mut nothing_opens = false;
     for host in hosts {
         let points = of.remove(&host.instance).unwrap_or_default();
-        let (kept, none) = kept(common.now, &points, policy);
-        nothing_opens |= none;
+        let is_over = common.gone.contains(&host.instance) && points.is_empty();
+        let (kept, none) = kept(common, host, &points, policy);
+        expiry.nothing_opens.extend(none.into_iter().map(|sid| (host.instance.clone(), sid)));
         let mut standing = Vec::new();
         for point in points {
             let why = kept.get(&point.set);
@@ -193,7 +196,7 @@ pub fn expire(common: &Common, hosts: &[Host], points: &[Point], policy: &Retent
             }
         }
         secrets_of(&mut expiry, host, &standing);
-        records(common, &mut expiry, host, &standing, frozen);
+        records(common, &mut expiry, host, &standing, frozen, is_over);
     }
     // A look that goes needs nothing any more.
     let going: BTreeSet<(&InstanceId, Timestamp)> = expiry
@@ -206,6 +209,7 @@ pub fn expire(common: &Common, hosts: &[Host], points: &[Point], policy: &Retent
         .collect();
     let judge = Judge::new(common);
     backups.extend(judge.backups_for_keys(hosts, |look| !going.contains(&(&look.instance, look.taken_at))));
+    let nothing_opens = !expiry.nothing_opens.is_empty();
     hsm(common, &mut expiry, &backups, hsm_days, Frozen { asked: frozen, nothing_opens });
     expiry
 }
@@ -233,8 +237,23 @@ fn rank(verdict: &Verdict) -> Rank {
     if causes.iter().any(lasting) { Rank::Hopeless } else { Rank::NotProven }
 }
 
-/// The sets of one instance that stay, and whether some database has no point that opens.
-fn kept(now: Timestamp, points: &[&Point], policy: &Retention) -> (BTreeMap<SetId, BTreeSet<Why>>, bool) {
+/// Databases that are there as far as anybody knows. A week after the last look that lists one it is taken for dropped.
+fn there<'h>(common: &Common, host: &'h Host) -> BTreeSet<&'h Sid> {
+    let since = host.newest().map(|newest| newest.received_at.plus(-YOUNG));
+    let recent = host.inventories.iter().filter(|look| since.is_none_or(|since| look.received_at >= since));
+    let sids = recent.flat_map(|look| &look.databases).map(|database| &database.sid);
+    sids.filter(|sid| !common.retired(&host.instance, Some(sid))).collect()
+}
+
+/// The sets of one instance that stay, and which of its databases have no point that opens.
+fn kept(
+    common: &Common,
+    host: &Host,
+    points: &[&Point],
+    policy: &Retention,
+) -> (BTreeMap<SetId, BTreeSet<Why>>, BTreeSet<Option<Sid>>) {
+    let now = common.now;
+    let there = there(common, host);
     let mut kept: BTreeMap<SetId, BTreeSet<Why>> = BTreeMap::new();
     let mut keep = |point: &Point, why: Why| {
         kept.entry(point.set.clone()).or_default().insert(why);
@@ -243,9 +262,12 @@ fn kept(now: Timestamp, points: &[&Point], policy: &Retention) -> (BTreeMap<SetI
         keep(point, Why::Held);
     }
     let databases: BTreeSet<&Sid> = points.iter().flat_map(|point| &point.databases).map(|database| &database.sid).collect();
-    let mut nothing_opens = databases.is_empty() && !points.is_empty();
-    if nothing_opens {
+    let mut nothing_opens = BTreeSet::new();
+    if databases.is_empty() && !points.is_empty() {
         points.iter().for_each(|point| keep(point, Why::NothingOpens));
+        if !common.retired(&host.instance, None) {
+            nothing_opens.insert(None);
+        }
     }
     // Points come in the order of time.
     let settling = now.plus(-YOUNG.max(i64::from(policy.days) * DAY));
@@ -264,8 +286,10 @@ fn kept(now: Timestamp, points: &[&Point], policy: &Retention) -> (BTreeMap<SetI
                     }
                 }
             }
+            // What was dropped, or somebody retired, stands for its days like any other: nothing more is to come of it.
+            None if !there.contains(sid) => {}
             None => {
-                nothing_opens = true;
+                nothing_opens.insert(Some(sid.clone()));
                 for (point, _) in ranked.iter().filter(|(_, rank)| *rank < Rank::WithOldHsm) {
                     keep(point, Why::NothingOpens);
                 }
@@ -363,11 +387,11 @@ fn secrets_of(expiry: &mut Expiry, host: &Host, standing: &[&Point]) {
     }
 }
 
-/// Inventories and copy records.
-fn records(common: &Common, expiry: &mut Expiry, host: &Host, standing: &[&Point], frozen: bool) {
+/// Inventories and copy records. `is_over`: the host is gone and has no point any more.
+fn records(common: &Common, expiry: &mut Expiry, host: &Host, standing: &[&Point], frozen: bool, is_over: bool) {
     let mut needed: BTreeSet<Timestamp> =
         standing.iter().flat_map(|point| &point.databases).flat_map(|d| d.before.into_iter().chain(d.after)).collect();
-    needed.extend(host.newest().map(|inventory| inventory.taken_at));
+    needed.extend(host.newest().filter(|_| !is_over).map(|inventory| inventory.taken_at));
     // Where a key lies, and since when, the earliest look that shows it tells best. One that came and went between two looks is in
     // neither's needs, and a set from between them may need it.
     let since: BTreeMap<(&Sid, Timestamp), Timestamp> = standing
@@ -401,7 +425,7 @@ fn records(common: &Common, expiry: &mut Expiry, host: &Host, standing: &[&Point
         let item = Item::Inventory { instance: host.instance.clone(), taken_at: inventory.taken_at };
         let young = inventory.received_at >= common.now.plus(-YOUNG);
         // Between two points that stand lie sets that may yet be judged only if their source is there; those stand, too.
-        match (needed.contains(&inventory.taken_at), young, frozen || oldest.is_none()) {
+        match (needed.contains(&inventory.taken_at), young, frozen || oldest.is_none() && !is_over) {
             (true, ..) => expiry.keep.push(Kept { item, why: vec![Why::Needed] }),
             (_, true, _) => expiry.keep.push(Kept { item, why: vec![Why::Age] }),
             (_, _, true) => expiry.keep.push(Kept { item, why: vec![Why::NotAsked] }),

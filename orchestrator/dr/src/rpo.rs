@@ -4,7 +4,7 @@ use crate::facts::{BackupState, HsmBackup, SnapshotState};
 use crate::points::{Ask, Cause, Common, DatabasePoint, Host, MARGIN, Part, Point, Unknown, Verdict, moment};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use tde2hsm_protocol::{Code, Digest, InstanceId, Sid, SnapshotId, Timestamp};
+use tde2hsm_protocol::{Code, Digest, InstanceId, Retired, Sid, SnapshotId, Timestamp};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -14,6 +14,12 @@ pub struct Status {
     /// Instances of the fleet that were looked at, whether they have a database or none.
     #[serde(default)]
     pub seen: BTreeSet<InstanceId>,
+    /// Of both, those that AWS has and that carry the fleet's tag no more: nothing of them is copied or looked at. `None`: AWS
+    /// could not be asked.
+    pub untagged: Option<BTreeSet<InstanceId>>,
+    /// What counts no more.
+    pub gone: BTreeSet<InstanceId>,
+    pub retired: BTreeSet<Retired>,
 }
 
 impl Status {
@@ -24,9 +30,22 @@ impl Status {
         ages.filter(|_| self.unseen.is_empty())?.into_iter().max()
     }
 
-    /// Instances that the fleet has, as far as anybody knows. None at all is a tag that was mistyped rather than a fleet.
+    /// Instances that carry the fleet's tag, as far as anybody knows. None at all is a tag that was mistyped rather than a fleet.
     pub fn instances(&self) -> usize {
-        self.seen.len() + self.unseen.len()
+        self.seen.len() + self.unseen.len() - self.untagged.as_ref().map_or(0, BTreeSet::len)
+    }
+
+    /// Why something of [`AlarmState`] counts no more. `None`: nobody said that it is no more.
+    fn ended(&self, key: &str) -> Option<&'static str> {
+        let (instance, sid) = key.split_once('/').map_or((key, None), |(instance, sid)| (instance, Some(sid)));
+        let (instance, sid) = (InstanceId::new(instance).ok()?, sid.and_then(|sid| Sid::new(sid).ok()));
+        if self.gone.contains(&instance) {
+            return Some("the instance is terminated");
+        }
+        self.retired
+            .iter()
+            .any(|retired| retired.covers(&instance, sid.as_ref()))
+            .then_some("the configuration says that it is retired")
     }
 }
 
@@ -44,6 +63,8 @@ pub struct DatabaseStatus {
     /// When the next point may be expected to open, by the cadence seen.
     pub next_expected: Option<Timestamp>,
     pub level: Level,
+    /// The newest look at its host lists it.
+    pub listed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -64,6 +85,10 @@ pub struct AlarmState {
     /// The newest point that was seen to open, by `INSTANCE/SID`.
     #[serde(default)]
     pub opened: BTreeMap<String, Timestamp>,
+    /// What is no longer seen and nobody said is gone, since when: `INSTANCE` without the fleet's tag, `INSTANCE/SID` that the
+    /// newest look at its host does not list.
+    #[serde(default)]
+    pub lost: BTreeMap<String, Timestamp>,
 }
 
 /// What a look could see.
@@ -107,16 +132,38 @@ pub enum What {
     Unseen,
     /// It was looked at.
     Seen,
+    /// A host or database is no longer seen, and nobody said that it is gone. It counts as before.
+    Lost,
+    /// It is seen again.
+    Found,
+    /// It is gone for good: AWS or the configuration says so.
+    Gone,
+}
+
+impl Alarm {
+    /// An older message that never got out says what is no longer so.
+    pub fn replaces(&self, old: &Alarm) -> bool {
+        (&self.instance, &self.sid, self.what.about()) == (&old.instance, &old.sid, old.what.about())
+    }
 }
 
 impl What {
+    fn about(self) -> u8 {
+        match self {
+            What::Predicted | What::Breached | What::Over | What::Averted => 0,
+            What::Unseen | What::Seen => 1,
+            What::Lost | What::Found => 2,
+            What::Gone => 3,
+        }
+    }
+
     /// `None`: good news.
     pub fn code(self) -> Option<Code> {
         match self {
             What::Predicted => Some(Code::RPO_BREACH_AHEAD),
             What::Breached => Some(Code::RPO_BREACH),
-            What::Unseen => Some(Code::HOST_UNSURVEYED),
-            What::Over | What::Averted | What::Seen => None,
+            What::Unseen | What::Lost => Some(Code::HOST_UNSURVEYED),
+            What::Over | What::Averted | What::Seen | What::Found | What::Gone => None,
         }
     }
 }
@@ -127,15 +174,26 @@ const LOOK: i64 = 15 * 60;
 /// A host that just came is surveyed within an hour; one that was not by then will not be, in seconds.
 const NEW: i64 = 2 * 3600;
 
-/// Of every database that its host's newest inventory knows. A host that EC2 no longer knows counts for nothing, unless EC2
-/// could not be asked.
+/// Of every database that an inventory of its host knows, until AWS says that the instance is terminated, or somebody that host or
+/// database is retired. That the fleet's tag is lost, or that a look lists it no more, ends nothing: tags are taken away by mistake,
+/// and a database that is down need not be in oratab.
 pub fn status(common: &Common, hosts: &[Host], points: &[Point], rpo_minutes: u32) -> Status {
     let mut of: BTreeMap<&InstanceId, Vec<&Point>> = BTreeMap::new();
     for point in points {
         of.entry(&point.instance).or_default().push(point);
     }
-    let mut status = Status { databases: Vec::new(), unseen: Vec::new(), seen: BTreeSet::new() };
-    for host in hosts.iter().filter(|host| host.now.is_some() || common.unasked.contains(&Ask::SourceInstances)) {
+    let mut status = Status {
+        databases: Vec::new(),
+        unseen: Vec::new(),
+        seen: BTreeSet::new(),
+        untagged: (!common.unasked.contains(&Ask::SourceInstances)).then(BTreeSet::new),
+        gone: common.gone.clone(),
+        retired: common.retired.clone(),
+    };
+    for host in hosts.iter().filter(|host| common.counts(&host.instance)) {
+        if let Some(untagged) = status.untagged.as_mut().filter(|_| host.now.is_none()) {
+            untagged.insert(host.instance.clone());
+        }
         let Some(newest) = host.newest() else {
             status.unseen.push(host.instance.clone());
             continue;
@@ -143,8 +201,12 @@ pub fn status(common: &Common, hosts: &[Host], points: &[Point], rpo_minutes: u3
         status.seen.insert(host.instance.clone());
         let mut points = of.remove(&host.instance).unwrap_or_default();
         points.sort_by_key(|point| (point.taken, &point.set));
-        for database in &newest.databases {
-            status.databases.push(of_database(common, &host.instance, &database.sid, &points, rpo_minutes));
+        let sids: BTreeSet<&Sid> =
+            host.inventories.iter().flat_map(|look| &look.databases).map(|database| &database.sid).collect();
+        for sid in sids.into_iter().filter(|sid| !common.retired(&host.instance, Some(sid))) {
+            let listed = newest.databases.iter().any(|database| database.sid == *sid);
+            let of_it = of_database(common, &host.instance, sid, &points, rpo_minutes);
+            status.databases.push(DatabaseStatus { listed, ..of_it });
         }
     }
     status
@@ -179,6 +241,7 @@ fn of_database(common: &Common, instance: &InstanceId, sid: &Sid, points: &[&Poi
         age,
         next_expected,
         level,
+        listed: true,
     }
 }
 
@@ -359,7 +422,70 @@ pub fn alarms(before: &AlarmState, status: &Status, sight: Sight, rpo_minutes: u
         }
     }
     hosts(before, status, now, &mut after, &mut said);
+    lost(before, status, now, &mut after, &mut said);
+    gone(before, status, now, &mut after, &mut said);
     (after, said)
+}
+
+/// What is no longer seen, once, and once that it is seen again.
+fn lost(before: &AlarmState, status: &Status, now: Timestamp, after: &mut AlarmState, said: &mut Vec<Alarm>) {
+    const UNTAGGED: &str = "it carries the fleet's tag no more, so nothing of it is copied or looked at. \
+        It counts until it is terminated, or retired by configuration";
+    const UNLISTED: &str = "the newest look at its host does not list it. \
+        It counts until the instance is terminated, or it is retired by configuration";
+    let mut say = |what: What, since: Timestamp, instance: &InstanceId, sid: Option<&Sid>, key: &str, text: &str| {
+        let id = alarm_id(key, what, since);
+        let code = what.code().map_or_else(String::new, |code| format!("{code}: "));
+        let text = format!("{code}{key}: {text}\nalarm {id}");
+        said.push(Alarm { id, instance: instance.clone(), sid: sid.cloned(), what, text });
+    };
+    let mut tell = |key: String, is_lost: Option<bool>, instance: &InstanceId, sid: Option<&Sid>, text: &str| {
+        let since = before.lost.get(&key).copied();
+        match (since, is_lost) {
+            (None, Some(true)) => say(What::Lost, now, instance, sid, &key, text),
+            (Some(since), Some(false)) => say(What::Found, since, instance, sid, &key, "it is seen again"),
+            _ => {}
+        }
+        if is_lost.unwrap_or(since.is_some()) {
+            after.lost.insert(key, since.unwrap_or(now));
+        }
+    };
+    for instance in status.seen.iter().chain(&status.unseen) {
+        let is_lost = status.untagged.as_ref().map(|untagged| untagged.contains(instance));
+        tell(instance.to_string(), is_lost, instance, None, UNTAGGED);
+    }
+    for database in &status.databases {
+        tell(key(database), Some(!database.listed), &database.instance, Some(&database.sid), UNLISTED);
+    }
+}
+
+/// What stood of something that is not looked at any more. It ends where AWS or the configuration says so, and is told, once for
+/// each host; else it stands on.
+fn gone(before: &AlarmState, status: &Status, now: Timestamp, after: &mut AlarmState, said: &mut Vec<Alarm>) {
+    let here: BTreeSet<String> =
+        status.databases.iter().map(key).chain(status.seen.iter().chain(&status.unseen).map(ToString::to_string)).collect();
+    let stood = before.standing.keys().chain(before.opened.keys()).chain(before.lost.keys());
+    let mut ended: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+    for key in stood.filter(|key| !here.contains(*key)).collect::<BTreeSet<_>>() {
+        match status.ended(key) {
+            Some(why) => {
+                let instance = key.split_once('/').map_or(key.as_str(), |(instance, _)| instance);
+                ended.entry((instance, why)).or_default().insert(key);
+            }
+            None => {
+                after.standing.extend(before.standing.get(key).map(|standing| (key.clone(), standing.clone())));
+                after.opened.extend(before.opened.get(key).map(|at| (key.clone(), *at)));
+                after.lost.extend(before.lost.get(key).map(|at| (key.clone(), *at)));
+            }
+        }
+    }
+    for ((instance, why), keys) in ended {
+        let Ok(instance) = InstanceId::new(instance) else { continue };
+        let names = keys.into_iter().collect::<Vec<_>>().join(", ");
+        let id = alarm_id(&names, What::Gone, now);
+        let text = format!("{names}: it counts no more: {why}\nalarm {id}");
+        said.push(Alarm { id, instance, sid: None, what: What::Gone, text });
+    }
 }
 
 /// Each host that stays without a look once, and once that it has one.

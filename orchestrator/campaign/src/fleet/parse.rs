@@ -62,6 +62,7 @@ const SCHEMA: &[(&str, Shape)] = &[
             ("retention", Value),
             ("timed_copies_mib_s", Value),
             ("hsm_backup_retention_days", Value),
+            ("retired", Value),
             ("copies_in_flight", Value),
             ("topic", Value),
             ("document", Value),

@@ -9,10 +9,11 @@ use crate::Unit;
 use crate::store;
 use crate::world::Asker;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use tde2hsm_dr::copying::{self, Load};
 use tde2hsm_dr::points::{Judge, Point, Verdict};
 use tde2hsm_dr::rpo::{self, Alarm, AlarmState, Level, Sight, What};
-use tde2hsm_protocol::{Code, Severity, Timestamp};
+use tde2hsm_protocol::{Code, InstanceId, Severity, Timestamp};
 
 /// A run that wrote down what it would tell and is not heard of again is taken for dead after this, in seconds: longer than a
 /// function may live.
@@ -65,7 +66,13 @@ fn measure(asker: &mut Asker<'_>, points: &[Point], status: &rpo::Status) {
     out.metric("Unasked", Unit::Count, out.unasked.len() as f64, &[]);
     out.add("databases", status.databases.len() as u64);
     out.metric("InstancesSeen", Unit::Count, status.instances() as f64, &[]);
-    out.metric("HostsUnseen", Unit::Count, status.unseen.len() as f64, &[]);
+    let untagged = status.untagged.iter().flatten();
+    let unwatched: BTreeSet<&InstanceId> = status.unseen.iter().chain(untagged.clone()).collect();
+    out.metric("HostsUnseen", Unit::Count, unwatched.len() as f64, &[]);
+    for instance in untagged {
+        let text = format!("{instance}: it carries the fleet's tag no more; nothing of it is copied or looked at");
+        out.say(Severity::Warning, Code::HOST_UNSURVEYED, text);
+    }
     for instance in &status.unseen {
         let text = format!("{instance}: no inventory was ever taken; what databases it has is not known");
         out.say(Severity::Warning, Code::HOST_UNSURVEYED, text);
@@ -75,22 +82,17 @@ fn measure(asker: &mut Asker<'_>, points: &[Point], status: &rpo::Status) {
 fn measure_levels(asker: &mut Asker<'_>, status: &rpo::Status, state: &AlarmState) {
     let now = asker.now;
     let out = &mut asker.outcome;
-    let (mut breached, mut predicted) = (0u64, 0u64);
+    let at = |level: Level| {
+        let of_databases = state.standing.iter().filter(|(name, _)| name.contains('/'));
+        of_databases.filter(|(_, standing)| standing.level == level).count() as f64
+    };
+    out.metric("DatabasesBreached", Unit::Count, at(Level::Breached), &[]);
+    out.metric("DatabasesPredicted", Unit::Count, at(Level::Predicted), &[]);
+    // A database without any point has no age; DatabasesBreached counts it.
     let age = |name: &str| state.opened.get(name).map(|at| now.since(*at));
-    for database in &status.databases {
-        let name = rpo::key(database);
-        match state.standing.get(&name).map_or(Level::Kept, |standing| standing.level) {
-            Level::Breached => breached += 1,
-            Level::Predicted => predicted += 1,
-            Level::Kept => {}
-        }
-        // A database without any point has no age; DatabasesBreached counts it.
-        if let Some(age) = age(&name) {
-            out.metric("RecoveryPointAge", Unit::Seconds, age as f64, &[("database", &name)]);
-        }
+    for (name, at) in &state.opened {
+        out.metric("RecoveryPointAge", Unit::Seconds, now.since(*at) as f64, &[("database", name)]);
     }
-    out.metric("DatabasesBreached", Unit::Count, breached as f64, &[]);
-    out.metric("DatabasesPredicted", Unit::Count, predicted as f64, &[]);
     if let Some(age) = status.fleet_age(|database| age(&rpo::key(database))) {
         out.metric("RecoveryPointAge", Unit::Seconds, age as f64, &[]);
     }
@@ -130,7 +132,7 @@ async fn tell(asker: &mut Asker<'_>, status: &rpo::Status) -> Option<AlarmState>
     }
     // An older message of the same database that never got out says what is no longer so. Of this run a database may have
     // two: its breach is over, and the next is near.
-    alarms.untold.retain(|old| !new.iter().any(|alarm| (&old.instance, &old.sid) == (&alarm.instance, &alarm.sid)));
+    alarms.untold.retain(|old| !new.iter().any(|alarm| alarm.replaces(old)));
     alarms.untold.extend(new);
     alarms.state = state;
     alarms.telling = Some(asker.now);
@@ -167,6 +169,9 @@ fn subject(fleet: &str, alarm: &Alarm) -> String {
         What::Averted => "RPO out of danger",
         What::Unseen => "host without an inventory",
         What::Seen => "host has an inventory",
+        What::Lost => "no longer seen",
+        What::Found => "seen again",
+        What::Gone => "counts no more",
     };
     match &alarm.sid {
         Some(sid) => format!("tde2hsm {fleet}: {what}: {sid} on {}", alarm.instance),

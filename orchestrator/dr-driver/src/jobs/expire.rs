@@ -14,7 +14,7 @@ use tde2hsm_dr::points::{Judge, Point};
 use tde2hsm_dr::records::{CopyIntent, HsmCopyIntent};
 use tde2hsm_dr::retention::{self, Because, Deletion, Item, Kept};
 use tde2hsm_dr::secrets;
-use tde2hsm_protocol::{BackupId, Code, SecretArn, SecretVersion, Severity, SnapshotId};
+use tde2hsm_protocol::{BackupId, Code, InstanceId, SecretArn, SecretVersion, Severity, Sid, SnapshotId};
 
 /// What is due now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Due {
     pub unstage: BTreeSet<(SecretArn, SecretVersion)>,
     /// Secret versions that something needs and that have no stage of ours yet.
     pub stage: BTreeSet<(SecretArn, SecretVersion)>,
+    /// Why so much stays, where a database has no point that opens.
+    pub waits: Option<String>,
 }
 
 impl Due {
@@ -35,6 +37,7 @@ impl Due {
         let expiry = retention::expire(&world.common, &world.hosts, points, &config.retention, days);
         let held = |id: &BackupId| world.records.hsm_copies.get(id).is_some_and(|read| read.value.intent.held);
         let mut due = Due {
+            waits: waits(&expiry.nothing_opens),
             delete: expiry.delete,
             keep: expiry.keep,
             // Only what our record says we held off.
@@ -85,6 +88,16 @@ impl Due {
         self.delete.len() + self.let_go.len() + self.unstage.len()
     }
 }
+fn waits(nothing_opens: &BTreeSet<(InstanceId, Option<Sid>)>) -> Option<String> {
+    let name = |(instance, sid): &(InstanceId, Option<Sid>)| match sid {
+        Some(sid) => format!("{instance}/{sid}"),
+        None => instance.to_string(),
+    };
+    let names: Vec<String> = nothing_opens.iter().map(name).collect();
+    let text = "no HSM backup goes, and none of their points that may open yet: none opens of";
+    (!names.is_empty()).then(|| format!("{text} {}; retire what is no more", names.join(", ")))
+}
+
 
 pub async fn run(asker: &mut Asker<'_>) {
     let Some(mut world) = asker.world().await else { return };
@@ -94,6 +107,9 @@ pub async fn run(asker: &mut Asker<'_>) {
     // What must stay is seen to before anything goes.
     for (secret, version) in &due.stage {
         stage(asker, secret, version, Stage::On).await;
+    }
+    if let Some(text) = &due.waits {
+        asker.outcome.say(Severity::Note, Code::DELETE_REFUSED, text.clone());
     }
     asker.outcome.add("kept", due.keep.len() as u64);
     match asker.config.expiry.clone() {

@@ -8,7 +8,7 @@
 
 use super::{LONGEST, Limits, Timed, shortest};
 use crate::facts::Snapshot;
-use crate::points::{Ask, Common, Host, Point};
+use crate::points::{Common, Host, Point};
 use crate::rpo;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -109,7 +109,7 @@ pub fn loads(common: &Common, hosts: &[Host], points: &[Point]) -> Vec<Load> {
     for point in points {
         of.entry(&point.instance).or_default().push(point);
     }
-    let there = hosts.iter().filter(|host| host.now.is_some() || common.unasked.contains(&Ask::SourceInstances));
+    let there = hosts.iter().filter(|host| common.counts(&host.instance));
     there.map(|host| load(common, host, of.remove(&host.instance).unwrap_or_default())).collect()
 }
 

@@ -27,7 +27,8 @@ use crate::records::{CopyIntent, HsmCopyIntent};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tde2hsm_protocol::{
-    BackupId, ClusterId, InstanceId, KmsKeyArn, MasterKeyId, Region, SecretArn, SecretRef, Sid, SnapshotId, Timestamp, VolumeId,
+    BackupId, ClusterId, InstanceId, KmsKeyArn, MasterKeyId, Region, Retired, SecretArn, SecretRef, Sid, SnapshotId, Timestamp,
+    VolumeId,
 };
 
 /// How far the clocks of a host and of AWS may be apart, in seconds (H8). Nothing closer than this is an order of events.
@@ -52,13 +53,16 @@ pub struct Common {
     pub hsm_copies: Vec<HsmCopyIntent>,
     /// What gave no answer: its absence below means nothing.
     pub unasked: BTreeSet<Ask>,
+    /// Instances that AWS says are terminated or knows no more; while it does not answer, what it said last.
+    pub gone: BTreeSet<InstanceId>,
+    pub retired: BTreeSet<Retired>,
 }
 
 /// What is known of one instance of the fleet, present or gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     pub instance: InstanceId,
-    /// `None`: gone, or the source region cannot be asked.
+    /// `None`: gone, without the fleet's tag, or the source region cannot be asked.
     pub now: Option<FleetInstance>,
     /// Of both regions, whatever their state.
     pub snapshots: Vec<Snapshot>,
@@ -214,6 +218,16 @@ impl Part {
 impl Common {
     /// Of the fleet's cluster; one that names none counts as such.
     pub fn of_cluster(&self, backup: &HsmBackup) -> bool {
+    /// Somebody said that it is no more: of a host with all its databases, or of one of them.
+    pub fn retired(&self, instance: &InstanceId, sid: Option<&Sid>) -> bool {
+        self.retired.iter().any(|retired| retired.covers(instance, sid))
+    }
+
+    /// A host counts until AWS says that it is gone, or somebody that it is retired. One that lost its tag is neither.
+    pub fn counts(&self, instance: &InstanceId) -> bool {
+        !self.gone.contains(instance) && !self.retired(instance, None)
+    }
+
         backup.cluster.as_ref().is_none_or(|cluster| *cluster == self.cluster)
     }
 }

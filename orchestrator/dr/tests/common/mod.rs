@@ -318,6 +318,8 @@ pub fn world() -> World {
             inventories: vec![inventory(TAKEN.plus(-HOUR)), inventory(TAKEN.plus(HOUR))],
         },
     }
+            gone: BTreeSet::new(),
+            retired: BTreeSet::new(),
 }
 
 /// A second set, taken at another time, with its copies and the look after it.

@@ -24,6 +24,8 @@ struct Answer<'a> {
     /// Secret versions that lose the stage which keeps them.
     unstage: &'a BTreeSet<(SecretArn, SecretVersion)>,
     keep: &'a [Kept],
+    /// Why so much stays, where a database has no point that opens.
+    waits: Option<&'a str>,
     deleted: u64,
     refused: u64,
     /// Became due after the list was shown, and waits for the next time.
@@ -42,6 +44,7 @@ pub async fn run(context: &Context, args: DrExpire) -> Result<Exit, Failure> {
         let_go: &due.let_go,
         unstage: &due.unstage,
         keep: &due.keep,
+        waits: due.waits.as_deref(),
         deleted: 0,
         refused: 0,
         newly_due: 0,
@@ -118,6 +121,9 @@ fn list(due: &Due, when: When) -> String {
         let _ = writeln!(text, "{goes}: the stage that keeps version {version} of {secret}, which AWS may remove then");
     }
     let _ = writeln!(text, "{} of what is there {goes}, {} stay", due.delete.len(), due.keep.len());
+    if let Some(why) = &due.waits {
+        let _ = writeln!(text, "{why}");
+    }
     text
 }
 

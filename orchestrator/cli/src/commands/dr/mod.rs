@@ -114,6 +114,7 @@ fn config(fleet: &Fleet, dr: &fleet::Dr, fleet_tag: (String, String)) -> DrConfi
         timed: Timed::from_mib_s(dr.timed_copies_mib_s),
         retention: dr.retention,
         hsm_backup_retention_days: dr.hsm_backup_retention_days,
+        retired: dr.retired.clone(),
         topic: dr.topic.clone(),
         document: None,
         expiry: Expiry::DryRun,

@@ -8,6 +8,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::out::Out;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use tde2hsm_dr::copying::{self, Feasible};
 use tde2hsm_dr::facts::BackupState;
@@ -39,6 +40,8 @@ struct Answer<'a> {
     databases: Vec<Row<'a>>,
     /// Instances that no inventory was ever taken of.
     unseen: &'a [InstanceId],
+    /// Instances without the fleet's tag: nothing of them is copied or looked at. `null`: AWS could not be asked.
+    untagged: Option<&'a BTreeSet<InstanceId>>,
     /// READY in the DR region, newest first.
     hsm_backups: &'a [BackupRow],
     unasked: &'a [Unasked],
@@ -116,6 +119,7 @@ pub async fn run(context: &Context, args: DrStatus) -> Result<Exit, Failure> {
         fleet_age: fleet_age(&status),
         databases: rows,
         unseen: &status.unseen,
+        untagged: status.untagged.as_ref(),
         hsm_backups: &backups,
         unasked: &look.unasked,
         open_drills: drills.as_deref().ok(),
@@ -284,6 +288,15 @@ fn table(context: &Context, second: &Second, seen: &Seen<'_>) -> String {
     for instance in &status.unseen {
         let _ = writeln!(text, "no inventory of {instance}: what databases it has is not known; `tde2hsm dr copy` surveys it");
     }
+    for instance in status.untagged.iter().flatten() {
+        let _ = writeln!(
+            text,
+            "{instance} carries the fleet's tag no more: nothing of it is copied or looked at, and it counts all the same"
+        );
+    }
+    for row in rows.iter().filter(|row| !row.status.listed) {
+        let _ = writeln!(text, "{} is not in the newest look at its host, and counts all the same", rpo::key(row.status));
+    }
     for one in &look.unasked {
         let why = printable(&one.why, 200);
         let _ = writeln!(text, "[{}] not asked: `{}` in {}: {why}", Code::ASKED_IN_PART, one.call, one.region);
@@ -343,7 +356,6 @@ fn points(context: &Context, look: &Look, name: &DatabaseName) -> Result<Exit, F
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
     use tde2hsm_dr::copying::{Limits, Load, Timed, VolumeLoad};
 
     /// Sets every six hours, whose copies take an hour.
@@ -394,9 +406,17 @@ mod tests {
             age: Some(1),
             next_expected: None,
             level: Level::Kept,
+            listed: true,
         };
-        let mut status =
-            rpo::Status { databases: vec![kept], unseen: vec![], seen: BTreeSet::from([instance.clone()]) };
+        let fleet = |databases: Vec<DatabaseStatus>, seen: BTreeSet<InstanceId>| rpo::Status {
+            databases,
+            unseen: vec![],
+            seen,
+            untagged: None,
+            gone: BTreeSet::new(),
+            retired: BTreeSet::new(),
+        };
+        let mut status = fleet(vec![kept], BTreeSet::from([instance]));
         assert!(broken(&status).is_none());
         assert_eq!(level(&status), Level::Kept);
         status.unseen.push("i-0123456789abcdef1".parse().expect("an id"));
@@ -404,7 +424,7 @@ mod tests {
         assert_eq!(failure.exit, Exit::NotRecoverable);
         assert_eq!(level(&status), Level::Breached, "the answer and the exit say the same");
         assert!(failure.message.contains("i-0123456789abcdef1"), "{}", failure.message);
-        let nothing = rpo::Status { databases: vec![], unseen: vec![], seen: BTreeSet::new() };
+        let nothing = fleet(vec![], BTreeSet::new());
         assert_eq!(broken(&nothing).map(|failure| failure.exit), Some(Exit::NotRecoverable));
         status.unseen.clear();
         status.databases[0].level = Level::Breached;
