@@ -130,10 +130,12 @@ def managed(resources, role):
 
 
 def of_secrets(how):
-    """Parameters for estates of other sizes: `many` has forty secrets by their full ARNs, `pattern` one name for all."""
+    """Parameters for estates of other sizes: `many` has forty secrets by their full ARNs and fifty keys, `pattern` one name for all."""
     names = [f"tde/oracle-host-{n:02}-keystore-AbCdEf" for n in range(40)] if how == "many" else ["tde/*"]
     of = [",".join(f"arn:aws:secretsmanager:{region}:{cfn.ACCOUNT}:secret:{name}" for name in names) for region in (deploy.SOURCE, deploy.DR)]
-    return {"SecretArns": of[0], "ReplicaSecretArns": of[1]}
+    keys = [",".join(f"arn:aws:kms:{region}:{cfn.ACCOUNT}:key/5f1c2a52-7f1e-4c4e-9a37-1d1b4b4d5e{n:02}" for n in range(50))
+            for region in (deploy.SOURCE, deploy.DR)]
+    return {"SecretArns": of[0], "ReplicaSecretArns": of[1]} | ({"SourceKmsKeyArns": keys[0], "SecretsKeyArns": keys[1]} if how == "many" else {})
 
 
 def refused(template, parameters):
@@ -344,6 +346,8 @@ def check(infra, readme, jobs, said_of_operator):
             by_name = {one["PolicyName"]: cfn.document(one["PolicyDocument"])["Statement"] for one in policies}
             shared = managed(resources, wanted)
             by_name |= {one: cfn.document(resources[one][1]["PolicyDocument"])["Statement"] for one in shared}
+            by_name["keys"] = sum((by_name.pop(one) for one in shared if one.endswith("SourceKeys")), by_name["keys"])
+            shared = [one for one in shared if one in by_name]
             for one in (one for statements in by_name.values() for one in statements):
                 if one["Effect"] != "Allow" or "NotAction" in one or "NotResource" in one:
                     wrong.append(f"{function}: {one}")
@@ -364,8 +368,9 @@ def check(infra, readme, jobs, said_of_operator):
             if platform != PLATFORM | (KEEP_WHAT_FAILED if keeps else set()) or set(by_name) - {"calls", "hosts", "keys", "platform", *shared}:
                 wrong.append(f"{function}: policies {sorted(by_name)}, platform {sorted(platform)}")
             for one in by_name["keys"]:
-                via = one["Condition"]["StringEquals"].get("kms:ViaService")
-                lent = one["Condition"].get("Bool", {}).get("kms:GrantIsForAWSResource")
+                bounds = one.get("Condition", {})
+                via = bounds.get("StringEquals", {}).get("kms:ViaService")
+                lent = bounds.get("Bool", {}).get("kms:GrantIsForAWSResource")
                 if not via or ("kms:CreateGrant" in one["Action"] and lent != ["true"]) or "*" in one["Resource"]:
                     wrong.append(f"{function}: a key without bounds: {one}")
             used = defaultdict(set)

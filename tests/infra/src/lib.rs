@@ -24,6 +24,19 @@ pub fn root() -> PathBuf {
 /// The account that everything is deployed to; also the key by which MiniStack knows it.
 pub const ACCOUNT: &str = "123456789012";
 
+/// Writes both templates into a directory, each with its changes: file, words, other words.
+pub fn changed(dir: &Path, changes: &[(&str, &str, &str)]) -> Result<()> {
+    for name in ["source.yaml", "dr.yaml"] {
+        let mut text = std::fs::read_to_string(root().join("infra").join(name))?;
+        for (_, from, to) in changes.iter().filter(|(file, ..)| *file == name) {
+            ensure!(text.contains(from), "{name} no longer says `{from}`");
+            text = text.replace(from, to);
+        }
+        std::fs::write(dir.join(name), text)?;
+    }
+    Ok(())
+}
+
 /// A function's archive with one program in it.
 pub fn archive(program: &Path, zip: &Path) -> Result<()> {
     let text = "import sys, zipfile; zipfile.ZipFile(sys.argv[2], 'w', zipfile.ZIP_DEFLATED, compresslevel=1).write(sys.argv[1], 'bootstrap')";

@@ -85,6 +85,7 @@ fn what_is_wrong_is_refused_before_any_call() -> Result<()> {
     let longer = file("longer", &longer)?;
     let keys = ["arn:aws:kms:eu-west-1:123456789012:key/5f1c2a52-7f1e-4c4e-9a37-1d1b4b4d5e12"; 60].join(",");
     let keys = file("keys", &format!("{FLEET}{}SecretsKeyArns={keys}\n{SECRET}\n", DR.replace("SecretsKeyArns", "#")))?;
+    let lacking = file("lacking", &format!("{FLEET}{}{SECRET}\n", DR.replace("ArtifactBucket", "#")))?;
     let elsewhere = file("elsewhere", &format!("{FLEET}{DR}{}\n", SECRET.replace("eu-central-1", "eu-west-1")))?;
     let base = ["--region", "eu-west-1", "--code-bucket", "b", "--dist", &dist];
     let dr = |rest: &[&str]| -> Vec<String> { [&["dr"], &base[..], rest].concat().iter().map(|s| s.to_string()).collect() };
@@ -118,6 +119,7 @@ fn what_is_wrong_is_refused_before_any_call() -> Result<()> {
         ),
         (dr(&["--parameters", &keys]), 65, "SecretsKeyArns has 4559 characters, and CloudFormation takes 4096\n"),
         (dr(&["--parameters", &elsewhere]), 65, "is no secret of the source region eu-central-1"),
+        (dr(&["--parameters", &lacking]), 65, "does not give ArtifactBucket, and it has no default"),
         (dr(&["--parameters", &right, "--dist", "/nonexistent"]), 66, "run `make dist` first"),
     ];
     for (args, code, says) in &cases {
@@ -197,8 +199,24 @@ fn both_stacks_are_looked_at_then_made_from_what_was_built() -> Result<()> {
     let functions = ["lambda", "list-functions", "--query", "Functions[].[FunctionName,CodeSha256]"];
     ensure!(aws("eu-west-1", &functions)?.is_empty(), "a look made something");
 
+    let dr_parameters = |more: &str| fs::write(&dr_file, format!("{FLEET}{DR}{SECRET}\n{more}"));
+    dr_parameters("ExpireDryRun=false\nRetention=daily=3\n")?;
     let output = execute(&dr)?;
     ensure!(output.status.success(), "{}", text(&output));
+    let deletes = || -> Result<(String, String)> {
+        let environment = |name: &str| {
+            let query = format!("Environment.Variables.TDE2HSM_{name}");
+            let function = "tde2hsm-expire-copies";
+            aws("eu-west-1", &["lambda", "get-function-configuration", "--function-name", function, "--query", &query])
+        };
+        Ok((environment("DRY_RUN")?, environment("RETENTION")?))
+    };
+    ensure!(deletes()? == ("false".to_owned(), "daily=3".to_owned()), "{:?}", deletes()?);
+    // What the file no longer says is no longer so.
+    dr_parameters("")?;
+    let output = execute(&dr)?;
+    ensure!(output.status.success(), "{}", text(&output));
+    ensure!(deletes()? == ("true".to_owned(), "hourly=8,daily=14,weekly=5,monthly=12".to_owned()), "{:?}", deletes()?);
     let output = execute(&source)?;
     ensure!(
         text(&output).contains("is not replicated to eu-west-1") || text(&output).contains("ResourceNotFound"),

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use std::path::Path;
-use tde2hsm_infra::{Server, Who, root, script};
+use tde2hsm_infra::{Server, Who, changed, root, script};
 
 fn deployed(who: Who, deploy: &Path, read: &Path) -> Result<(bool, String)> {
     let dir = tempfile::tempdir()?;
@@ -46,14 +46,7 @@ fn a_deployment_of_another_template_is_told_from_ours() -> Result<()> {
         ("dr.yaml", "Handler: expire-copies", "Handler: settle-copies", "ExpireCopies Handler"),
         ("dr.yaml", "TDE2HSM_DRY_RUN: !Ref ExpireDryRun", "TDE2HSM_DRY_RUN: !Ref DryRun", "ExpireCopies Environment"),
     ];
-    for name in ["source.yaml", "dr.yaml"] {
-        let mut text = std::fs::read_to_string(infra.join(name))?;
-        for (_, from, to, _) in changes.iter().filter(|(file, ..)| *file == name) {
-            ensure!(text.contains(from), "{name} no longer says `{from}`");
-            text = text.replace(from, to);
-        }
-        std::fs::write(dir.path().join(name), text)?;
-    }
+    changed(dir.path(), &changes.map(|(file, from, to, _)| (file, from, to)))?;
     let (content, text) = deployed(Who::MiniStack, dir.path(), &infra)?;
     ensure!(!content, "a changed template passed:\n{text}");
     for (_, _, to, told) in changes {
