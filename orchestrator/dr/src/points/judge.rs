@@ -341,14 +341,14 @@ impl<'a> Judge<'a> {
         let copied: BTreeSet<&BackupId> = of(&common.dr_region).filter_map(|backup| backup.source_backup.as_ref()).collect();
         let dated = |backup: &'a HsmBackup| Some((backup.created?, &backup.id));
         let alone = of(&common.source_region).filter(|backup| !copied.contains(&backup.id)).filter_map(dated);
-        let alone: Vec<(Timestamp, &BackupId)> = alone.collect();
-        let here: Vec<(Timestamp, &BackupId)> = sorted(of(&common.dr_region).filter_map(dated));
+        let alone: Dated<'_> = alone.collect();
+        let here = sorted(of(&common.dr_region).filter_map(dated));
         // Those that are there, that open, and that would open once they were copied: the best of each may be another.
-        let lists: HashMap<&[&SecretArn], [Vec<(Timestamp, &BackupId)>; 2]> = self
+        let lists: HashMap<&[&SecretArn], [Dated<'_>; 2]> = self
             .views
             .iter()
             .map(|(secrets, view)| {
-                let proven: Vec<(Timestamp, &BackupId)> = sorted(view.proven.iter().map(|(one, _)| (one.created, &one.id)));
+                let proven = sorted(view.proven.iter().map(|(one, _)| (one.created, &one.id)));
                 let with_alone = sorted(proven.iter().chain(&alone).copied());
                 (secrets.as_slice(), [proven, with_alone])
             })
@@ -409,8 +409,11 @@ impl<'a> Judge<'a> {
     }
 }
 
-fn sorted<'b>(backups: impl Iterator<Item = (Timestamp, &'b BackupId)>) -> Vec<(Timestamp, &'b BackupId)> {
-    let mut sorted: Vec<_> = backups.collect();
+/// Backups by when they were made.
+type Dated<'b> = Vec<(Timestamp, &'b BackupId)>;
+
+fn sorted<'b>(backups: impl Iterator<Item = (Timestamp, &'b BackupId)>) -> Dated<'b> {
+    let mut sorted: Dated<'b> = backups.collect();
     sorted.sort_unstable();
     sorted
 }
