@@ -182,13 +182,12 @@ impl Provider {
         }
     }
 
-    /// Whose library it is that a starting instance loads; `None`: there is not exactly one. The CloudHSM client's may be older
-    /// than the client that is installed beside it, and goes by its name then.
+    /// Whose library it is that a starting instance loads; `None`: there is not exactly one.
     pub fn vendor(&self) -> Result<Option<Vendor>, ProviderError> {
-        let there = self.libraries()?;
-        let [library] = there.as_slice() else { return Ok(None) };
-        let ours = self.is_swapped()? || library.path.to_ascii_lowercase().contains("cloudhsm");
-        Ok(Some(if ours { Vendor::CloudHsm } else { Vendor::Other }))
+        if self.libraries()?.len() != 1 {
+            return Ok(None);
+        }
+        Ok(Some(if self.is_swapped()? { Vendor::CloudHsm } else { Vendor::Other }))
     }
 
     /// The library that the new client brings: `/opt/cloudhsm/lib/libcloudhsm_pkcs11.so`.
@@ -201,8 +200,26 @@ impl Provider {
         files::hash(&path)?.ok_or(ProviderError::Missing { path })
     }
 
-    /// The one library in the tree is the one of `/opt/cloudhsm`, by hash.
+    /// A starting instance loads the CloudHSM client's library: by hash, or by its name, for the client that is installed may
+    /// have been patched since the swap, or the library in the tree replaced by the patched one. Whoever took that for the
+    /// former library would call an undo done with the keys in CloudHSM, and log in with the former PIN. Refused where
+    /// another lies beside it, for then nobody knows which one is loaded.
     pub fn is_swapped(&self) -> Result<bool, ProviderError> {
+        let new = files::hash(&self.new_library())?;
+        let there = self.libraries()?;
+        let by_name = |library: &Library| {
+            Path::new(&library.path).file_name().is_some_and(|name| name.to_string_lossy().to_ascii_lowercase().contains("cloudhsm"))
+        };
+        let ours = |library: &&Library| by_name(library) || (new.is_some() && Some(library.sha256) == new);
+        match (there.iter().filter(ours).count(), there.len()) {
+            (0, _) => Ok(false),
+            (1, 1) => Ok(true),
+            (_, found) => Err(ProviderError::NotOne { found }),
+        }
+    }
+
+    /// The one library in the tree is, byte by byte, the one of `/opt/cloudhsm`.
+    pub fn is_installed_one(&self) -> Result<bool, ProviderError> {
         let new = files::hash(&self.new_library())?;
         let there = self.libraries()?;
         Ok(there.len() == 1 && new.is_some() && Some(there[0].sha256) == new && !there[0].symlink)
@@ -218,7 +235,7 @@ impl Provider {
         let former = dated.join("hsm");
         let library = tree.join(LIBRARY);
         let done = |former: Option<FileInfo>| Swap { former: former.map(|info| info.path), library: library.clone(), sha256 };
-        if self.is_swapped()? {
+        if self.is_installed_one()? {
             return Ok(done(files::stat(&former)?));
         }
         self.refuse_mapped()?;
@@ -263,12 +280,18 @@ impl Provider {
         let former = files::stat(&self.dated(stamp).join("hsm"))?.map(|info| info.path);
         let library = self.tree().join(LIBRARY);
         let there = files::hash(&library)?;
-        let ours = there.is_some() && there == files::hash(&self.new_library())?;
-        if former.is_none() && !ours {
+        // A CloudHSM library that lay there before the campaign is no swap of ours.
+        if former.is_none() && !self.is_installed_one()? {
             return Ok(None);
         }
-        let sha256 = if ours { there } else { files::hash(&self.new_library())? };
+        let sha256 = if there.is_some() { there } else { files::hash(&self.new_library())? };
         Ok(Some(Swap { former, library, sha256: sha256.unwrap_or(Digest::ZERO) }))
+    }
+
+    /// A crash between the two renames: the old tree is out, and none is in.
+    pub fn is_between(&self, swap: &Swap) -> Result<bool, ProviderError> {
+        let former = swap.former.as_deref().map(files::stat).transpose()?.flatten();
+        Ok(former.is_some() && files::stat(&self.tree())?.is_none())
     }
 
     /// The new tree aside, the old one back. Refused while mapped. A second call finds nothing to do.
@@ -278,7 +301,9 @@ impl Provider {
             Some(former) => files::stat(former)?.map(|info| info.path),
             None => None,
         };
-        let new_in_place = files::hash(&tree.join(LIBRARY))? == Some(swap.sha256);
+        // Whatever bears its name while the former tree still lies aside, too: it was patched where it is.
+        let there = files::hash(&tree.join(LIBRARY))?;
+        let new_in_place = there == Some(swap.sha256) || (there.is_some() && former.is_some());
         if former.is_none() && !new_in_place {
             return Ok(());
         }
@@ -634,7 +659,13 @@ mod tests {
             if crash >= 2 {
                 fs::rename(world.provider.tree(), dated.join("hsm")).unwrap();
             }
+            if crash == 2 {
+                // An undo has something to bring back although nothing is swapped.
+                let told = world.provider.swapped("c-1").unwrap().unwrap();
+                assert!(world.provider.is_between(&told).unwrap() && !world.provider.is_swapped().unwrap());
+            }
             let swap = world.provider.swap(&world.owner, "c-1").unwrap();
+            assert!(!world.provider.is_between(&swap).unwrap());
             assert_eq!(world.names(), [NEW], "crash {crash}");
             world.provider.swap_back(&swap, "c-1").unwrap();
             assert_eq!(world.names(), [OLD], "crash {crash}");
@@ -645,6 +676,34 @@ mod tests {
         fs::rename(world.provider.tree(), world.provider.dated("c-1").join("hsm-cloudhsm")).unwrap();
         world.provider.swap_back(&swap, "c-1").unwrap();
         assert_eq!(world.names(), [OLD]);
+    }
+
+    /// The monthly update of the client's package, with and without the copy into the tree that AWS's guide describes.
+    #[test]
+    fn h30_a_client_that_was_patched_since_the_swap_is_still_cloudhsms() {
+        for copied in [false, true] {
+            let world = world();
+            let swap = world.provider.swap(&world.owner, "c-1").unwrap();
+            fs::write(world.provider.new_library(), "\x7fELF patched").unwrap();
+            if copied {
+                fs::copy(world.provider.new_library(), world.provider.tree().join(LIBRARY)).unwrap();
+            }
+            assert!(world.provider.is_swapped().unwrap(), "copied {copied}");
+            assert_eq!(world.provider.vendor().unwrap(), Some(Vendor::CloudHsm));
+            // By the journal's record and, where a crash kept it from being written, by the disk alone.
+            let told = if copied { swap } else { world.provider.swapped("c-1").unwrap().unwrap() };
+            world.provider.swap_back(&told, "c-1").unwrap();
+            assert_eq!(world.names(), [OLD], "copied {copied}");
+            world.provider.swap_back(&told, "c-1").unwrap();
+            assert_eq!(world.names(), [OLD]);
+            assert!(!world.provider.is_swapped().unwrap());
+        }
+        // Someone kept the former one beside it: which is loaded is not known, and no answer would be safe.
+        let world = world();
+        world.provider.swap(&world.owner, "c-1").unwrap();
+        fs::copy(world.provider.tree().join(LIBRARY), world.provider.tree().join("libcloudhsm_pkcs11.so.bak")).unwrap();
+        assert!(matches!(world.provider.is_swapped(), Err(ProviderError::NotOne { found: 2 })));
+        assert_eq!(world.provider.vendor().unwrap(), None);
     }
 
     #[test]

@@ -118,6 +118,14 @@ pub fn credentials(ctx: &mut Context<'_>, order: &DatabaseOrder) -> Result<Crede
     Ok(Credentials { software, hsm })
 }
 
+/// The exchange is behind this campaign: the installed library is in place or, where the client was patched since, the one that
+/// this campaign has written down. A CloudHSM library that lay there before is exchanged like any other.
+pub fn exchanged(ctx: &Context<'_>) -> Result<bool, StepError> {
+    let provider = ctx.provider();
+    let noted = ctx.recall(&Subject::Host, "swap").is_some_and(|value| !value.is_null());
+    Ok(provider.is_installed_one()? || (noted && provider.is_swapped()?))
+}
+
 /// Waits until no statement of a lost client can still be at work on a database (H28). Called before anything else of
 /// a step looks at it.
 pub fn settle(ctx: &mut Context<'_>, db: &Db) -> Result<(), StepError> {

@@ -8,7 +8,7 @@
 //! before the first start (H12). A turn that a crash broke off begins again by looking: a database that is down
 //! without our record of a clean stop is started on the old library first, while that is in place.
 
-use super::common::{all_places, connect, credentials, db as find, failed, observe, orders, subject};
+use super::common::{all_places, connect, credentials, db as find, exchanged, failed, observe, orders, subject};
 use super::config::{self, Keystore, Style, Want};
 use super::enable_auto_open::move_aside;
 use super::restart::{self, Stopped};
@@ -36,7 +36,7 @@ impl StepBody for SwapProvider {
         if ctx.databases().is_empty() {
             return Ok(StepEnd::Nothing);
         }
-        if ctx.provider().is_swapped()? {
+        if exchanged(ctx)? {
             return after(ctx);
         }
         let affected = gate(ctx)?;
@@ -59,26 +59,26 @@ impl StepBody for SwapProvider {
         if ctx.databases().is_empty() {
             return Ok(StepEnd::Nothing);
         }
-        let swapped = ctx.provider().is_swapped()?;
-        let swap: Option<Swap> = ctx.recall(&Subject::Host, "swap").and_then(|value| serde_json::from_value(value).ok());
-        if !swapped {
+        let provider = ctx.provider();
+        let noted: Option<Swap> = ctx.recall(&Subject::Host, "swap").and_then(|value| serde_json::from_value(value).ok());
+        // A worker that died right after the exchange wrote nothing down; the disk still tells.
+        let ours = match noted.clone() {
+            Some(swap) => Some(swap),
+            None => provider.swapped(&stamp(ctx))?,
+        };
+        let begun = match &ours {
+            Some(swap) => provider.is_swapped()? || provider.is_between(swap)?,
+            None => false,
+        };
+        let Some(swap) = ours.filter(|_| begun) else {
             for order in orders(ctx) {
                 restart::ensure_up(ctx, &order)?;
                 auto_login_again(ctx, &order)?;
             }
-            return Ok(if swap.is_some() { StepEnd::Undone } else { StepEnd::AlreadyDone });
-        }
+            return Ok(if noted.is_some() { StepEnd::Undone } else { StepEnd::AlreadyDone });
+        };
         let affected = gate_back(ctx)?;
         foreign(ctx)?;
-        // A worker that died right after the exchange wrote nothing down; the disk still tells.
-        let swap = match swap {
-            Some(swap) => Some(swap),
-            None => ctx.provider().swapped(&stamp(ctx))?,
-        };
-        let Some(swap) = swap else {
-            let message = "the new library is in place, and the journal does not say where the former one lies";
-            return Err(StepError::new(Kind::Stuck, Code::PROVIDER_WORK, message));
-        };
         configure_file(ctx, &affected)?;
         all_down(ctx, &affected)?;
         for member in &affected {
@@ -226,7 +226,7 @@ fn foreign(ctx: &mut Context<'_>) -> Result<(), StepError> {
 }
 
 /// By its `sqlnet.ora` and what it would start with, which is readable while it is down.
-fn configured_for_hsm(ctx: &Context<'_>, place: &Place) -> Result<bool, StepError> {
+pub(super) fn configured_for_hsm(ctx: &Context<'_>, place: &Place) -> Result<bool, StepError> {
     let db = Db::new(ctx.paths, place.clone())?;
     let found = ParameterFiles::of(&db).map_err(|error| {
         let message = format!("{} is not in the plan, and whether it is configured for an HSM is not known: {error}", place.sid);
