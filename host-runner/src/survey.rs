@@ -128,7 +128,7 @@ fn provider(paths: &Paths, unreadable: &mut Unread) -> Provider {
         packages: unreadable.of("installed packages", Packages::new(paths).cloudhsm()).unwrap_or_default(),
         cloudhsm_mapped: unreadable.of("processes that map /opt/cloudhsm", tree.cloudhsm_mapped()).unwrap_or_default(),
         vendor: unreadable.of("the provider in place", tree.vendor()).flatten(),
-        cloudhsm_servers: unreadable.of("the CloudHSM client's configuration", Packages::new(paths).servers()).flatten(),
+        cloudhsm_servers: unreadable.of(what::CLIENT, Packages::new(paths).servers()).flatten(),
     }
 }
 

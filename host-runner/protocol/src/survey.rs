@@ -46,6 +46,7 @@ pub mod what {
     pub const MAPPED: &str = "processes that map the provider";
     pub const FILES: &str = "files";
     pub const PARAMETER_FILE: &str = "parameter file";
+    pub const CLIENT: &str = "the CloudHSM client's configuration";
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -501,6 +501,7 @@ fn snapshot(region: &Region, s: &tde2hsm_model::ec2::Snapshot) -> Snapshot {
         state_message: s.message.clone(),
         progress: None,
         started: seconds(s.started),
+        started_ms: s.started.0.rem_euclid(1_000) as u16,
         completed: s.completed.map(seconds),
         encrypted: s.encrypted,
         kms_key: s.kms_key.as_ref().and_then(|key| KmsKeyArn::new(key.as_str()).ok()),

@@ -136,7 +136,7 @@ async fn copy_backup_to_region_goes_out_once_in_the_source_region() {
 async fn h37_snapshots_are_asked_for_with_owner_self_page_by_page() {
     let item = |id: &str, state: &str| {
         format!(
-            "<item><snapshotId>{id}</snapshotId><volumeId>vol-ffffffff</volumeId><status>{state}</status><startTime>2026-11-24T08:00:00Z</startTime>\
+            "<item><snapshotId>{id}</snapshotId><volumeId>vol-ffffffff</volumeId><status>{state}</status><startTime>2026-11-24T08:00:00.137Z</startTime>\
              <volumeSize>8</volumeSize><encrypted>true</encrypted><tagSet><item><key>tde2hsm:fleet</key><value>demo</value></item></tagSet></item>"
         )
     };
@@ -151,7 +151,7 @@ async fn h37_snapshots_are_asked_for_with_owner_self_page_by_page() {
     let states: Vec<SnapshotState> = found.iter().map(|snapshot| snapshot.state).collect();
     assert_eq!(states, [SnapshotState::Completed, SnapshotState::Pending]);
     assert_eq!((found[0].volume.as_ref(), found[0].tags["tde2hsm:fleet"].as_str()), (None, "demo"));
-    assert_eq!(found[0].started.0, 1_795_507_200);
+    assert_eq!((found[0].started.0, found[0].started_ms), (1_795_507_200, 137), "calls within one second are told apart");
     for seen in server.seen() {
         assert!(seen.body.contains("Owner.1=self"), "{}", seen.body);
     }

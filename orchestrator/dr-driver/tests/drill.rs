@@ -661,6 +661,7 @@ fn plan() -> Plan {
         ],
         hsm_keys: BTreeSet::new(),
         software_keys: BTreeSet::new(),
+        unknowns: Vec::new(),
     }
 }
 

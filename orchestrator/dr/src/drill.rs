@@ -6,7 +6,7 @@
 //! again right before the start: a drill host with a way to production would log in there with production's keystores.
 
 use crate::facts::{SetId, tag};
-use crate::points::{Opening, Point, SecretRole, Verdict};
+use crate::points::{Opening, Point, SecretRole, Unknown, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_protocol::{
@@ -171,6 +171,9 @@ pub struct Plan {
     /// Keys that the interim keystore alone has: rows under them are not read while its `ewallet.p12` is aside, and the
     /// drill says so.
     pub software_keys: BTreeSet<MasterKeyId>,
+    /// What was not known of the point when the drill was planned: empty for one that opens.
+    #[serde(default)]
+    pub unknowns: Vec<Unknown>,
 }
 
 /// Why there is no plan.
@@ -180,7 +183,7 @@ pub enum NoPlan {
     BadId(String),
     #[error("the point has no database `{0}`")]
     NoDatabase(Sid),
-    #[error("the point does not open")]
+    #[error("the point is not known to open")]
     DoesNotOpen(Box<Verdict>),
     #[error("no key of an HSM is needed: there is nothing that a drill would prove")]
     NoHsmKey,
@@ -198,6 +201,8 @@ pub struct Request<'a> {
     pub fleet: &'a str,
     pub point: &'a Point,
     pub sid: &'a Sid,
+    /// With what it is tried where it is not proven: what nobody knows a drill can find out. `None`: it must open.
+    pub attempt: Option<&'a Opening>,
     pub place: &'a Place,
     pub facts: &'a PlaceFacts,
 }
@@ -208,13 +213,17 @@ pub fn tags(id: &str, fleet: &str) -> BTreeMap<String, String> {
 }
 
 pub fn plan(request: &Request<'_>) -> Result<Plan, NoPlan> {
-    let Request { id, region, fleet, point, sid, place, facts } = *request;
+    let Request { id, region, fleet, point, sid, attempt, place, facts } = *request;
     let fits = !id.is_empty() && id.len() <= 40 && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !fits {
         return Err(NoPlan::BadId(id.chars().filter(|c| !c.is_control()).take(80).collect()));
     }
     let database = point.database(sid).ok_or_else(|| NoPlan::NoDatabase(sid.clone()))?;
-    let opening = database.verdict.opens().ok_or_else(|| NoPlan::DoesNotOpen(Box::new(database.verdict.clone())))?;
+    let (opening, unknowns) = match (&database.verdict, attempt) {
+        (Verdict::Opens(opening), _) => (opening, Vec::new()),
+        (Verdict::NotProven { unknowns }, Some(attempt)) => (attempt, unknowns.clone()),
+        (other, _) => return Err(NoPlan::DoesNotOpen(Box::new(other.clone()))),
+    };
     let backup = opening.backup.as_ref().ok_or(NoPlan::NoHsmKey)?;
     let violations = violations(place, facts);
     if !violations.is_empty() {
@@ -260,6 +269,7 @@ pub fn plan(request: &Request<'_>) -> Result<Plan, NoPlan> {
         teardown,
         hsm_keys: opening.hsm_keys.clone(),
         software_keys: opening.software_keys.clone(),
+        unknowns,
     })
 }
 

@@ -45,6 +45,8 @@ pub struct Snapshot {
     /// Percent.
     pub progress: Option<u8>,
     pub started: Timestamp,
+    /// Milliseconds of StartTime beyond `started`: several calls may fit into a second.
+    pub started_ms: u16,
     pub completed: Option<Timestamp>,
     pub encrypted: bool,
     pub kms_key: Option<KmsKeyArn>,

@@ -138,6 +138,10 @@ impl Inventory {
         if survey.files.is_none() {
             unreadable.push(String::from("files of the host"));
         }
+        // Which cluster it is only this tells. Where there is none, keys in an HSM lie nobody knows where; others need none.
+        if unread(survey, what::CLIENT) {
+            unreadable.push(what::CLIENT.to_owned());
+        }
         let mut databases = Vec::new();
         for database in &survey.databases {
             databases.push(of_database(survey, database, now));
@@ -206,6 +210,13 @@ fn of_database(survey: &Survey, database: &survey::Database, now: Option<&FleetI
                 Some(keys) => known.extend(keys.iter().cloned()),
             }
             needs_of(facts, &known, survey.taken_at, &mut needs, &mut blind);
+            // Its keys lie in a keystore of its own, with a password of its own, and the root's is the one that was looked at.
+            let isolated = facts.wallet.iter().filter(|row| row.keystore_mode.as_deref() == Some("ISOLATED"));
+            for con_id in isolated.map(|row| row.con_id).collect::<BTreeSet<u32>>() {
+                let name = facts.containers.iter().find(|container| container.con_id == con_id);
+                let name = name.map_or_else(|| con_id.to_string(), |container| container.name.to_string());
+                unreadable.push(format!("keystore of {name}, which is ISOLATED"));
+            }
         }
     }
     let file = |name: &str| database.keystore_files.iter().any(|file| file.name == name);

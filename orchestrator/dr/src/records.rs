@@ -26,6 +26,9 @@ pub struct CopyIntent {
     pub size_gib: u32,
     /// StartTime of the source.
     pub started: Timestamp,
+    /// Milliseconds of it beyond the second. `None`: nobody noted them.
+    #[serde(default)]
+    pub started_ms: Option<u16>,
     /// The word of the set's tag, where it has one.
     pub consistency: Option<Consistency>,
     pub kms_key: KmsKeyArn,

@@ -774,6 +774,10 @@ fn place() -> (Place, PlaceFacts) {
 }
 
 fn drill_plan(w: &World, place: &(Place, PlaceFacts)) -> Result<drill::Plan, NoPlan> {
+    drill_plan_with(w, place, None)
+}
+
+fn drill_plan_with(w: &World, place: &(Place, PlaceFacts), attempt: Option<&Opening>) -> Result<drill::Plan, NoPlan> {
     let points = w.points();
     let region = dr();
     let request = Request {
@@ -782,6 +786,7 @@ fn drill_plan(w: &World, place: &(Place, PlaceFacts)) -> Result<drill::Plan, NoP
         fleet: "bank",
         point: points.last().unwrap(),
         sid: &sid(),
+        attempt,
         place: &place.0,
         facts: &place.1,
     };
@@ -850,6 +855,35 @@ fn h44_any_way_out_of_the_place_refuses_the_drill() {
     let mut w = world();
     w.common.kms[0].state = KmsState::Disabled;
     assert!(matches!(drill_plan(&w, &place()), Err(NoPlan::DoesNotOpen(_))));
+}
+
+/// When a region dies, nobody looks any more at the hosts of the last sets.
+#[test]
+fn h44_a_point_that_is_not_proven_is_drilled_where_it_is_asked_for_and_one_that_does_not_open_is_not() {
+    let attempt = |w: &World| Judge::new(&w.common).attempt(&w.host, w.points().last().unwrap(), &sid());
+    let mut w = world();
+    let proven = w.verdict().opens().cloned().unwrap();
+    w.host.inventories.pop();
+    assert!(matches!(drill_plan(&w, &place()), Err(NoPlan::DoesNotOpen(_))), "not unasked");
+    let tried = attempt(&w).unwrap();
+    assert_eq!((&tried.backup, &tried.snapshots, &tried.secrets[0]), (&proven.backup, &proven.snapshots, &proven.secrets[0]));
+    assert_eq!(tried.secrets.iter().map(|(role, _)| *role).collect::<Vec<_>>(), [SecretRole::CryptoUser, SecretRole::Keystore]);
+    let plan = drill_plan_with(&w, &place(), Some(&tried)).unwrap();
+    assert_eq!(plan.unknowns, [Unknown::NoInventoryAfter]);
+    assert_eq!(drill_plan_with(&world(), &place(), Some(&tried)).unwrap().unknowns, []);
+    w.common.kms[0].state = KmsState::Disabled;
+    assert!(matches!(w.verdict(), Verdict::DoesNotOpen { .. }));
+    let refused = drill_plan_with(&w, &place(), Some(&tried));
+    assert!(matches!(refused, Err(NoPlan::DoesNotOpen(_))), "that costs a cluster for nothing");
+    // Half a set, or no backup that somebody can log in to, is nothing to try.
+    let mut half = world();
+    half.host.inventories.clear();
+    half.host.inventories.push(inventory(TAKEN.plus(-HOUR)));
+    half.dr_snapshot(1_000_001).state = SnapshotState::Pending;
+    assert_eq!(attempt(&half), None);
+    let mut locked = world();
+    locked.dr_secret("cu").versions.clear();
+    assert_eq!(attempt(&locked), None);
 }
 
 #[test]

@@ -166,6 +166,21 @@ fn h41_what_was_not_seen_is_said_and_never_taken_for_absent() {
         assert!(look.databases[0].unreadable.is_empty() && look.unreadable.is_empty() && look.provider.is_some(), "{what}");
     }
     assert!(unread("databases").unreadable == ["databases"] && !unread("databases").lists_databases());
+    // Its keys lie in a keystore of its own, which nobody looked for.
+    let isolated = change(|s| {
+        let row = |con_id: u32, mode: &str| {
+            json!({ "con_id": con_id, "wrl_type": "FILE", "wrl_parameter": null, "status": "OPEN", "wallet_type": "PASSWORD",
+                "wallet_order": "SINGLE", "keystore_mode": mode })
+        };
+        s["databases"][0]["facts"]["containers"][1]["open_mode"] = json!("READ WRITE");
+        s["databases"][0]["facts"]["wallet"] = json!([row(1, "NONE"), row(3, "ISOLATED")]);
+    });
+    assert_eq!(isolated.databases[0].unreadable, ["keystore of PDB1, which is ISOLATED"]);
+    let client = unread("the CloudHSM client's configuration").unreadable;
+    assert_eq!(client, [tde2hsm_protocol::survey::what::CLIENT]);
+    // A host without a configuration may have no key in an HSM; which one it would be is not known.
+    let none = change(|s| s["provider"]["cloudhsm_servers"] = json!(null));
+    assert_eq!((none.provider, none.unreadable.len()), (Some(Provider::CloudHsm { servers: None }), 0));
     assert_eq!(unread("processes that map the provider").provider, None);
     // A process that still maps the former library talks to another HSM than the tree tells.
     assert_eq!(change(|s| s["provider"]["mapped"][0]["deleted"] = json!(true)).provider, None);

@@ -190,6 +190,63 @@ fn h40_a_set_is_consistent_by_one_start_or_by_its_word() {
     unproven("a tag that the starts contradict", &w, 821);
 }
 
+/// A loop over the volumes, or a policy for each: all calls within one second.
+#[test]
+fn h40_calls_within_one_second_are_no_set() {
+    let ms = |w: &mut World| {
+        w.dr_snapshot(2).started_ms = 640;
+        w.host.copies.iter_mut().find(|c| c.source == snapshot(2)).unwrap().started_ms = Some(640);
+    };
+    let mut w = world();
+    ms(&mut w);
+    assert_eq!(w.points().len(), 1);
+    // The root volume holds nothing that recovery must bring together with the rest, unless files of the database lie there.
+    w.data(|d| d.files.push(file(FileKind::Datafile, "/u01/system01.dbf", 1)));
+    unproven("two calls", &w, 821);
+    assert_eq!(w.points()[0].consistency, Consistency::None);
+    let mut tagged = world();
+    ms(&mut tagged);
+    tagged.data(|d| d.files.push(file(FileKind::Datafile, "/u01/system01.dbf", 1)));
+    for s in tagged.host.snapshots.iter_mut().filter(|s| s.region == source()) {
+        s.tags.insert(tag::CONSISTENCY.into(), "crash-consistent".into());
+    }
+    assert!(tagged.verdict().opens().is_some(), "whoever took it says so, and the second is one: {:?}", tagged.verdict());
+    // What the records know when the sources are gone.
+    w.host.snapshots.retain(|s| s.region == dr());
+    unproven("two calls, by the records", &w, 821);
+    let mut w = world();
+    w.host.snapshots.retain(|s| s.region == dr());
+    assert!(w.verdict().opens().is_some());
+    w.host.copies.iter_mut().for_each(|copy| copy.started_ms = None);
+    unproven("nobody noted the milliseconds", &w, 821);
+}
+
+/// Redo of END BACKUP is needed, and a control file that knows of it.
+#[test]
+fn h40_in_backup_mode_redo_and_control_files_come_last() {
+    for what in [FileKind::RedoLog, FileKind::Controlfile, FileKind::ArchivedLogs, FileKind::RecoveryArea] {
+        for (seconds, ms, opens) in [(-1_800, 0, false), (0, 136, false), (0, 137, true), (1_800, 0, true)] {
+            let mut w = world();
+            let mut third = source_snapshot(3, 3, TAKEN.plus(seconds));
+            third.started_ms = ms;
+            w.host.copies.push(intent(&third, "t"));
+            w.host.snapshots.extend([copy_of(&third, "t"), third]);
+            w.data(|d| {
+                d.files.retain(|f| f.what != what);
+                d.files.push(file(what, "/u03/it", 3));
+            });
+            for s in w.host.snapshots.iter_mut().filter(|s| s.region == source()) {
+                s.tags.insert(tag::SET.into(), "nightly-1".into());
+                s.tags.insert(tag::CONSISTENCY.into(), "backup-mode".into());
+            }
+            match opens {
+                true => assert!(w.verdict().opens().is_some(), "{what:?} {seconds}: {:?}", w.verdict()),
+                false => unproven(&format!("{what:?} {seconds} {ms}"), &w, 821),
+            }
+        }
+    }
+}
+
 #[test]
 fn h40_a_tag_that_comes_back_each_day_names_no_set() {
     let mut w = world();
@@ -339,7 +396,7 @@ fn h41_a_backup_from_after_a_key_was_last_seen_in_the_hsm_does_not_prove_it() {
     assert!(without.verdict() != w.verdict());
 
     // A look that did not see everything, or saw another HSM, finds nothing gone.
-    let cloudhsm = Some(Provider::CloudHsm { servers: None });
+    let cloudhsm = client(&[ADDRESS]);
     for (blind, provider) in [(vec![root()], cloudhsm), (vec![], Some(Provider::Other)), (vec![], None)] {
         let mut dimmed = World { common: w.common.clone(), host: w.host.clone() };
         let look = dimmed.host.inventories.last_mut().unwrap();
@@ -430,13 +487,23 @@ fn h43_a_key_of_the_old_hsm_is_in_no_backup() {
     let mut w = world();
     w.host.inventories.iter_mut().for_each(|i| i.provider = None);
     unproven("which HSM is not known", &w, 822);
+    for (what, provider) in [
+        ("addresses of another cluster", client(&["10.9.9.9"])),
+        ("one of ours and one of another", client(&[ADDRESS, "10.9.9.9"])),
+        ("none", client(&[])),
+        ("a configuration that could not be read", Some(Provider::CloudHsm { servers: None })),
+    ] {
+        let mut w = world();
+        w.host.inventories.iter_mut().for_each(|i| i.provider = provider.clone());
+        unproven(what, &w, 822);
+    }
     let mut w = world();
-    w.common.cluster_addresses = Some(["10.0.0.1".to_string()].into());
-    w.host
-        .inventories
-        .iter_mut()
-        .for_each(|i| i.provider = Some(Provider::CloudHsm { servers: Some(["10.9.9.9".to_string()].into()) }));
-    unproven("addresses of another cluster", &w, 822);
+    w.common.cluster_addresses = None;
+    unproven("nobody ever heard the cluster's addresses", &w, 822);
+    // An HSM was replaced since: what was heard once is kept.
+    let mut w = world();
+    w.common.cluster_addresses = Some(["10.0.1.9".to_string(), ADDRESS.to_string()].into());
+    assert!(w.verdict().opens().is_some());
 }
 
 #[test]

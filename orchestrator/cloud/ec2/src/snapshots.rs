@@ -151,6 +151,7 @@ fn fleet_instance(found: &ec2::Instance) -> Option<FleetInstance> {
 
 /// `None` where the id is none, or where there is no StartTime: without one a snapshot cannot be placed in time.
 fn read(region: &Region, found: &ec2::Snapshot) -> Option<Snapshot> {
+    let start = found.start_time()?;
     Some(Snapshot {
         id: SnapshotId::new(found.snapshot_id()?).ok()?,
         region: region.clone(),
@@ -166,7 +167,8 @@ fn read(region: &Region, found: &ec2::Snapshot) -> Option<Snapshot> {
         },
         state_message: found.state_message().filter(|text| !text.is_empty()).map(str::to_owned),
         progress: found.progress().and_then(|text| text.trim_end_matches('%').parse().ok()),
-        started: Timestamp(found.start_time()?.secs()),
+        started: Timestamp(start.secs()),
+        started_ms: u16::try_from(start.subsec_nanos() / 1_000_000).unwrap_or(0),
         completed: found.completion_time().map(|at| Timestamp(at.secs())),
         encrypted: found.encrypted().unwrap_or(false),
         kms_key: found.kms_key_id().and_then(|arn| KmsKeyArn::new(arn).ok()),

@@ -169,6 +169,7 @@ fn intent(asker: &Asker<'_>, source: &Snapshot, point: &Point, keystore_secrets:
         instance_profile: None,
         size_gib: source.size_gib,
         started: source.started,
+        started_ms: Some(source.started_ms),
         consistency,
         kms_key: asker.config.kms_key.clone(),
         attempts: Vec::new(),

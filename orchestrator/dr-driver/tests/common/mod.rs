@@ -308,6 +308,7 @@ impl World {
                     progress: Some(100),
                     started: at,
                     started_ms: 137,
+                    started_ms: 137,
                     completed: Some(at.plus(60)),
                     encrypted: true,
                     kms_key: None,

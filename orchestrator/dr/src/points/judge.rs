@@ -6,7 +6,7 @@
 //! it gone, see [`super::gone`]: then the newest backup from before counts.
 
 use super::gone::Gaps;
-use super::sets::{self, Set};
+use super::sets::{self, Set, Start};
 use super::{
     Ask, BackupChoice, Cause, Common, DatabasePoint, Host, MARGIN, Opening, Part, Point, SecretRole, SecretUse, Unknown, Verdict,
 };
@@ -317,13 +317,37 @@ impl<'a> Judge<'a> {
         let point = |(set, databases): (Set<'_>, Vec<DatabasePoint>)| Point {
             instance: host.instance.clone(),
             taken: set.first,
-            consistency: set.consistency.over(set.first == set.last).unwrap_or(Consistency::None),
+            consistency: set.consistency.over(&set.parts.iter().map(Start::of).collect()).unwrap_or(Consistency::None),
             set: set.id,
             parts: set.parts,
             held: set.held,
             databases,
         };
         sets.into_iter().zip(databases).map(point).collect()
+    }
+
+    /// With what a point that is not proven can be tried: the newest HSM backup whose password is there, and the passwords of
+    /// that time. `None`: some volume is not copied, or there is no such backup. Nothing here is a promise that it opens.
+    pub fn attempt(&self, host: &Host, point: &Point, sid: &Sid) -> Option<Opening> {
+        if !point.copied() {
+            return None;
+        }
+        let copies = || point.parts.iter().filter_map(|part| part.copy.as_ref());
+        let of = |role| self.secrets_of(role, &host.instance, sid);
+        let (backup, versions) = self.views.get(&of(SecretRole::CryptoUser))?.proven.first()?;
+        let of_point = host.copies.iter().filter(|intent| point.parts.iter().any(|part| part.source == intent.source));
+        let recorded = of_point.flat_map(|intent| &intent.secrets);
+        let keystore = self.password(SecretRole::Keystore, &of(SecretRole::Keystore), recorded, point.taken).versions;
+        let versions = versions.iter().map(|version| (SecretRole::CryptoUser, version.clone()));
+        Some(Opening {
+            snapshots: copies().map(|copy| copy.id.clone()).collect(),
+            kms_keys: copies().filter_map(|copy| copy.kms_key.clone()).collect(),
+            backup: Some(backup.clone()),
+            secrets: versions.chain(keystore.into_iter().map(|version| (SecretRole::Keystore, version))).collect(),
+            keystore: None,
+            hsm_keys: BTreeSet::new(),
+            software_keys: BTreeSet::new(),
+        })
     }
 
     /// The looks on either side of where the HSM ceased, or began again, to list one of these keys: by when they were taken.
@@ -384,7 +408,7 @@ impl<'a> Judge<'a> {
         let place = |facts: &mut KeyFacts, store: Option<Store>| match store {
             Some(Store::Software) => facts.in_keystore = true,
             Some(Store::Hsm) if inventory.provider == Some(Provider::Other) => facts.in_other_hsm = true,
-            Some(Store::Hsm) if cluster_seen(self.common, inventory) => facts.in_cluster = true,
+            Some(Store::Hsm) if cluster_proven(self.common, inventory) => facts.in_cluster = true,
             Some(Store::Hsm) => facts.in_unknown_hsm = true,
             None => {}
         };
@@ -416,6 +440,14 @@ fn sorted<'b>(backups: impl Iterator<Item = (Timestamp, &'b BackupId)>) -> Dated
     let mut sorted: Dated<'b> = backups.collect();
     sorted.sort_unstable();
     sorted
+}
+
+/// Whether the HSM that a look's host was on is the fleet's cluster for sure: its client names HSMs of that and no other.
+fn cluster_proven(common: &Common, inventory: &Inventory) -> bool {
+    match (&inventory.provider, &common.cluster_addresses) {
+        (Some(Provider::CloudHsm { servers: Some(servers) }), Some(cluster)) => !servers.is_empty() && servers.is_subset(cluster),
+        _ => false,
+    }
 }
 
 /// Whether the HSM that a look's host was on may be the fleet's cluster.
@@ -649,17 +681,32 @@ impl<'a> Case<'_, 'a> {
             if files.iter().all(|file| only_for_keys(file.what)) {
                 continue;
             }
-            starts.extend(self.part(volume).map(|part| part.started));
+            starts.extend(self.part(volume).map(Start::of));
             self.volume(volume, files, places.sure.contains(volume), found);
         }
         if starts.is_empty() {
-            starts.extend([self.set.first, self.set.last]);
+            starts.extend(self.set.parts.iter().map(Start::of));
         }
-        match self.set.consistency.over(starts.len() == 1) {
+        match self.set.consistency.over(&starts) {
+            Some(Consistency::BackupMode) if !self.redo_comes_last(places) => {
+                found.unknowns.insert(Unknown::Consistency);
+            }
             Some(Consistency::CrashConsistent | Consistency::BackupMode) => {}
             Some(Consistency::None) => drop(found.causes.insert(Cause::Inconsistent)),
             None => drop(found.unknowns.insert(Unknown::Consistency)),
         }
+    }
+
+    /// In backup mode recovery reads on to END BACKUP: redo of before the data does not have it, and a control file of before
+    /// the data does not know of it.
+    fn redo_comes_last(&self, places: &Places<'_>) -> bool {
+        let starts = |of: fn(FileKind) -> bool| {
+            let volumes = places.files.iter().filter(move |(_, files)| files.iter().any(|file| of(file.what)));
+            volumes.filter_map(|(volume, _)| self.part(volume)).map(Start::of)
+        };
+        let data: Vec<Start> = starts(|what| what == FileKind::Datafile).collect();
+        starts(|what| matches!(what, FileKind::RedoLog | FileKind::Controlfile | FileKind::ArchivedLogs | FileKind::RecoveryArea))
+            .all(|late| data.iter().all(|data| late == *data || late.follows(*data)))
     }
 
     fn part(&self, volume: &VolumeId) -> Option<&Part> {

@@ -130,6 +130,8 @@ pub struct Part {
     pub root: bool,
     pub source: SnapshotId,
     pub started: Timestamp,
+    #[serde(default)]
+    pub started_ms: Option<u16>,
     pub size_gib: u32,
     /// `None`: it is no longer there, or the source region cannot be asked.
     pub source_state: Option<SnapshotState>,

@@ -21,6 +21,7 @@ struct Source<'a> {
     volume: &'a VolumeId,
     size_gib: u32,
     started: Timestamp,
+    started_ms: Option<u16>,
     set: SetId,
     snapshot: Option<&'a Snapshot>,
     intent: Option<&'a CopyIntent>,
@@ -47,13 +48,37 @@ pub(super) enum Word {
 
 impl Word {
     /// With these starts.
-    pub fn over(self, one_start: bool) -> Option<Consistency> {
-        match (self, one_start) {
-            (Word::None, _) => Some(Consistency::None),
-            (Word::BackupMode, _) => Some(Consistency::BackupMode),
-            (Word::Nothing | Word::CrashConsistent, true) => Some(Consistency::CrashConsistent),
+    pub fn over(self, starts: &BTreeSet<Start>) -> Option<Consistency> {
+        let seconds: BTreeSet<Timestamp> = starts.iter().map(|start| start.at).collect();
+        match (self, seconds.len(), starts.len()) {
+            (Word::None, ..) => Some(Consistency::None),
+            (Word::BackupMode, ..) => Some(Consistency::BackupMode),
+            // Several calls may fit into a second. Silence is one call only where the milliseconds are one as well.
+            (Word::Nothing, 1, 1) if starts.iter().all(|start| start.ms.is_some()) => Some(Consistency::CrashConsistent),
+            (Word::CrashConsistent, 1, _) => Some(Consistency::CrashConsistent),
             // "Crash-consistent" over several starts is a contradiction, and silence over several starts is nothing.
-            (Word::Nothing | Word::CrashConsistent, false) => None,
+            (Word::Nothing | Word::CrashConsistent, ..) => None,
+        }
+    }
+}
+
+/// StartTime of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Start {
+    pub at: Timestamp,
+    pub ms: Option<u16>,
+}
+
+impl Start {
+    pub fn of(part: &Part) -> Start {
+        Start { at: part.started, ms: part.started_ms }
+    }
+
+    /// Not earlier, for sure.
+    pub fn follows(self, other: Start) -> bool {
+        match (self.ms, other.ms) {
+            (Some(_), Some(_)) => self >= other,
+            _ => self.at > other.at,
         }
     }
 }
@@ -78,10 +103,10 @@ pub(super) fn sets<'a>(common: &Common, kms: &HashMap<&KmsKeyArn, KmsState>, hos
             }
         } else if let Some(volume) = snapshot.volume.as_ref().filter(|_| snapshot.region == common.source_region) {
             let set = set_id(&snapshot.tags, &host.instance, snapshot.started);
-            let (size_gib, started) = (snapshot.size_gib, snapshot.started);
+            let (size_gib, started, started_ms) = (snapshot.size_gib, snapshot.started, Some(snapshot.started_ms));
             sources.insert(
                 &snapshot.id,
-                Source { id: &snapshot.id, volume, size_gib, started, set, snapshot: Some(snapshot), intent: None },
+                Source { id: &snapshot.id, volume, size_gib, started, started_ms, set, snapshot: Some(snapshot), intent: None },
             );
         }
     }
@@ -91,6 +116,7 @@ pub(super) fn sets<'a>(common: &Common, kms: &HashMap<&KmsKeyArn, KmsState>, hos
             volume: &intent.volume,
             size_gib: intent.size_gib,
             started: intent.started,
+            started_ms: intent.started_ms,
             set: intent.set.clone(),
             snapshot: None,
             intent: Some(intent),
@@ -149,6 +175,7 @@ pub(super) fn sets<'a>(common: &Common, kms: &HashMap<&KmsKeyArn, KmsState>, hos
                     root: source.intent.is_some_and(|intent| intent.root) || (device.is_some() && device == root),
                     source: source.id.clone(),
                     started: source.started,
+                    started_ms: source.started_ms,
                     size_gib: source.size_gib,
                     source_state: source.snapshot.map(|s| s.state),
                     source_archived: source.snapshot.is_some_and(|s| s.archived),

@@ -370,8 +370,10 @@ impl fmt::Display for Unknown {
             Unknown::VolumePerhapsMissing { volume } => {
                 write!(f, "volume {volume} is not in the set, and only one of the inventories around it needs it")
             }
-            Unknown::Consistency => f.write_str("whether the set was taken as one, or in backup mode, is not known"),
-            Unknown::KeyPlace { key } => write!(f, "in which keystore or HSM key {key} lies is not known"),
+            Unknown::Consistency => {
+                f.write_str("whether the set was taken as one, or in backup mode with redo and control files last, is not known")
+            }
+            Unknown::KeyPlace { key } => write!(f, "in which keystore, or in which cluster's HSM, key {key} lies is not known"),
             Unknown::KeyPerhapsNeeded { key } => write!(f, "key {key}, which is not in the point, may be needed by it"),
             Unknown::KeyInBackup { key, backup } => match backup {
                 Some(backup) => write!(f, "whether HSM backup {backup} has key {key} is not known"),

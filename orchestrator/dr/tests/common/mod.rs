@@ -122,6 +122,14 @@ pub fn read_only(n: u8, store: Option<Store>) -> KeyNeed {
     KeyNeed { key: key(n), store, needed_by: NeededBy::Tablespace { container: root(), name: "OLD".into(), access } }
 }
 
+/// Of the cluster's HSM.
+pub const ADDRESS: &str = "10.0.1.5";
+
+/// A CloudHSM client that is configured for these.
+pub fn client(servers: &[&str]) -> Option<Provider> {
+    Some(Provider::CloudHsm { servers: Some(servers.iter().map(ToString::to_string).collect()) })
+}
+
 /// Two volumes, 1 (root) and 2 (data), and the keystore on the root volume.
 pub fn inventory(taken_at: Timestamp) -> Inventory {
     Inventory {
@@ -130,7 +138,7 @@ pub fn inventory(taken_at: Timestamp) -> Inventory {
         taken_at,
         received_at: taken_at.plus(60),
         ordered_at: Some(taken_at.plus(-60)),
-        provider: Some(Provider::CloudHsm { servers: None }),
+        provider: client(&[ADDRESS]),
         databases: vec![DatabaseInventory {
             sid: sid(),
             dbid: Some(1),
@@ -166,6 +174,7 @@ pub fn source_snapshot(n: u32, vol: u32, started: Timestamp) -> Snapshot {
         state_message: None,
         progress: Some(100),
         started,
+        started_ms: 137,
         completed: Some(started.plus(600)),
         encrypted: true,
         kms_key: Some(KmsKeyArn::new("arn:aws:kms:eu-central-1:111122223333:key/0b0b").unwrap()),
@@ -206,6 +215,7 @@ pub fn intent(from: &Snapshot, token: &str) -> CopyIntent {
         volume: vol,
         size_gib: from.size_gib,
         started: from.started,
+        started_ms: Some(from.started_ms),
         consistency: None,
         kms_key: kms_key(),
         attempts: vec![Attempt { token: token.into(), at: from.started.plus(1_199) }],
@@ -289,7 +299,7 @@ pub fn world() -> World {
             source_region: source(),
             dr_region: dr(),
             cluster: cluster(),
-            cluster_addresses: None,
+            cluster_addresses: Some([ADDRESS.to_string()].into()),
             backups: vec![source_backup(1, TAKEN.plus(-2 * DAY)), backup_copy(1, TAKEN.plus(-2 * DAY))],
             secrets: ["cu", "keystore"]
                 .iter()

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use tde2hsm_cloud::DrillAws;
 use tde2hsm_dr::drill::{self, Action, NoPlan, Place, PlaceFacts, Plan, Request};
-use tde2hsm_dr::points::{BackupChoice, DatabasePoint, Point, Verdict};
+use tde2hsm_dr::points::{BackupChoice, DatabasePoint, Judge, Point, Verdict};
 use tde2hsm_dr_driver::DocumentPin;
 use tde2hsm_dr_driver::drill::{
     Consent, Drill, DrillCloud as _, Ending, Heard, Kept, Left, Outcome, Pace, Record, RecordError, Stop, Teardown, Watcher,
@@ -113,10 +113,22 @@ async fn begin(
     let look = second.look(context.now()).await?;
     super::status::say_unasked(context.out, &look);
     let (point, database) = choose(&look, name, args.point.as_deref())?;
-    let point = match &args.backup {
-        Some(backup) => with_backup(&look, point, &database.sid, backup)?,
-        None => point.clone(),
-    };
+    // Only the newest that opens is taken unasked, but what nobody knows of a point its drill can find out.
+    let judge = Judge::new(&look.world.common);
+    let host = look.world.hosts.iter().find(|host| host.instance == point.instance);
+    let mut attempt = host.and_then(|host| judge.attempt(host, point, &database.sid));
+    let mut point = point.clone();
+    if let Some(wanted) = &args.backup {
+        let choice = backup_of(&look, wanted)?;
+        for one in point.databases.iter_mut().filter(|one| one.sid == database.sid) {
+            if let Verdict::Opens(opening) = &mut one.verdict {
+                opening.backup = Some(choice.clone());
+            }
+        }
+        if let Some(attempt) = &mut attempt {
+            attempt.backup = Some(choice);
+        }
+    }
     let place = Place {
         subnet: drill.subnet.clone(),
         security_group: drill.security_group.clone(),
@@ -131,6 +143,7 @@ async fn begin(
         fleet: &second.config.fleet,
         point: &point,
         sid: &database.sid,
+        attempt: attempt.as_ref(),
         place: &place,
         facts: &facts,
     };
@@ -156,25 +169,14 @@ fn choose<'a>(look: &'a Look, name: &DatabaseName, wanted: Option<&str>) -> Resu
     }
 }
 
-/// The same point with another HSM backup: to see what an older one would give.
-fn with_backup(look: &Look, point: &Point, sid: &Sid, wanted: &BackupId) -> Result<Point, Failure> {
+/// An HSM backup in place of the point's own: to see what an older one would give.
+fn backup_of(look: &Look, wanted: &BackupId) -> Result<BackupChoice, Failure> {
     let dr = &look.world.common.dr_region;
     let found = look.world.common.backups.iter().find(|backup| backup.id == *wanted && backup.region == *dr);
     let Some(found) = found else {
         return Err(Failure::new(Code::POINT_UNKNOWN, format!("there is no HSM backup `{wanted}` in {dr}")));
     };
-    let choice = BackupChoice {
-        id: found.id.clone(),
-        source: found.source_backup.clone(),
-        created: found.created.unwrap_or(Timestamp(0)),
-    };
-    let mut point = point.clone();
-    for database in point.databases.iter_mut().filter(|database| database.sid == *sid) {
-        if let Verdict::Opens(opening) = &mut database.verdict {
-            opening.backup = Some(choice.clone());
-        }
-    }
-    Ok(point)
+    Ok(BackupChoice { id: found.id.clone(), source: found.source_backup.clone(), created: found.created.unwrap_or(Timestamp(0)) })
 }
 
 fn no_plan(error: &NoPlan) -> Failure {
@@ -224,6 +226,12 @@ fn plan_text(plan: &Plan) -> String {
         text.push_str(&format!("{number:>3} {mark} {}\n", describe(action)));
     }
     text.push_str("    * changes something, and is asked for\n");
+    if !plan.unknowns.is_empty() {
+        text.push_str("The point is not proven, and this drill may fail for what is not known of it:\n");
+        for unknown in &plan.unknowns {
+            text.push_str(&format!("    [{}] {unknown}\n", unknown.code()));
+        }
+    }
     if !plan.software_keys.is_empty() {
         text.push_str("Rows under keys that only the software keystore has are read with its `ewallet.p12` back in place.\n");
     }
