@@ -223,7 +223,9 @@ fn spec(site: &Site<'_>, database: &Database) -> DatabaseSpec {
         pdbs: database
             .pdbs
             .iter()
-            .map(|name| PdbSpec { name: name.clone(), tablespaces: encrypted_tables(), isolated: false })
+            .map(|name| (name, encrypted_tables()))
+            .chain(database.plain_pdbs.iter().map(|name| (name, vec![tablespace("USERS", false, vec![table("APP.NOTES", &[])])])))
+            .map(|(name, tablespaces)| PdbSpec { name: name.clone(), tablespaces, isolated: false })
             .collect(),
         encrypted_system: false,
         encrypted_undo: false,
@@ -295,7 +297,7 @@ pub fn start(users: Users, secrets: &Secrets, plan: &HostPlan, namespace: &Names
         if !database.pdbs.is_empty() {
             script.push_str("ALTER PLUGGABLE DATABASE ALL OPEN;\n");
         }
-        for pdb in &database.pdbs {
+        for pdb in database.pdbs.iter().chain(&database.plain_pdbs) {
             script.push_str(&format!("ALTER SESSION SET CONTAINER = {pdb};\n{open}"));
         }
         script.push_str("EXIT\n");

@@ -24,6 +24,8 @@ pub struct Database {
     pub release: Release,
     pub source: Source,
     pub pdbs: Vec<String>,
+    /// Pluggable databases without any encryption.
+    pub plain_pdbs: Vec<String>,
     /// Has a TNS_ADMIN of its own, because it shares its home (H16).
     pub own_tns_admin: bool,
     /// Ships its redo to a standby (H19).
@@ -59,7 +61,15 @@ impl std::str::FromStr for Size {
 }
 
 fn database(sid: &str, release: Release, source: Source) -> Database {
-    Database { sid: sid.to_owned(), release, source, pdbs: Vec::new(), own_tns_admin: false, standby: false }
+    Database {
+        sid: sid.to_owned(),
+        release,
+        source,
+        pdbs: Vec::new(),
+        plain_pdbs: Vec::new(),
+        own_tns_admin: false,
+        standby: false,
+    }
 }
 
 fn host(number: usize, databases: Vec<Database>) -> HostPlan {
@@ -82,12 +92,14 @@ impl Size {
                     db.own_tns_admin = true;
                     db
                 };
+                let mut crm = with_pdbs(database("CRM", R19, OldHsm), &["CRMEU", "CRMUS"]);
+                crm.plain_pdbs = vec!["CRMDEV".to_owned(), "CRMREP".to_owned()];
                 let mut refused = database("SHIP", R19, OldHsm);
                 refused.standby = true;
                 vec![
                     host(1, vec![database("SALES", R19, OldHsm), database("STOCK", R19, OldHsm)]),
                     host(2, vec![database("LEDGER", R122, OldHsm)]),
-                    host(3, vec![with_pdbs(database("CRM", R19, OldHsm), &["CRMEU", "CRMUS"])]),
+                    host(3, vec![crm]),
                     host(
                         4,
                         vec![
