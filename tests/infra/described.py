@@ -289,6 +289,7 @@ def bucket(c, wanted):
                     "Id": one["ID"],
                     "Status": one["Status"],
                     "NoncurrentVersionExpiration": one.get("NoncurrentVersionExpiration"),
+                    "ExpiredObjectDeleteMarker": one.get("Expiration", {}).get("ExpiredObjectDeleteMarker"),
                     "AbortIncompleteMultipartUpload": one.get("AbortIncompleteMultipartUpload"),
                 }
                 for one in lifecycle

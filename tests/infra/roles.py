@@ -353,6 +353,10 @@ def check(infra, readme, jobs, said_of_operator):
                     wrong.append(f"{function}: {one}")
                 # Not even a wrong program deletes what is not ours, or what somebody holds.
                 ours = {"aws:ResourceTag/tde2hsm:token": ["false"], "aws:ResourceTag/tde2hsm:hold": ["true"]}
+                # Nor does it touch a stage that AWS or anybody else put there.
+                stages = one.get("Condition", {}).get("StringLike", {}).get("secretsmanager:VersionStage")
+                if "secretsmanager:UpdateSecretVersionStage" in one["Action"] and stages != ["tde2hsm-*"]:
+                    wrong.append(f"{function} may move any stage of a secret")
                 deletes = {"ec2:DeleteSnapshot", "cloudhsm:DeleteBackup"} & set(one["Action"])
                 if deletes and one["Condition"].get("Null") != ours:
                     wrong.append(f"{function} may {sorted(deletes)} without token, or in spite of a hold")

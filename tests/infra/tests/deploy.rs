@@ -82,6 +82,7 @@ fn what_is_wrong_is_refused_before_any_call() -> Result<()> {
     // Short enough as it is given, and not as it is made for the other region.
     let near = secrets(45);
     let longer = format!("{FLEET}{}SecretArns={near}\n", DR.replace("eu-west-1", "ap-southeast-3"));
+    let far = file("far", &format!("{FLEET}{}{SECRET}\n", DR.replace("kms:eu-west-1", "kms:eu-central-1")))?;
     let longer = file("longer", &longer)?;
     let keys = ["arn:aws:kms:eu-west-1:123456789012:key/5f1c2a52-7f1e-4c4e-9a37-1d1b4b4d5e12"; 60].join(",");
     let keys = file("keys", &format!("{FLEET}{}SecretsKeyArns={keys}\n{SECRET}\n", DR.replace("SecretsKeyArns", "#")))?;
@@ -98,6 +99,7 @@ fn what_is_wrong_is_refused_before_any_call() -> Result<()> {
         (dr(&[]), 64, "--parameters is missing"),
         (dr(&["--parameters"]), 64, "wants a value"),
         (dr(&["--parameters", &right, "--force"]), 64, "`--force` is not an option"),
+        (dr(&["--parameters", &right, "--tag", "=x"]), 64, "is not KEY=VALUE"),
         (dr(&["--parameters", "/nonexistent"]), 66, "cannot read"),
         (dr(&["--parameters", &cut]), 65, "is not NAME=VALUE"),
         (dr(&["--parameters", &twice]), 65, "gives Fleet a second time"),
@@ -118,7 +120,12 @@ fn what_is_wrong_is_refused_before_any_call() -> Result<()> {
             "ReplicaSecretArns has 4184 characters, and CloudFormation takes 4096: give SecretArns as patterns",
         ),
         (dr(&["--parameters", &keys]), 65, "SecretsKeyArns has 4559 characters, and CloudFormation takes 4096\n"),
-        (dr(&["--parameters", &elsewhere]), 65, "is no secret of the source region eu-central-1"),
+        (
+            dr(&["--parameters", &elsewhere]),
+            65,
+            "SecretArns: arn:aws:secretsmanager:eu-west-1:123456789012:secret:hsm/crypto-user-AbCdEf is not of eu-central-1",
+        ),
+        (dr(&["--parameters", &far]), 65, "1d1b4b4d5e12 is not of eu-west-1"),
         (dr(&["--parameters", &lacking]), 65, "does not give ArtifactBucket, and it has no default"),
         (dr(&["--parameters", &right, "--dist", "/nonexistent"]), 66, "run `make dist` first"),
     ];
@@ -201,8 +208,10 @@ fn both_stacks_are_looked_at_then_made_from_what_was_built() -> Result<()> {
 
     let dr_parameters = |more: &str| fs::write(&dr_file, format!("{FLEET}{DR}{SECRET}\n{more}"));
     dr_parameters("ExpireDryRun=false\nRetention=daily=3\n")?;
-    let output = execute(&dr)?;
+    let output = execute(&[&dr[..], &["--tag", "cost-centre=4711", "--tag", "owner=night shift"]].concat())?;
     ensure!(output.status.success(), "{}", text(&output));
+    let tagged = aws("eu-west-1", &["cloudformation", "describe-stacks", "--query", "Stacks[0].Tags[].[Key,Value]"])?;
+    ensure!(tagged == "cost-centre\t4711\nowner\tnight shift", "{tagged}");
     let deletes = || -> Result<(String, String)> {
         let environment = |name: &str| {
             let query = format!("Environment.Variables.TDE2HSM_{name}");

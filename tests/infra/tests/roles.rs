@@ -103,7 +103,12 @@ fn one_right_more_or_less_is_told() -> Result<()> {
              Effect: Allow\n                Action: secretsmanager:DescribeSecret\n                Resource: !Ref ReplicaSecretArns",
             "with many secrets: ExpireCopiesRole: policies of",
         ),
-        ("source.yaml", "      ManagedPolicyArns: [!Ref ReadSourceKeys, !Ref LendSourceKeys]\n", "", "copy-snapshots: keys"),
+        (
+            "source.yaml",
+            "[!Ref AskSecretVersions, !Ref ReadSourceKeys, !Ref LendSourceKeys]",
+            "[!Ref AskSecretVersions]",
+            "copy-snapshots: keys",
+        ),
         (
             "source.yaml",
             "Bool: {kms:GrantIsForAWSResource: \"true\"}\n              StringEquals:",
@@ -116,6 +121,7 @@ fn one_right_more_or_less_is_told() -> Result<()> {
             "          - {Sid: Too, Effect: Allow, Action: kms:DescribeKey, Resource: !Ref SourceKmsKeyArns}\n          - Sid: LendSourceKeysToEbs",
             "with many secrets: LendSourceKeys of",
         ),
+        ("dr.yaml", "VersionStage: tde2hsm-*", "VersionStage: \"*\"", "expire-copies may move any stage of a secret"),
         // Alarms that could not fire, or that fire once for all.
         ("dr.yaml", "Period: 21600", "Period: 900", "ExpireCopiesFailed wants 2 of 3 times 900 s, and what runs every 21600 s"),
         ("source.yaml", "Period: 1800", "Period: 900", "CopyHsmBackupsFailed wants 3 of 4 times 900 s"),
