@@ -279,7 +279,7 @@ codes! {
     POINT_COPY_PENDING = 804, "a copy is not finished", "wait; `tde2hsm dr status` says when it ought to be done";
     POINT_COPY_FAILED = 805, "a copy failed", "read AWS's words beside the copy; it is made anew by itself";
     POINT_COPY_ARCHIVED = 806, "a copy lies in the archive tier", "restore it from the archive tier; that takes up to three days";
-    POINT_COPY_KEY_UNUSABLE = 807, "the KMS key of a copy cannot be used", "enable the key, or cancel its deletion, at once";
+    POINT_COPY_KEY_UNUSABLE = 807, "the KMS key of a copy or a secret cannot be used", "enable the key, or cancel its deletion, at once";
     POINT_INCONSISTENT = 808, "the volumes of a set were not taken as one", "take sets with CreateSnapshots, or between BEGIN and END BACKUP";
     POINT_BACKUP_NOT_COPIED = 809, "the DR region has no HSM backup new enough for a key", "see with `tde2hsm dr copy` what the copy of the HSM backup waits for";
     POINT_KEY_IN_NO_BACKUP = 810, "no HSM backup is new enough for a key", "force a backup, or wait for the daily one; until then the key lives in the cluster alone";
@@ -297,7 +297,7 @@ codes! {
     POINT_KEY_PLACE_UNKNOWN = 822, "where a key lies, or whether it is needed, is not known", "open every keystore of the database, then survey again";
     POINT_KEY_IN_BACKUP_UNKNOWN = 823, "whether an HSM backup has a key is not known", "wait for the next HSM backup; the clocks are too near to tell";
     POINT_SECRET_UNKNOWN = 824, "which secret version opens a point is not known", "name the secrets in TDE2HSM_SECRETS; versions are recorded from then on";
-    POINT_COPY_STATE_UNKNOWN = 825, "the state of a copy or of its KMS key is not known", "check the permission to describe the key";
+    POINT_COPY_STATE_UNKNOWN = 825, "the state of a copy or of a KMS key is not known", "check the permission to describe the key";
     POINT_NOT_ASKED = 826, "AWS or the records gave no answer that a verdict needs", "check permissions and region, then look again";
     COPY_NOT_OURS = 827, "a snapshot claims to be a copy that we did not make", "find out who made it; it counts only if size and start fit, and is never deleted by us";
     RPO_BREACH = 828, "the newest point that opens is older than the RPO", "read with `tde2hsm dr status` why newer points do not open";

@@ -695,6 +695,9 @@ impl Cloud for YearCloud {
             stages: row["VersionStages"].as_array().into_iter().flatten().map(|s| text(s).to_owned()).collect(),
             created: epoch(&row["CreatedDate"]),
         });
+        let key = described["KmsKeyId"].as_str().unwrap_or("alias/aws/secretsmanager").to_owned();
+        let found = (*region == inner.dr).then(|| inner.ask(region, Service::Kms, "DescribeKey", &json!({"KeyId": key})));
+        let kms_key = found.transpose()?.and_then(|found| KmsKeyArn::new(text(&found["KeyMetadata"]["Arn"])).ok());
         let replicas = described["ReplicationStatus"].as_array().into_iter().flatten();
         Ok(Some(Secret {
             arn: SecretArn::new(text(&described["ARN"])).expect("an ARN"),
@@ -702,6 +705,7 @@ impl Cloud for YearCloud {
             versions: versions.collect(),
             replicas: replicas.map(|row| Region::new(text(&row["Region"])).expect("a region")).collect(),
             deleted: false,
+            kms_key,
         }))
     }
 

@@ -239,7 +239,13 @@ impl Cloud for DrAws {
     }
 
     async fn secret(&self, region: &Region, arn: &SecretArn) -> Result<Option<Secret>> {
-        self.side(region, "secretsmanager:DescribeSecret")?.secrets().in_region(region, arn).await.map_err(call_error)
+        let side = self.side(region, "secretsmanager:DescribeSecret")?;
+        let Some((mut secret, key)) = side.secrets().in_region(region, arn).await.map_err(call_error)? else { return Ok(None) };
+        // Only there must it be readable when the day comes.
+        if *region == self.dr.region {
+            secret.kms_key = side.kms().named(key.as_deref().unwrap_or(crate::kms::SECRETS)).await.map_err(call_error)?;
+        }
+        Ok(Some(secret))
     }
 
     async fn stage_secret(

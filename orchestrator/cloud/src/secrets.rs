@@ -57,8 +57,12 @@ impl Secrets {
     }
 
     /// The secret as this client's region has it, with every version that is still there and the day each was made. `None`:
-    /// there is no such secret.
-    pub async fn in_region(&self, region: &Region, arn: &SecretArn) -> Result<Option<facts::Secret>, CloudError> {
+    /// there is no such secret. Beside it what its key is called, where one was named.
+    pub async fn in_region(
+        &self,
+        region: &Region,
+        arn: &SecretArn,
+    ) -> Result<Option<(facts::Secret, Option<String>)>, CloudError> {
         let Ok(arn) = in_region(arn, region) else { return Ok(None) };
         let found = match self.client.describe_secret().secret_id(arn.as_str()).send().await.map_err(|e| sort(DESCRIBE, e)) {
             Ok(found) => found,
@@ -78,13 +82,15 @@ impl Secrets {
             }
         }
         let replicas = found.replication_status().iter().filter_map(|r| Region::new(r.region()?).ok());
-        Ok(Some(facts::Secret {
+        let secret = facts::Secret {
             region: region.clone(),
             versions: versions.into_values().collect(),
             replicas: replicas.collect(),
             deleted: found.deleted_date().is_some(),
             arn,
-        }))
+            kms_key: None,
+        };
+        Ok(Some((secret, found.kms_key_id().map(str::to_owned))))
     }
 
     /// Takes a stage from one version and gives it to another. Asked twice, the second changes nothing.

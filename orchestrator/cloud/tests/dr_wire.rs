@@ -200,8 +200,14 @@ async fn h42_versions_are_listed_with_those_that_have_no_stage() {
     let listed = r#"{"Versions":[
         {"VersionId":"11111111-1111-1111-1111-111111111111","VersionStages":["AWSCURRENT"],"CreatedDate":1795500000.5},
         {"VersionId":"22222222-2222-2222-2222-222222222222"}]}"#;
-    let server = Server::new(vec![Then::Answer(200, described.to_owned()), Then::Answer(200, listed.to_owned())]);
+    let key = "arn:aws:kms:eu-west-1:123456789012:key/0f1e";
+    let of_alias = format!(r#"{{"KeyMetadata":{{"KeyId":"0f1e","Arn":"{key}","KeyState":"Disabled"}}}}"#);
+    let answers = [described, listed, &of_alias].map(|body| Then::Answer(200, body.to_owned()));
+    let server = Server::new(answers.into());
     let found = server.dr.secret(&dr(), &secret()).await.unwrap().unwrap();
+    // Where no key is named it is AWS's own, which may be asked about by its alias.
+    assert_eq!(found.kms_key.unwrap().as_str(), key);
+    assert!(server.seen()[2].body.contains(r#""KeyId":"alias/aws/secretsmanager""#), "{}", server.seen()[2].body);
     assert_eq!(found.versions.len(), 2);
     assert_eq!(found.versions[0].created.unwrap().0, 1_795_500_000);
     assert!(found.versions[1].stages.is_empty());
@@ -212,6 +218,14 @@ async fn h42_versions_are_listed_with_those_that_have_no_stage() {
         assert!(seen.body.contains("arn:aws:secretsmanager:eu-west-1:123456789012:secret:tde/x-AbCdEf"), "{}", seen.body);
     }
     assert!(server.seen()[1].body.contains(r#""IncludeDeprecated":true"#));
+    // One that is named by its ARN needs no question, and in the source region nobody has to read the value in a hurry.
+    let described = format!(r#"{{"ARN":"x","KmsKeyId":"{key}"}}"#);
+    for (region, expected) in [(dr(), Some(key)), (source(), None)] {
+        let server = Server::new(vec![Then::Answer(200, described.clone()), Then::Answer(200, listed.to_owned())]);
+        let found = server.dr.secret(&region, &secret()).await.unwrap().unwrap();
+        assert_eq!(found.kms_key.as_ref().map(|key| key.as_str()), expected);
+        assert_eq!(server.seen().len(), 2);
+    }
     let server = Server::answer("{}");
     let version = SecretVersion::new("11111111-1111-1111-1111-111111111111").unwrap();
     server.dr.stage_secret(&source(), &secret(), "tde2hsm-1", None, Some(&version)).await.unwrap();

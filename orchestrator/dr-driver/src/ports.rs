@@ -166,7 +166,8 @@ pub trait Cloud: Send + Sync {
     async fn keep_hsm_backup(&self, region: &Region, id: &BackupId, never_expires: bool) -> Result<()>;
     /// Only called for what is ours by tag and record.
     async fn delete_hsm_backup(&self, region: &Region, id: &BackupId) -> Result<()>;
-    /// The secret as that region has it: a replica has the ARN of its source but for the region. `None`: there is none.
+    /// The secret as that region has it: a replica has the ARN of its source but for the region. `None`: there is none. In the DR
+    /// region also the key that it is encrypted with.
     async fn secret(&self, region: &Region, arn: &SecretArn) -> Result<Option<Secret>>;
     /// Moves a stage of our own from one version to another (H42): `from` has it now, `to` gets it. At most twenty stages
     /// fit a secret.

@@ -403,7 +403,7 @@ impl<'a> Asker<'a> {
         let mut secrets: Vec<Secret> = of_dr.into_values().flatten().collect();
         secrets.extend(of_source.iter().cloned());
         let keys: BTreeSet<KmsKeyArn> =
-            dr.iter().filter_map(|copy| copy.kms_key.clone()).chain([self.config.kms_key.clone()]).collect();
+            dr.iter().filter_map(|copy| copy.kms_key.clone()).chain([self.config.kms_key.clone()]).chain(of_secrets).collect();
         let mut kms: Vec<KmsKey> = Vec::new();
         for key in &keys {
             let answer = self.cloud.kms_key(&dr_region, key).await;
@@ -424,6 +424,7 @@ impl<'a> Asker<'a> {
             secrets,
             uses,
             kms,
+        let of_secrets = secrets.iter().filter_map(|secret| secret.kms_key.clone());
             hsm_copies: records.hsm_copies.values().map(|read| read.value.intent.clone()).collect(),
             unasked,
         };

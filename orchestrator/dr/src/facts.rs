@@ -108,6 +108,9 @@ pub struct Secret {
     pub versions: Vec<SecretVersionFact>,
     pub replicas: BTreeSet<Region>,
     pub deleted: bool,
+    /// The key that its values are encrypted with, told in the DR region alone; `None`: not known.
+    #[serde(default)]
+    pub kms_key: Option<KmsKeyArn>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

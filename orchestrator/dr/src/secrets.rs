@@ -18,6 +18,11 @@ pub fn stage_of(version: &SecretVersion) -> String {
     format!("tde2hsm-{version}")
 }
 
+/// It is current, or was the last one that was: what was made lately may want it, whoever wrote that down.
+pub fn is_young(fact: &SecretVersionFact) -> bool {
+    fact.stages.contains(CURRENT) || fact.stages.contains(PREVIOUS)
+}
+
 /// The version that was current at `moment`. Empty: the stages do not tell. Several: it was rotated around that moment.
 pub fn at(secret: &Secret, moment: Timestamp) -> SecretAt {
     let staged = |stage: &str| secret.versions.iter().find(|version| version.stages.contains(stage));
@@ -104,6 +109,7 @@ mod tests {
             versions: stages.iter().enumerate().map(fact).collect(),
             replicas: Default::default(),
             deleted: false,
+            kms_key: None,
         }
     }
 

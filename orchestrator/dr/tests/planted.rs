@@ -110,6 +110,14 @@ fn h40_h41_h42_ten_planted_causes_each_have_their_own_code() {
     w.common.kms[0].state = KmsState::Disabled;
     expect("KMS key disabled", &w, 807);
 
+    // And that of the secrets' replicas: the version is there, and nobody can read it.
+    let mut w = world();
+    w.common.kms[1].state = KmsState::PendingDeletion;
+    expect("KMS key of the secrets about to be deleted", &w, 807);
+    interim(&mut w);
+    w.data(|d| d.keystore.auto_login = false);
+    expect("and of the keystore's password", &w, 807);
+
     // 10. The control file lies on a volume outside the set.
     let mut w = world();
     w.data(|d| d.files.iter_mut().filter(|f| f.what == FileKind::Controlfile).for_each(|f| f.volume = Some(volume(7))));
@@ -138,6 +146,12 @@ fn h40_the_point_is_what_the_dr_region_has() {
     let mut w = world();
     w.common.kms.clear();
     unproven("KMS key not asked about", &w, 825);
+    let mut w = world();
+    w.common.kms.truncate(1);
+    unproven("KMS key of the secrets not asked about", &w, 825);
+    let mut w = world();
+    w.dr_secret("cu").kms_key = None;
+    unproven("KMS key of the secret not told", &w, 825);
     let mut w = world();
     w.data(|d| d.files.iter_mut().filter(|f| f.what == FileKind::RedoLog).for_each(|f| (f.volume, f.ephemeral) = (None, true)));
     expect("redo on an instance store", &w, 802);

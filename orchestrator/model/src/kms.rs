@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 /// The key that volumes of a new world are encrypted with.
 const DEFAULT_KEY: &str = "00000000-0000-4000-8000-000000000000";
+/// The key of secrets for which nobody named one.
+const SECRETS_KEY: &str = "00000000-0000-4000-8000-000000000001";
+pub(crate) const SECRETS_ALIAS: &str = "alias/aws/secretsmanager";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyState {
@@ -50,9 +53,14 @@ pub(crate) fn default_key(account: &AccountId, region: &Region) -> String {
 
 impl Kms {
     pub(crate) fn new(account: &AccountId, region: &Region) -> Self {
-        let ebs =
-            Key { id: DEFAULT_KEY.to_owned(), alias: "alias/aws/ebs".to_owned(), created: Millis(0), state: KeyState::Enabled };
-        Self { account: account.clone(), region: region.clone(), keys: vec![ebs] }
+        let aws = [(DEFAULT_KEY, "alias/aws/ebs"), (SECRETS_KEY, SECRETS_ALIAS)];
+        let aws = aws.map(|(id, alias)| Key {
+            id: id.to_owned(),
+            alias: alias.to_owned(),
+            created: Millis(0),
+            state: KeyState::Enabled,
+        });
+        Self { account: account.clone(), region: region.clone(), keys: aws.to_vec() }
     }
 
     /// Makes a key and returns its ARN. `alias` begins with `alias/`.
@@ -111,7 +119,7 @@ impl Kms {
             "KeyUsage": "ENCRYPT_DECRYPT",
             "KeyState": key.state.name(),
             "Origin": "AWS_KMS",
-            "KeyManager": if key.id == DEFAULT_KEY { "AWS" } else { "CUSTOMER" },
+            "KeyManager": if key.alias.starts_with("alias/aws/") { "AWS" } else { "CUSTOMER" },
             "CustomerMasterKeySpec": "SYMMETRIC_DEFAULT",
             "KeySpec": "SYMMETRIC_DEFAULT",
             "EncryptionAlgorithms": ["SYMMETRIC_DEFAULT"],

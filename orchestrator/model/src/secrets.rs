@@ -1,5 +1,6 @@
 //! Secrets Manager of one region: secrets, their versions and stages, replicas.
 
+use crate::kms::SECRETS_ALIAS;
 use crate::page::page;
 use crate::world::unknown;
 use crate::{AccountId, ApiError, Ids, Millis, Region, Service};
@@ -32,7 +33,9 @@ pub(crate) struct Secret {
     versions: Vec<Version>,
     /// Where it came from, and where it is copied to.
     primary: Option<Region>,
-    replicas: Vec<Region>,
+    replicas: Vec<(Region, Option<String>)>,
+    /// The key that somebody named for it.
+    key: Option<String>,
 }
 
 impl Secret {
@@ -54,6 +57,10 @@ pub struct Secrets {
     account: AccountId,
     region: Region,
     secrets: Vec<Secret>,
+}
+
+fn named(body: &Value) -> Option<String> {
+    body["KmsKeyId"].as_str().map(str::to_owned)
 }
 
 fn invalid(why: impl Into<String>) -> ApiError {
@@ -78,6 +85,11 @@ impl Secrets {
                 secret.name == id || arn == id || arn.len() == id.len() + 7 && arn.starts_with(id)
             })
             .ok_or_else(|| ApiError::new("ResourceNotFoundException", "Secrets Manager can't find the specified secret."))
+    }
+
+    /// What a secret's key is called.
+    pub(crate) fn key(&self, id: &str) -> Option<&str> {
+        self.position(id).ok().map(|at| self.secrets[at].key.as_deref().unwrap_or(SECRETS_ALIAS))
     }
 
     /// The name behind a name or ARN.
@@ -140,7 +152,7 @@ impl Secrets {
             if region == self.region || !known.contains(&region) {
                 return Err(invalid(format!("Invalid replica region {region}")));
             }
-            replicas.push(region);
+            replicas.push((region, named(replica)));
         }
         let token = token(body, ids)?;
         if let Some(old) = self.secrets.iter().find(|s| s.name == name) {
@@ -165,6 +177,7 @@ impl Secrets {
             versions: Vec::new(),
             primary: None,
             replicas,
+            key: named(body),
         };
         let has_value = body["SecretString"].is_string() || body["SecretBinary"].is_string();
         if has_value {
@@ -186,13 +199,21 @@ impl Secrets {
         secret
             .replicas
             .iter()
-            .map(|r| json!({"Region": r.as_str(), "KmsKeyId": "alias/aws/secretsmanager", "Status": "InSync", "StatusMessage": "Replication succeeded"}))
+            .map(|(r, key)| {
+                let key = key.as_deref().unwrap_or(SECRETS_ALIAS);
+                json!({"Region": r.as_str(), "KmsKeyId": key, "Status": "InSync", "StatusMessage": "Replication succeeded"})
+            })
             .collect()
     }
 
     fn copies(&self, secret: &Secret) -> Vec<(Region, Secret)> {
-        let copy = Secret { primary: Some(self.region.clone()), replicas: Vec::new(), ..secret.clone() };
-        secret.replicas.iter().map(|region| (region.clone(), copy.clone())).collect()
+        let copy = |key: &Option<String>| Secret {
+            primary: Some(self.region.clone()),
+            replicas: Vec::new(),
+            key: key.clone(),
+            ..secret.clone()
+        };
+        secret.replicas.iter().map(|(region, key)| (region.clone(), copy(key))).collect()
     }
 
     pub(crate) fn replicas(&self, name: &str) -> Vec<(Region, Secret)> {
@@ -309,8 +330,8 @@ impl Secrets {
             if region == self.region || self.secrets[at].primary.is_some() {
                 return Err(invalid(format!("Invalid replica region {region}")));
             }
-            if !self.secrets[at].replicas.contains(&region) {
-                self.secrets[at].replicas.push(region);
+            if !self.secrets[at].replicas.iter().any(|(have, _)| *have == region) {
+                self.secrets[at].replicas.push((region, named(replica)));
             }
         }
         let secret = &self.secrets[at];
@@ -374,6 +395,8 @@ impl Secrets {
             reply["ReplicationStatus"] = self.replication(secret);
             reply["PrimaryRegion"] = self.region.as_str().into();
         }
+        // Not there where it is AWS's own.
+        crate::ssm::put(&mut reply, "KmsKeyId", secret.key.clone().map(Value::from));
         if let Some(primary) = &secret.primary {
             reply["PrimaryRegion"] = primary.as_str().into();
         }

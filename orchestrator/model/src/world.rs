@@ -439,6 +439,13 @@ impl World {
                 Ok(value)
             }
             Service::Secrets => {
+                if operation == "GetSecretValue"
+                    && let Some(key) = state.secrets.key(body["SecretId"].as_str().unwrap_or_default())
+                    && !state.kms.usable(key)
+                {
+                    let why = "Secrets Manager can't decrypt the protected secret text using the provided KMS key.";
+                    return Err(ApiError::new("DecryptionFailure", why));
+                }
                 let value = state.secrets.call(operation, body, now, turn.ids)?;
                 if matches!(operation, "PutSecretValue" | "ReplicateSecretToRegions" | "UpdateSecretVersionStage" | "TagResource")
                     && let Some(name) = state.secrets.name(body["SecretId"].as_str().unwrap_or_default())

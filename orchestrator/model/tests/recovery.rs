@@ -588,6 +588,25 @@ fn h42_stages_reach_the_replica_and_a_bare_version_goes_in_both_regions() {
     assert_eq!(texts, ["one", "three", "four"]);
 }
 
+/// H42: a replica has a key of its own region, and without it nobody reads a value, whatever stages it has.
+#[test]
+fn h42_a_replica_cannot_be_read_without_its_key() {
+    let mut bed = bed();
+    let mut ids = tde2hsm_model::Ids::new(7);
+    let key = bed.world.region_mut(&bed.west.clone()).unwrap().kms.add_key("alias/secrets", Millis(0), &mut ids);
+    let replica = json!([{"Region": "us-west-2", "KmsKeyId": key}]);
+    let made = json!({"Name": "pin", "SecretString": "one", "AddReplicaRegions": replica});
+    bed.call(false, Service::Secrets, "CreateSecret", made).unwrap();
+    let id = json!({"SecretId": "pin"});
+    assert_eq!(bed.call(true, Service::Secrets, "DescribeSecret", id.clone()).unwrap()["KmsKeyId"], json!(key));
+    assert!(bed.call(false, Service::Secrets, "DescribeSecret", id.clone()).unwrap().get("KmsKeyId").is_none());
+    bed.call(true, Service::Secrets, "GetSecretValue", id.clone()).unwrap();
+    let west = bed.west.clone();
+    bed.world.region_mut(&west).unwrap().kms.set_state(&key, tde2hsm_model::kms::KeyState::Disabled);
+    assert_eq!(code(bed.call(true, Service::Secrets, "GetSecretValue", id.clone())), "DecryptionFailure");
+    bed.call(false, Service::Secrets, "GetSecretValue", id).unwrap();
+}
+
 #[test]
 fn a_topic_keeps_what_was_published() {
     let mut bed = bed();

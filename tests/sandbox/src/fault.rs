@@ -259,7 +259,7 @@ const FAULTS: &[Fault] = &[
         s.cloud.world().faults.delay_events(number(times)?, i64::from(number::<u32>(secs)?) * 1000);
         Ok(format!("the next {times} events come {secs} s late"))
     }),
-    row("kms-key", "ID|copies|volumes STATE", "a KMS key is enabled, disabled or pending-deletion", kms_key),
+    row("kms-key", "ID|copies|volumes|secrets STATE", "a KMS key is enabled, disabled or pending-deletion", kms_key),
     row("backup-retention", "DAYS|none", "the cluster's policy purges HSM backups after so many days (A§4.5)", |s, a| {
         let [days] = args(a)?;
         let days = if *days == "none" { None } else { Some(number(days)?) };
@@ -344,6 +344,7 @@ fn kms_key(sandbox: &Sandbox, given: &[&str]) -> Result<String, String> {
     let id = match *id {
         "copies" => sandbox.dr.key.as_str(),
         "volumes" => sandbox.volumes_key.as_str(),
+        "secrets" => "alias/aws/secretsmanager",
         other => other,
     };
     let mut world = sandbox.cloud.world();

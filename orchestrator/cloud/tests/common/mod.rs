@@ -54,24 +54,28 @@ pub fn serve(script: Vec<Then>, region: &'static str, headers: fn(usize) -> Stri
     let url = format!("http://{}", listener.local_addr().unwrap());
     let log = Log(Arc::default());
     let seen = Arc::clone(&log.0);
+    let script = Arc::new(script);
+    // Each client keeps a connection of its own.
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            while let Some(request) = read(&mut stream) {
-                let number = {
-                    let mut seen = seen.lock().unwrap();
-                    seen.push(request);
-                    seen.len() - 1
-                };
-                match &script[number.min(script.len() - 1)] {
-                    Then::Drop => break,
-                    Then::Answer(status, body) => {
-                        let length = body.len();
-                        let head = format!("HTTP/1.1 {status} x\r\n{}content-length: {length}\r\n\r\n", headers(number));
-                        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+            let (mut stream, script, seen) = (stream.unwrap(), Arc::clone(&script), Arc::clone(&seen));
+            std::thread::spawn(move || {
+                while let Some(request) = read(&mut stream) {
+                    let number = {
+                        let mut seen = seen.lock().unwrap();
+                        seen.push(request);
+                        seen.len() - 1
+                    };
+                    match &script[number.min(script.len() - 1)] {
+                        Then::Drop => break,
+                        Then::Answer(status, body) => {
+                            let length = body.len();
+                            let head = format!("HTTP/1.1 {status} x\r\n{}content-length: {length}\r\n\r\n", headers(number));
+                            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+                        }
                     }
                 }
-            }
+            });
         }
     });
     let credentials = Credentials::new("AKIDEXAMPLE", "not-a-secret", None, None, "test");

@@ -197,6 +197,7 @@ impl Memory {
                     deleted: false,
                 };
                 world.secrets.insert(region, secret);
+                    kms_key: (region == dr()).then(key),
             }
         }
         memory

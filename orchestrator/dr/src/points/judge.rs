@@ -239,6 +239,18 @@ impl<'a> Judge<'a> {
                 }
                 continue;
             };
+            // Whichever version it is, without the key nobody reads it.
+            match replica.kms_key.as_ref().and_then(|key| self.kms.get(key).map(|state| (key, *state))) {
+                Some((_, KmsState::Enabled)) => {}
+                Some((key, state @ (KmsState::Disabled | KmsState::PendingDeletion | KmsState::NotFound))) => {
+                    found.gone.push(Cause::SecretKeyUnusable { role, secret, key: key.clone(), state });
+                    continue;
+                }
+                Some((_, KmsState::Unknown)) | None => {
+                    let key = replica.kms_key.clone();
+                    found.unknown.push(Unknown::SecretKey { role, secret: secret.clone(), key });
+                }
+            }
             let written = recorded.iter().find(|at| secrets::same(&at.secret, arn) && !at.versions.is_empty());
             let versions = match written {
                 Some(at) => at.versions.clone(),
@@ -620,9 +632,11 @@ impl<'a> Case<'_, 'a> {
         }
         let copies: Vec<_> =
             self.set.parts.iter().filter_map(|part| part.copy.as_ref()).filter(|c| c.state == SnapshotState::Completed).collect();
+        let replicas = secrets.iter().filter_map(|(_, one)| self.judge.secrets.get(&secrets::without_region(&one.arn)));
+        let of_secrets = replicas.filter_map(|replica| replica.kms_key.clone());
         Verdict::Opens(Opening {
             snapshots: copies.iter().map(|copy| copy.id.clone()).collect(),
-            kms_keys: copies.iter().filter_map(|copy| copy.kms_key.clone()).collect(),
+            kms_keys: copies.iter().filter_map(|copy| copy.kms_key.clone()).chain(of_secrets).collect(),
             backup,
             secrets,
             keystore,

@@ -46,6 +46,13 @@ pub enum Cause {
         key: KmsKeyArn,
         state: crate::facts::KmsState,
     },
+    /// A secret's value cannot be read: its key is of no use.
+    SecretKeyUnusable {
+        role: SecretRole,
+        secret: SecretArn,
+        key: KmsKeyArn,
+        state: crate::facts::KmsState,
+    },
     /// Taken one volume after the other, says the tag itself.
     Inconsistent,
     /// There is no HSM backup in the DR region that is READY and new enough for the key, but the source region has one, or
@@ -174,6 +181,11 @@ pub enum Unknown {
         copy: SnapshotId,
         key: Option<KmsKeyArn>,
     },
+    SecretKey {
+        role: SecretRole,
+        secret: SecretArn,
+        key: Option<KmsKeyArn>,
+    },
     CopyState {
         copy: SnapshotId,
     },
@@ -191,7 +203,7 @@ impl Cause {
             Cause::CopyPending { .. } => Code::POINT_COPY_PENDING,
             Cause::CopyFailed { .. } => Code::POINT_COPY_FAILED,
             Cause::CopyArchived { .. } => Code::POINT_COPY_ARCHIVED,
-            Cause::CopyKeyUnusable { .. } => Code::POINT_COPY_KEY_UNUSABLE,
+            Cause::CopyKeyUnusable { .. } | Cause::SecretKeyUnusable { .. } => Code::POINT_COPY_KEY_UNUSABLE,
             Cause::Inconsistent => Code::POINT_INCONSISTENT,
             Cause::BackupNotCopied { .. } => Code::POINT_BACKUP_NOT_COPIED,
             Cause::KeyInNoBackup { .. } => Code::POINT_KEY_IN_NO_BACKUP,
@@ -221,7 +233,7 @@ impl Unknown {
             Unknown::NoSecretNamed { .. } | Unknown::SecretVersion { .. } | Unknown::SecretUnstaged { .. } => {
                 Code::POINT_SECRET_UNKNOWN
             }
-            Unknown::CopyKey { .. } | Unknown::CopyState { .. } => Code::POINT_COPY_STATE_UNKNOWN,
+            Unknown::CopyKey { .. } | Unknown::SecretKey { .. } | Unknown::CopyState { .. } => Code::POINT_COPY_STATE_UNKNOWN,
             Unknown::NotAsked { .. } => Code::POINT_NOT_ASKED,
         }
     }
@@ -250,6 +262,15 @@ fn role(role: SecretRole) -> &'static str {
     match role {
         SecretRole::CryptoUser => "the crypto user's password",
         SecretRole::Keystore => "the software keystore's password",
+    }
+}
+
+fn unusable(state: KmsState) -> &'static str {
+    match state {
+        KmsState::Disabled => "disabled",
+        KmsState::PendingDeletion => "about to be deleted",
+        KmsState::NotFound => "not there",
+        KmsState::Enabled | KmsState::Unknown => "not usable",
     }
 }
 
@@ -298,13 +319,10 @@ impl fmt::Display for Cause {
             Cause::CopyFailed { copy } => write!(f, "copy {copy} failed"),
             Cause::CopyArchived { copy } => write!(f, "copy {copy} lies in the archive tier"),
             Cause::CopyKeyUnusable { copy, key, state } => {
-                let state = match state {
-                    KmsState::Disabled => "disabled",
-                    KmsState::PendingDeletion => "about to be deleted",
-                    KmsState::NotFound => "not there",
-                    KmsState::Enabled | KmsState::Unknown => "not usable",
-                };
-                write!(f, "KMS key {key} of copy {copy} is {state}")
+                write!(f, "KMS key {key} of copy {copy} is {}", unusable(*state))
+            }
+            Cause::SecretKeyUnusable { role: r, secret, key, state } => {
+                write!(f, "{} cannot be read: KMS key {key} of {secret} is {}", role(*r), unusable(*state))
             }
             Cause::Inconsistent => f.write_str("the set's own tag says that its volumes were not taken as one"),
             Cause::BackupNotCopied { key, newest_copied } => {
@@ -401,6 +419,10 @@ impl fmt::Display for Unknown {
             Unknown::CopyKey { copy, key } => match key {
                 Some(key) => write!(f, "the state of KMS key {key} of copy {copy} is not known"),
                 None => write!(f, "the KMS key of copy {copy} is not known"),
+            },
+            Unknown::SecretKey { role: r, secret, key } => match key {
+                Some(key) => write!(f, "the state of KMS key {key} of {secret}, {}, is not known", role(*r)),
+                None => write!(f, "the KMS key of {secret}, {}, is not known", role(*r)),
             },
             Unknown::CopyState { copy } => write!(f, "the state of copy {copy} is not known"),
             Unknown::NotAsked { what } => match what {

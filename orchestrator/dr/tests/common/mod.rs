@@ -46,6 +46,10 @@ pub fn backup(n: u32) -> BackupId {
 pub fn cluster() -> ClusterId {
     ClusterId::new(format!("cluster-{}", letters(1))).unwrap()
 }
+/// Of the secrets' replicas.
+pub fn secrets_key() -> KmsKeyArn {
+    KmsKeyArn::new("arn:aws:kms:eu-west-1:111122223333:key/0c0c").unwrap()
+}
 pub fn kms_key() -> KmsKeyArn {
     KmsKeyArn::new("arn:aws:kms:eu-west-1:111122223333:key/0a0a").unwrap()
 }
@@ -285,6 +289,7 @@ pub fn secret(name: &str, region: &Region, versions: &[(u32, Timestamp)]) -> Sec
         versions: versions.iter().enumerate().map(fact).collect(),
         replicas: BTreeSet::new(),
         deleted: false,
+        kms_key: Some(secrets_key()),
     }
 }
 
@@ -310,7 +315,7 @@ pub fn world() -> World {
                 SecretUse { secret: secret_arn(&source(), "cu"), role: SecretRole::CryptoUser, of: None },
                 SecretUse { secret: secret_arn(&source(), "keystore"), role: SecretRole::Keystore, of: None },
             ],
-            kms: vec![KmsKey { arn: kms_key(), state: KmsState::Enabled }],
+            kms: [kms_key(), secrets_key()].map(|arn| KmsKey { arn, state: KmsState::Enabled }).to_vec(),
             hsm_copies: vec![hsm_intent(1, TAKEN.plus(-2 * DAY), 10)],
             unasked: BTreeSet::new(),
         },
