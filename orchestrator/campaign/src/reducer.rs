@@ -525,7 +525,11 @@ struct HostState {
     journal_head: Digest,
     step: Option<Step>,
     message: String,
+    /// As last reported, but for `away`, which is summed over the campaign.
     databases: BTreeMap<Sid, DatabaseReport>,
+    /// Seconds of operations that have ended.
+    #[serde(default)]
+    away: BTreeMap<Sid, u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -734,6 +738,7 @@ impl HostState {
             step: None,
             message: String::new(),
             databases: BTreeMap::new(),
+            away: BTreeMap::new(),
         }
     }
 }

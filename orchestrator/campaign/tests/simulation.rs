@@ -185,6 +185,39 @@ fn h10_hosts_in_the_middle_of_a_wave_are_frozen_too_undo_included() {
     assert_eq!(sim.state.decide(sim.now), vec![Decision::Finish { end: End::LoginRefused }]);
 }
 
+/// The night's report says how long users were without a database: the proof's restart is added, it is not all there was.
+#[test]
+fn seconds_away_are_summed_over_the_operations_of_a_host() {
+    let mut sim = Sim::new(plan(1, 1, 1, "undo"), 5, Faults::NONE);
+    for segment in [Segment::Cutover, Segment::Prove] {
+        let send = loop {
+            let send = sim.state.decide(sim.now).into_iter().find_map(|d| match d {
+                Decision::Send(send) if matches!(send.order.work, Work::Run { segment: s, .. } if s == segment) => Some(send),
+                _ => None,
+            });
+            match send {
+                Some(send) => break send,
+                None => sim.step(),
+            }
+        };
+        // It says twice how the operation stands: at work, and then done.
+        let waiting = Outcome::Waiting { code: Code::STILL_RUNNING };
+        sim.answer(&send, &[waiting]);
+        let token = send.intent.token.clone();
+        let Some(EventKind::ReportReceived { instance, operation, report, .. }) = sim.journal.last().map(|e| e.kind.clone())
+        else {
+            panic!("a report was the last event")
+        };
+        let report = Box::new(tde2hsm_protocol::Report { outcome: Outcome::Done, ..*report });
+        sim.record(EventKind::ReportReceived { token, instance, operation, report, aws_at: None });
+    }
+    let summary = sim.state.summary(sim.now);
+    assert!(!summary.hosts[0].databases.is_empty());
+    for database in &summary.hosts[0].databases {
+        assert_eq!(database.away, 340, "{database:?}");
+    }
+}
+
 #[test]
 fn inv5_a_failed_canary_stops_a_fleet_whose_budget_is_one() {
     let mut sim = Sim::new(plan(6, 4, 1, "undo"), 11, Faults::NONE);

@@ -323,7 +323,10 @@ impl State {
         host.message = clean(&report.message);
         host.not_before = Timestamp::default();
         for database in &report.databases {
-            host.databases.insert(database.sid.clone(), database.clone());
+            let mut row = database.clone();
+            // A report tells of its own operation alone.
+            row.away = row.away.saturating_add(host.away.get(&row.sid).copied().unwrap_or(0));
+            host.databases.insert(row.sid.clone(), row);
         }
         if let Outcome::Failed { code: Code::OPERATION_UNKNOWN, .. } = report.outcome {
             self.unknown(place, at);
@@ -360,6 +363,7 @@ impl State {
         let host = &mut self.core.hosts[place];
         let before = host.operation.take().map_or(Phase::Untouched, |o| o.before);
         host.since = at;
+        host.away = host.databases.values().map(|row| (row.sid.clone(), row.away)).collect();
         match work {
             Work::Run { segment, direction } => self.ran(place, segment, direction, before, report, at),
             Work::Release => match report.outcome {

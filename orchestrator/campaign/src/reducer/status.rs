@@ -69,6 +69,7 @@ pub struct HostStatus {
     pub step: Option<Step>,
     pub code: Option<Code>,
     pub message: String,
+    /// As last reported; `away` is the sum of all operations that this controller has heard of.
     pub databases: Vec<DatabaseReport>,
     /// Head of the host's journal as it last said (H38).
     pub journal_head: Digest,

@@ -918,13 +918,29 @@ impl Sim {
         self.answer_at(send, outcomes, None);
     }
 
+    /// A database was away 300 seconds for the cutover and 40 for the proof.
     pub fn answer_at(&mut self, send: &SendOrder, outcomes: &[Outcome], aws_at: Option<Timestamp>) {
+        let away = match send.order.work {
+            Work::Run { segment: Segment::Cutover, .. } => 300,
+            Work::Run { segment: Segment::Prove, .. } => 40,
+            _ => 0,
+        };
         let token = send.intent.token.clone();
         self.record(EventKind::OrderIntended(send.intent.clone()));
         let number = self.journal.len();
         let command = CommandId::new(format!("00000000-0000-0000-0000-{number:012}")).expect("id");
         self.record(EventKind::OrderSent { token: token.clone(), command });
         for (asked, outcome) in send.intent.hosts.iter().zip(outcomes) {
+            let ordered = send.order.host(&asked.instance).expect("who is asked is ordered");
+            let row = |sid: &Sid| DatabaseReport {
+                sid: sid.clone(),
+                outcome: outcome.clone(),
+                starts: 0,
+                away,
+                keys: Vec::new(),
+                orphans: 0,
+                drill: None,
+            };
             let report = Report {
                 v: PROTOCOL_VERSION,
                 instance: asked.instance.clone(),
@@ -935,7 +951,7 @@ impl Sim {
                 outcome: outcome.clone(),
                 step: None,
                 message: "said so".to_owned(),
-                databases: Vec::new(),
+                databases: ordered.databases.iter().map(|database| row(&database.sid)).collect(),
                 logins: Vec::new(),
                 journal_head: Digest::ZERO,
                 saw: None,
