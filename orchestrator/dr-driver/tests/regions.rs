@@ -344,3 +344,28 @@ async fn a_host_that_was_never_surveyed_is_told_once() {
     let (_, outcome) = audit(memory).await;
     assert_eq!((metric(&outcome, "InstancesSeen"), metric(&outcome, "HostsUnseen")), (Some(0.0), Some(0.0)));
 }
+
+/// H45: while copies are refused, backups go on being made. Each of them is copied afterwards, for a key that was in the HSM then may
+/// be in none that is newer, and none is left to the cluster's purge meanwhile.
+#[tokio::test]
+async fn h45_a_backup_that_was_missed_is_copied_although_a_newer_one_is() {
+    let memory = Memory::new();
+    memory.ticks(&config(), 4).await;
+    memory.world().denied.insert("cloudhsmv2:CopyBackupToRegion".to_owned());
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        memory.pass(86_400);
+        let now = memory.world().now;
+        made.push(memory.world().add_backup(now));
+        memory.ticks(&config(), 2).await;
+    }
+    assert!(made.iter().all(|id| memory.world().backups[id].never_expires == Some(true)), "held meanwhile");
+    memory.world().denied.clear();
+    memory.ticks(&config(), 20).await;
+    let world = memory.world();
+    for id in &made {
+        let copies = world.backups.values().filter(|one| one.source_backup.as_ref() == Some(id));
+        assert_eq!(copies.map(|copy| copy.state).collect::<Vec<_>>(), [BackupState::Ready], "{id}");
+        assert_eq!(world.backups[id].never_expires, Some(false), "given back");
+    }
+}
