@@ -47,6 +47,11 @@ fn status(world: &World) -> Result<Value> {
     world.cli(&["dr", "status", "--output", "json"])?.json()
 }
 
+/// Codes of what is wrong with more than one database.
+fn findings(status: &Value) -> Vec<&str> {
+    status["findings"].as_array().into_iter().flatten().filter_map(|why| why["code"].as_str()).collect()
+}
+
 /// Verdict and causes of the newest point of a database; of one that is not proven, what is unknown. What cannot be told because
 /// of a cause is no second cause.
 fn newest_of(status: &Value, host: &str, sid: &str) -> Result<(String, Vec<String>)> {
@@ -114,6 +119,8 @@ fn h42_each_planted_case_has_its_own_cause_in_dr_status() {
             let (verdict, codes) = newest_of(&before, host, &sids[*host])?;
             ensure!(verdict == "opens", "{host} before anything was planted: {verdict} {codes:?}");
         }
+        // How often sets are taken is not known after one, and nothing is guessed of the RPO that can be kept.
+        ensure!(before["feasible"]["rpo_minutes"].is_null() && findings(&before).is_empty(), "{}", before["feasible"]);
 
         // What the next look at the hosts can see.
         let plant = |fault: &str, host: &str| world.fault(&[fault, host, &sids[host]]);
@@ -147,6 +154,14 @@ fn h42_each_planted_case_has_its_own_cause_in_dr_status() {
         planted.is(&seen, unseen, &sids[*unseen], "TDE0811", "key rotated behind our back")?;
         planted.is(&seen, outside, &sids[*outside], "TDE0802", "control file on a volume outside the set")?;
         planted.is(&seen, volume, &sids[*volume], "TDE0801", "a volume of the set missing")?;
+        // The sets of most hosts are more than thirteen hours apart: what can be kept is no less, and the RPO that is asked for is
+        // said to be kept or not by that.
+        let can = seen["feasible"]["rpo_minutes"].as_u64().with_context(|| seen["feasible"].to_string())?;
+        ensure!(can > 13 * 60 && findings(&seen).is_empty() == (can <= 1_440), "{}: {:?}", seen["feasible"], findings(&seen));
+        world.fleet_file("rpo_minutes = 1440", "rpo_minutes = 120")?;
+        let hasty = status(&world)?;
+        ensure!(hasty["feasible"]["rpo_minutes"] == can && findings(&hasty) == ["TDE0859"], "{hasty}");
+        world.fleet_file("rpo_minutes = 120", "rpo_minutes = 1440")?;
 
         // The next backup has the rotated keys.
         world.advance("15h")?;
@@ -308,6 +323,11 @@ fn h44_a_drill_reads_rows_without_the_source_and_none_without_its_cluster() {
         ensure!(rows > 0);
         let production = (world.inspect()?.logins("cloudhsm"), world.inspect()?.logins("old-hsm"));
 
+        // A set of which the loss of the region leaves no look.
+        world.snapshot(&[])?;
+        world.advance("1m")?;
+        world.cli(&["dr", "copy", "--once"])?.ok()?;
+
         // The role for drills orders nothing in the source region.
         let mut survey = world.as_role(OPERATOR)?;
         let refused = tde2hsm_e2e::run(survey.args(["survey", "fleet.toml", "-o", "refused.json"]))?;
@@ -317,11 +337,20 @@ fn h44_a_drill_reads_rows_without_the_source_and_none_without_its_cluster() {
         // Everything that the drill may use is in the second region.
         world.fault(&["region-lost", "us-east-1"])?;
         world.fault(&["hsm-down", "old-hsm"])?;
+        world.advance("3h")?;
         let seen = status(&world)?;
-        ensure!(
-            newest_of(&seen, &host, &sid)?.0 == "opens" && !seen["unasked"].as_array().context("unasked")?.is_empty(),
-            "{seen}"
-        );
+        let (verdict, unknowns) = newest_of(&seen, &host, &sid)?;
+        ensure!(verdict == "not proven" && unknowns == ["TDE0818"], "{verdict} {unknowns:?} {seen}");
+        ensure!(!seen["unasked"].as_array().context("unasked")?.is_empty(), "{seen}");
+        // Whoever names it is shown a plan with what is not known of it, and nothing is done without a yes.
+        let listed = world.cli(&["dr", "status", "--points", &sid, "--output", "json"])?.json()?;
+        let last = listed["points"].as_array().and_then(|points| points.last()).context("points")?;
+        let point = last["point"].as_str().context("a point")?;
+        let shown = world.cli(&["dr", "drill", "--database", &sid, "--point", point])?;
+        let text = format!("{}{}", shown.stdout, shown.stderr);
+        ensure!(shown.code() != 0 && text.contains(point) && text.contains("[TDE0818]"), "{} {text}", shown.code());
+        ensure!(text.contains("cluster"), "it says what it would do: {text}");
+        // Unasked, the newest that opens is taken.
         let done = drill(&world, &["--database", &sid, "--keep"])?;
         let answer = done.json()?;
         ensure!(done.code() == 0 && answer["ending"]["outcome"] == "read", "{answer}\n{}", done.stderr);
