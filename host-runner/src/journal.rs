@@ -339,6 +339,23 @@ impl Entries {
         mine.filter(|entry| matches!(entry.event, Event::Worker { .. })).count()
     }
 
+    /// How many of them ended without a report: one that waits reports, and looks again when it is asked.
+    pub fn deaths(&self, operation: &OperationId) -> usize {
+        let mut deaths = 0;
+        let mut at_work = false;
+        for entry in self.all().iter().filter(|entry| entry.operation.as_ref() == Some(operation)) {
+            match entry.event {
+                Event::Worker { .. } => {
+                    deaths += usize::from(at_work);
+                    at_work = true;
+                }
+                Event::Reported { .. } => at_work = false,
+                _ => {}
+            }
+        }
+        deaths + usize::from(at_work)
+    }
+
     /// The step an operation is in, or was last in.
     pub fn step_of(&self, operation: &OperationId) -> Option<Step> {
         let mine = self.all().iter().rev().filter(|entry| entry.operation.as_ref() == Some(operation));

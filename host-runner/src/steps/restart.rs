@@ -56,6 +56,16 @@ pub enum Stopped {
     Found,
 }
 
+/// A shutdown is in progress, or a start.
+fn in_shutdown(error: &SessionError) -> bool {
+    matches!(error, SessionError::Refused { error, .. } if [1012, 1033, 1089, 1090].into_iter().any(|ora| error.is(ora)))
+}
+
+/// Whether this campaign has sent the database a SHUTDOWN and not started it since.
+fn stop_begun(ctx: &Context<'_>, sid: &Sid) -> bool {
+    ctx.recall(&subject(sid), "down").is_some_and(|value| !value.is_null())
+}
+
 /// Whether this campaign has stopped the database cleanly and not started it since.
 fn stopped_by_us(ctx: &Context<'_>, sid: &Sid) -> bool {
     ctx.recall(&subject(sid), "down").is_some_and(|value| value.get("clean") == Some(&Value::Bool(true)))
@@ -81,10 +91,9 @@ pub fn stop(ctx: &mut Context<'_>, db: &Db) -> Result<Stopped, StepError> {
     let hangs = |why: String| StepError::new(Kind::Waiting, Code::SHUTDOWN_HANGS, format!("{sid}: {why}")).of(&sid);
     let mut s = match db.connect() {
         Ok(session) => session,
-        // ORA-01089, 01033: a shutdown is in progress, our own of an earlier turn or somebody else's, of which nothing is known.
-        Err(SessionError::Refused { error, .. }) if error.is(1089) || error.is(1033) => {
-            let ours = ctx.recall(&subject(&sid), "down").is_some_and(|value| !value.is_null());
-            return if ours { wait_down(ctx, db).map(|()| Stopped::Clean) } else { wait_gone(ctx, db).map(|()| Stopped::Found) };
+        // Our own of an earlier turn or somebody else's, of which nothing is known.
+        Err(error) if in_shutdown(&error) => {
+            return if stop_begun(ctx, &sid) { wait_down(ctx, db).map(|()| Stopped::Clean) } else { wait_gone(ctx, db).map(|()| Stopped::Found) };
         }
         Err(error) => return Err(failed(&sid, error)),
     };
@@ -163,6 +172,11 @@ pub fn start(ctx: &mut Context<'_>, db: &Db, credentials: &Credentials) -> Resul
     // No permit is asked for: a database that is down comes up, whatever the order's window says by now.
     if starter.idle() {
         began = Some(ctx.clock.monotonic());
+        // From here on it may be used, and go down with redo to recover: a clean stop is none any more (H2).
+        if let Some(mut down) = ctx.recall(&subject(&sid), "down").filter(|value| !value.is_null()) {
+            down["clean"] = json!(false);
+            ctx.remember(subject(&sid), "down", down)?;
+        }
         ctx.intend(subject(&sid), "startup", json!({ "like": db.pmon().map(|pmon| pmon.cgroup.clone()) }))?;
         let answer = starter.command("STARTUP MOUNT", db.limits.startup).map_err(|error| start_failed(&sid, error))?;
         ctx.observed(subject(&sid), "startup", json!({ "codes": answer.codes(), "notes": answer.notes }))?;
@@ -271,7 +285,15 @@ fn differences(former: &Pmon, now: &Pmon) -> Vec<String> {
 pub fn ensure_up(ctx: &mut Context<'_>, order: &DatabaseOrder) -> Result<Db, StepError> {
     let mut db = find(ctx, &order.sid)?;
     settle(ctx, &db)?;
-    let mut s = db.connect().map_err(|error| failed(&order.sid, error))?;
+    let mut s = match db.connect() {
+        Ok(session) => session,
+        // Our own SHUTDOWN of an earlier turn has not ended: it does by itself, and the database is started then (H26).
+        Err(error) if in_shutdown(&error) && stop_begun(ctx, &order.sid) => {
+            let message = format!("{}: its SHUTDOWN IMMEDIATE has not ended: {error}", order.sid);
+            return Err(StepError::new(Kind::Waiting, Code::SHUTDOWN_HANGS, message).of(&order.sid));
+        }
+        Err(error) => return Err(failed(&order.sid, error)),
+    };
     let up = !s.idle() && views::instance(&mut s).map_err(|error| failed(&order.sid, error))?.status == Status::Open;
     s.close();
     if !up {
