@@ -116,8 +116,10 @@ fn a_fleet_without_a_second_region_has_none_and_one_with_it_has_the_limits_of_aw
     assert_eq!(dr.retention, Retention::default());
     assert_eq!(dr.timed_copies_mib_s, 0, "copies done by a time cost money");
     assert_eq!((dr.topic, dr.document, dr.drill), (None, None, None));
+    assert!(dr.retired.is_empty());
     let full = Fleet::parse(include_str!("../../tests/fleet.toml")).expect("reads").dr.expect("named");
     assert_eq!(full.timed_copies_mib_s, 2_000);
+    assert_eq!(full.retired.first().expect("named").to_string(), "i-0123456789abcdef0/TST");
     assert_eq!(full.drill.expect("named").subnet.as_str(), "subnet-0123456789abcdef0");
 }
 
@@ -125,7 +127,7 @@ fn a_fleet_without_a_second_region_has_none_and_one_with_it_has_the_limits_of_aw
 fn a_second_region_that_could_not_serve_is_refused_where_it_stands() {
     const DRILL: &str = "[dr.drill]\nsubnet = \"subnet-0123456789abcdef0\"\nsecurity_group = \"sg-0123456789abcdef0\"\ninstance_profile = \"p\"\ninstance_type = \"m6i.xlarge\"\n";
     let whole = format!(
-        "{MINIMAL}{SECOND}retention = \"daily=7\"\nhsm_backup_retention_days = 90\ncopies_in_flight = 20\ntopic = \"arn:aws:sns:us-west-2:123456789012:alarms\"\ndocument = \"tde2hsm-run\"\n{DRILL}"
+        "{MINIMAL}{SECOND}retention = \"daily=7\"\nhsm_backup_retention_days = 90\nretired = [\"i-0123456789abcdef0/TST\"]\ncopies_in_flight = 20\ntopic = \"arn:aws:sns:us-west-2:123456789012:alarms\"\ndocument = \"tde2hsm-run\"\n{DRILL}"
     );
     assert!(Fleet::parse(&whole).is_ok());
     for (from, to, words) in [
@@ -137,6 +139,7 @@ fn a_second_region_that_could_not_serve_is_refused_where_it_stands() {
         ("daily=7", "dayly=7", "is not a part of a retention"),
         ("daily=7", "daily=7,daily=8", "stands twice"),
         ("retention_days = 90", "retention_days = 0", "at least one day"),
+        ("i-0123456789abcdef0/TST", "TST", "neither an instance nor a database"),
         ("in_flight = 20", "in_flight = 0", "at least one copy"),
         ("sns:us-west-2", "sns:us-east-1", "is not an SNS topic of"),
         ("\"tde2hsm-run\"", "\"my document\"", "name of an SSM document"),
