@@ -71,9 +71,11 @@ codes! {
     FLEET_UNREADABLE = 1, "the fleet file cannot be read", "check the path and the file's permissions";
     FLEET_INVALID = 2, "the fleet file is not valid", "correct the line that the message names";
     FLEET_UNKNOWN_KEY = 3, "the fleet file has a key that means nothing", "use the key that the message suggests";
-    PLAN_UNREADABLE = 4, "the plan file cannot be read, or its hash does not fit its content", "make the plan again with `tde2hsm plan`";
+    PLAN_UNREADABLE = 4, "the plan file cannot be read, or its hash does not fit its content", "check the path; a plan that was edited is not corrected by hand: take the original, or make another with `tde2hsm plan`";
     PLAN_REFUSED = 5, "no host can be migrated as planned", "read the findings with `tde2hsm plan show`";
     NOT_APPROVED = 6, "the plan was not approved", "run `tde2hsm apply` again and answer `yes`, or pass `--yes`";
+    ARGUMENT_FILE = 7, "a file that the command line names cannot be used", "check the path, its permissions and the space left";
+    ARGUMENT = 8, "the command line names something that is not there or does not fit", "compare what the message names with `tde2hsm COMMAND --help` and `tde2hsm status`";
 
     // 01xx: findings of surveys and cloud facts (campaign)
     AGENT_OFFLINE = 101, "the SSM agent of a host is not online", "start the agent, check its role and network, then survey again";
@@ -151,7 +153,7 @@ codes! {
     SPACE = 173, "there is too little space", "free some, then survey again";
     NOEXEC = 174, "a file system that must run programs is mounted noexec", "mount it without noexec";
     READ_ONLY_MOUNT = 175, "a file system that must be written is mounted read-only", "mount it read-write";
-    OS_PACKAGE = 176, "there is no client package for the operating system of a host", "see the list of systems in `docs/`";
+    OS_PACKAGE = 176, "there is no client package for the operating system of a host", "give `tde2hsm setup` the package of that system (`--client-package OS=PATH`), then plan again";
     FLASHBACK = 177, "flashback logs under the former key cannot be used without it", "keep the old HSM, or turn flashback off before; then accept the warning";
     OWNER_ROOT = 178, "`bin/oracle` belongs to root", "give the home to its own user";
     KEYSTORE_SHARED = 179, "two databases use the same keystore directory", "give each its own";
@@ -189,7 +191,7 @@ codes! {
     PROVIDER_MAPPED = 307, "a process still maps the provider", "stop the process that the message names, then resume";
     PROVIDER_LOAD = 308, "the new library does not load as the database owner", "read the message of `ldd` in the host's journal";
     PACKAGE_WORK = 309, "the client package cannot be installed or configured", "read the message of the package tool in the host's journal";
-    PACKAGE_NONE = 310, "there is no client package for the operating system of the host", "see the list of systems in `docs/`";
+    PACKAGE_NONE = 310, "there is no client package for the operating system of the host", "give `tde2hsm setup` the package of that system (`--client-package OS=PATH`), then plan again";
     SQLNET_UNREADABLE = 311, "`sqlnet.ora` cannot be understood", "correct the line that the message names";
 
     // 04xx: Oracle and keystores (host-runner)
@@ -199,7 +201,7 @@ codes! {
     SESSION_STILL_RUNNING = 404, "a server session whose client is gone does not end", "find the session in V$SESSION by the numbers in the message; resume when it has ended";
     SQLPLUS_UNUSABLE = 405, "sqlplus cannot be used", "run sqlplus as the database owner with the ORACLE_HOME that the message names";
     DATABASE_ACCESS = 406, "the database refuses the connection", "let the owner of `bin/oracle` connect `/ as sysdba`";
-    DATABASE_NOT_OPEN = 407, "a database is not open read-write", "open it, or take it out of the plan";
+    DATABASE_NOT_OPEN = 407, "a database is not open read-write", "read in the alert log whether it is being started or stopped, and let that end; then `tde2hsm resume`";
     CONTAINER_NOT_OPEN = 408, "a container is not open read-write", "open the pluggable database, or drop it from the database";
     VERSION_UNSUPPORTED = 409, "the Oracle version is not supported", "migrate this database by hand; 12.2 and 19c are supported";
     KEYSTORE_CLOSED = 410, "a keystore is closed", "open it as the message says, then resume";
@@ -215,7 +217,7 @@ codes! {
     CONFIGURATION_SHARED = 420, "databases share a `sqlnet.ora` that cannot serve each of them", "put `$ORACLE_SID` in the directory or give each database its own TNS_ADMIN";
     NAME_NOT_QUOTABLE = 421, "a name or password holds a character that cannot be quoted", "change the password, or rename what the message names";
     PROVIDER_NOT_LOADED = 422, "the PKCS#11 library does not load in the server", "check owner, mode and dependencies of the one library under `/opt/oracle/extapi`, then restart the database";
-    HSM_FAILED = 423, "the HSM answered with an error", "check that two HSMs are ACTIVE and reachable from the host, then resume";
+    HSM_FAILED = 423, "the HSM answered with an error", "read the CKR word of the message with `tde2hsm explain TDE0423` before you resume: it may be a refused password";
     SHUTDOWN_HANGS = 424, "a database does not shut down", "look for long transactions and jobs, then resume; it is never aborted";
     START_FAILED = 425, "a database does not start as before", "read the alert log; the library in place is named in the message";
     BACKUP_TOO_OLD = 426, "there is no full backup that is recent enough", "take a full backup, or set `backup_hours = 0` to waive it";
@@ -239,14 +241,14 @@ codes! {
 
     // 05xx: secrets and logins (host-runner)
     SECRET_UNREADABLE = 501, "a secret version cannot be read from the host", "check the instance role and the secret's resource policy";
-    LOGIN_REFUSED = 502, "a password was refused; one login was spent", "correct the secret, then name the new version in the fleet file";
+    LOGIN_REFUSED = 502, "a password was refused; one login was spent", "correct the secret, then name the new version with `tde2hsm resume --secret ARN=VERSION`";
     TOKEN_UNREACHABLE = 503, "the HSM cannot be asked; no login was spent", "check the cluster, the route and the security group";
     ESCROW_FAILED = 504, "a keystore file could not be kept off the host", "check the instance role's rights on the escrow prefix";
     SECRET_UNFIT = 505, "a secret cannot be given to Oracle in that form", "HSM secrets are `user:password`; quotes and line breaks are not possible";
 
     // 06xx: AWS (cloud, driver)
-    AWS_DENIED = 601, "AWS refused a call", "check the permissions that `docs/` lists for the operator";
-    AWS_CREDENTIALS = 602, "there are no AWS credentials, or they have expired", "log in again or name a profile with `--profile`, then repeat the command";
+    AWS_DENIED = 601, "AWS refused a call", "compare with the permissions in `docs/permissions.md`";
+    AWS_CREDENTIALS = 602, "there are no AWS credentials, or they have expired", "log in again, or correct the profile that `--profile` names, then repeat the command";
     AWS_UNREACHABLE = 603, "AWS does not answer", "check the network and the region's endpoint, then repeat the command; nothing is sent twice";
     AWS_THROTTLED = 604, "AWS throttles calls of this account", "wait a minute and run `tde2hsm resume`";
     AWS_INVALID = 605, "AWS calls a request invalid", "read AWS's words in the message; an id of the fleet file may be of another account or region";
