@@ -16,7 +16,7 @@ use tde2hsm_document::Fetch;
 use tde2hsm_dr::facts::{FleetInstance, HsmBackup, KmsKey, Secret, Snapshot};
 use tde2hsm_dr_driver::{
     CallError, Cloud, CopySnapshot, DocumentPin, DrConfig, Effect as CallEffect, HostAnswer, Job, Object, ObjectInfo, Put,
-    Result, SurveyCommand, Wrote,
+    Remembered, Result, SurveyCommand, Wrote,
 };
 use tde2hsm_protocol::{
     AccountId, BackupId, ClusterId, InstanceId, KmsKeyArn, OrderToken, Region, SecretArn, SecretVersion, SnapshotId, Timestamp,
@@ -32,6 +32,8 @@ pub struct DrAws {
     source: Side,
     dr: Side,
     pub ledger: Ledger,
+    /// What was read of the records: a function is asked again and again.
+    remembered: Remembered,
 }
 
 #[derive(Debug)]
@@ -95,6 +97,7 @@ impl DrAws {
             topic: dr.topic.clone(),
             source: Side::new(config, &dr.source_region, &ledger),
             dr: Side::new(config, &dr.dr_region, &ledger),
+            remembered: Remembered::default(),
             ledger,
         }
     }
@@ -310,11 +313,22 @@ impl Cloud for DrAws {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
-        self.records().list(prefix).await.map_err(call_error)
+        let found = self.records().list(prefix).await.map_err(call_error)?;
+        self.remembered.listed(prefix, &found);
+        Ok(found)
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>> {
         self.records().get(key).await.map_err(call_error)
+    }
+
+    async fn get_listed(&self, key: &str) -> Result<Option<Object>> {
+        if let Some(object) = self.remembered.get(key) {
+            return Ok(Some(object));
+        }
+        let object = self.get(key).await?;
+        object.iter().for_each(|object| self.remembered.keep(object));
+        Ok(object)
     }
 
     async fn put(&self, key: &str, body: &[u8], when: &Put) -> Result<Wrote> {

@@ -41,7 +41,8 @@ impl Records {
             let page = page.map_err(|e| sort(call("ListObjectsV2"), e))?;
             found.extend(page.contents().iter().filter_map(|object| {
                 let modified = Timestamp(object.last_modified()?.secs());
-                Some(ObjectInfo { key: object.key()?.to_owned(), modified })
+                let etag = object.e_tag().unwrap_or_default().to_owned();
+                Some(ObjectInfo { key: object.key()?.to_owned(), etag, modified })
             }));
         }
         found.sort_by(|a, b| a.key.cmp(&b.key));

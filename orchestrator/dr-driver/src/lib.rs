@@ -12,6 +12,7 @@ mod jobs;
 mod outcome;
 mod ports;
 pub mod store;
+mod remembered;
 pub mod survey;
 pub mod world;
 
@@ -19,3 +20,4 @@ pub use config::{Approved, DrConfig, Expiry};
 pub use jobs::{Due, run};
 pub use outcome::{Hint, Job, Message, Metric, Outcome, Unasked, Unit};
 pub use ports::*;
+pub use remembered::Remembered;

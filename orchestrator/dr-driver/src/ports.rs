@@ -84,6 +84,7 @@ pub struct ObjectInfo {
 }
 
 /// When an object may be written.
+    pub etag: String,
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
     /// Only where there is none (`If-None-Match: *`).
@@ -202,6 +203,10 @@ pub trait Cloud: Send + Sync {
     async fn put(&self, key: &str, body: &[u8], when: &Put) -> Result<Wrote>;
     /// One that is gone already is `Ok`.
     async fn delete(&self, key: &str) -> Result<()>;
+    /// One that was listed just now: may be answered by what was read before, where that has the listed ETag.
+    async fn get_listed(&self, key: &str) -> Result<Option<Object>> {
+        self.get(key).await
+    }
     /// A message to the topic.
     async fn publish(&self, subject: &str, message: &str) -> Result<()>;
 }

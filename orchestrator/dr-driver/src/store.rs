@@ -3,7 +3,7 @@
 //! Objects are JSON, one a thing, so that two jobs that work on different things never meet. A job that changes one writes
 //! over what it read and nothing else; where another was quicker it lets the matter rest until its next run.
 
-use crate::{CallError, Cloud, Effect, Put, Wrote};
+use crate::{CallError, Cloud, Effect, Object, Put, Wrote};
 use futures::stream::{self, StreamExt as _};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -199,7 +199,11 @@ pub enum ReadError {
 }
 
 pub async fn read<T: DeserializeOwned>(cloud: &dyn Cloud, key: &str) -> Result<Option<Read<T>>, ReadError> {
-    let Some(object) = cloud.get(key).await? else { return Ok(None) };
+    parse(key, cloud.get(key).await?)
+}
+
+fn parse<T: DeserializeOwned>(key: &str, object: Option<Object>) -> Result<Option<Read<T>>, ReadError> {
+    let Some(object) = object else { return Ok(None) };
     match serde_json::from_slice(&object.body) {
         Ok(value) => Ok(Some(Read { value, etag: object.etag })),
         Err(e) => Err(ReadError::Unreadable(Unreadable { key: key.to_owned(), why: e.to_string() })),
@@ -223,7 +227,7 @@ pub async fn read_keys<T: DeserializeOwned>(
     let mut found = BTreeMap::new();
     let mut unreadable = Vec::new();
     let reads = keys.into_iter().map(|key| async move {
-        let read = read::<T>(cloud, &key).await;
+        let read = cloud.get_listed(&key).await.map_err(ReadError::from).and_then(|object| parse::<T>(&key, object));
         (key, read)
     });
     let mut reads = stream::iter(reads).buffer_unordered(AT_ONCE);

@@ -40,7 +40,7 @@ pub struct World {
 /// a while to list, and the first that is not answered is the last.
 pub const SOURCE_TIME: Duration = Duration::from_secs(60);
 /// And how long for all of them, in parts of [`SOURCE_TIME`]: what such a job has to say of the DR region it must still say, and
-/// a function has five minutes.
+/// a function has a quarter of an hour.
 const SOURCE_TIMES: u32 = 3;
 
 /// Questions about secrets at a time.

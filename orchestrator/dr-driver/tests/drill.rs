@@ -486,7 +486,7 @@ impl Cloud for Room {
         let prefix = prefix.to_owned();
         self.call("list", |state| {
             let keys = state.objects.keys().filter(|key| key.starts_with(&prefix));
-            Ok(keys.map(|key| ObjectInfo { key: key.clone(), modified: Timestamp(0) }).collect())
+            Ok(keys.map(|key| ObjectInfo { key: key.clone(), etag: String::new(), modified: Timestamp(0) }).collect())
         })
         .await
     }

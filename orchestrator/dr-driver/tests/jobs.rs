@@ -665,6 +665,48 @@ async fn the_loss_of_thousands_of_copies_is_told_once_in_part() {
     memory.ticks(&config(), 4).await;
     {
         let mut world = memory.world();
+
+/// A fleet's records are as many as its snapshots, and most never change again. What was read is not read again while the list
+/// says that it is the same.
+#[tokio::test]
+async fn records_that_did_not_change_are_read_once() {
+    const MANY: usize = 2_000;
+    let memory = Memory::new();
+    memory.ticks(&config(), 4).await;
+    let (settled, key) =
+        (memory.world().record(&store::copy_key(&snapshot_id(1))), |n| store::copy_key(&snapshot_id(0x10_0000 + n)));
+    {
+        let mut world = memory.world();
+        let at = world.now;
+        for n in 0..MANY {
+            let mut record = settled.clone();
+            record["source"] = snapshot_id(0x10_0000 + n).to_string().into();
+            record["attempts"] = serde_json::json!([{"token": format!("token-{n}"), "at": START}]);
+            record["results"] = serde_json::json!({});
+            world.objects.insert(key(n), (serde_json::to_vec(&record).unwrap(), 1, at));
+        }
+    }
+    let reads = async |job| {
+        memory.world().gets = 0;
+        let now = memory.world().now;
+        let outcome = run(job, now, &config(), &memory, &Hint::Tick).await;
+        assert_eq!(said(&outcome, Code::RECORDS_AWAY), 0, "{outcome:?}");
+        memory.world().gets
+    };
+    assert!(reads(Job::SettleCopies).await >= MANY, "a process that has just begun has read nothing");
+    for job in [Job::SettleCopies, Job::AuditRecovery, Job::AuditRecovery] {
+        let again = reads(job).await;
+        assert!(again < 20, "{job:?} read {again}");
+    }
+    // One is written over, by whomever: it is read, and what it says counts.
+    let before = reads(Job::SettleCopies).await;
+    memory.world().objects.insert(key(7), (b"{".to_vec(), 2, START));
+    assert_eq!(reads(Job::SettleCopies).await, before + 1);
+    let outcome = settle(&memory).await;
+    assert_eq!(said(&outcome, Code::RECORD_INVALID), 1, "{outcome:?}");
+    memory.world().objects.remove(&key(7));
+    assert_eq!(said(&settle(&memory).await, Code::RECORD_INVALID), 0);
+}
         let record = world.record(&store::copy_key(&snapshot_id(1)));
         let at = world.now;
         for n in 0..LOST {

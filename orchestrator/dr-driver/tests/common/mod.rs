@@ -126,6 +126,8 @@ pub struct World {
     pub records_away: bool,
     pub topic_away: bool,
     /// Commands: token, when, and the answers to be.
+    /// How many objects were read.
+    pub gets: usize,
     pub commands: BTreeMap<String, (OrderToken, Timestamp, Vec<HostAnswer>)>,
     pub silent: BTreeSet<InstanceId>,
     /// Hosts whose agent SSM does not know.
@@ -152,6 +154,7 @@ pub struct Memory {
     pub blown: Notify,
 }
 
+    remembered: Remembered,
 fn error(call: &str, effect: Effect, code: Option<&str>, message: &str) -> CallError {
     CallError { call: call.to_owned(), effect, aws_code: code.map(str::to_owned), message: message.to_owned() }
 }
@@ -717,12 +720,29 @@ impl Cloud for Memory {
         self.reach_records("s3:ListObjectsV2")?;
         let world = self.world();
         let below = world.objects.iter().filter(|(key, _)| key.starts_with(prefix));
-        Ok(below.map(|(key, (_, _, modified))| ObjectInfo { key: key.clone(), modified: *modified }).collect())
+        let info = |(key, (_, etag, modified)): (&String, &(Vec<u8>, u64, Timestamp))| ObjectInfo {
+            key: key.clone(),
+            etag: format!("\"{etag}\""),
+            modified: *modified,
+        };
+        let found: Vec<ObjectInfo> = below.map(info).collect();
+        self.remembered.listed(prefix, &found);
+        Ok(found)
+    }
+
+    async fn get_listed(&self, key: &str) -> Result<Option<Object>> {
+        if let Some(object) = self.remembered.get(key) {
+            return Ok(Some(object));
+        }
+        let object = self.get(key).await?;
+        object.iter().for_each(|object| self.remembered.keep(object));
+        Ok(object)
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>> {
         self.reach_records("s3:GetObject")?;
-        let world = self.world();
+        let mut world = self.world();
+        world.gets += 1;
         Ok(world.objects.get(key).map(|(body, etag, modified)| Object {
             key: key.to_owned(),
             body: body.clone(),
