@@ -21,7 +21,7 @@ pub struct Global {
     /// How answers are printed on stdout
     #[arg(long, global = true, value_enum, default_value = "human", value_name = "FORMAT")]
     pub output: Format,
-    /// Profile of AWS's configuration files
+    /// Profile of AWS's configuration files; wins over keys in the environment
     #[arg(long, global = true, value_name = "NAME")]
     pub profile: Option<String>,
     /// AWS region; by default the one that the fleet file or plan names
@@ -139,7 +139,7 @@ pub enum PlanCommand {
 
 #[derive(Debug, Args)]
 pub struct Approval {
-    /// Approve every gate beforehand, instead of being asked
+    /// Approve beforehand whatever the command would ask about
     #[arg(short = 'y', long)]
     pub yes: bool,
 }
@@ -168,9 +168,9 @@ pub struct Resume {
     pub approval: Approval,
     #[command(flatten)]
     pub anew: Anew,
-    /// A secret's version to use from now on, after a refused login
+    /// A secret's version to use from now on, after a refused login; `ARN=FORMER:VERSION` where the plan has several
     #[arg(long = "secret", value_name = "ARN=VERSION", value_parser = secret)]
-    pub secrets: Vec<(SecretArn, SecretVersion)>,
+    pub secrets: Vec<NamedSecret>,
 }
 
 #[derive(Debug, Args)]
@@ -206,6 +206,7 @@ pub struct Adopt {
 
 #[derive(Debug, Args)]
 pub struct Release {
+    /// The host's instance id
     #[arg(value_name = "HOST", value_parser = instance)]
     pub host: InstanceId,
     /// The campaign that holds it; may be left out where only one can be meant
@@ -307,6 +308,14 @@ pub struct DrDrill {
     pub approval: Approval,
 }
 
+/// The version of a secret that is to be used, and in place of which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedSecret {
+    pub arn: SecretArn,
+    pub former: Option<SecretVersion>,
+    pub version: SecretVersion,
+}
+
 /// A database as a person names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseName {
@@ -325,6 +334,7 @@ impl std::fmt::Display for DatabaseName {
 
 #[derive(Debug, Args)]
 pub struct Explain {
+    /// The code, as errors and findings print it
     #[arg(value_name = "CODE")]
     pub code: String,
 }
@@ -358,10 +368,15 @@ fn os_path(text: &str) -> Result<(OsName, PathBuf), String> {
     Ok((OsName::new(os).map_err(|e| e.to_string())?, PathBuf::from(path)))
 }
 
-fn secret(text: &str) -> Result<(SecretArn, SecretVersion), String> {
-    // `=` may stand in a secret's name; the version has none.
-    let (arn, version) = text.rsplit_once('=').ok_or("write it as ARN=VERSION")?;
-    Ok((SecretArn::new(arn).map_err(|e| e.to_string())?, SecretVersion::new(version).map_err(|e| e.to_string())?))
+fn secret(text: &str) -> Result<NamedSecret, String> {
+    // `=` may stand in a secret's name; a version has neither `=` nor `:`.
+    let (arn, versions) = text.rsplit_once('=').ok_or("write it as ARN=VERSION")?;
+    let (former, version) = versions.split_once(':').map_or((None, versions), |(former, version)| (Some(former), version));
+    Ok(NamedSecret {
+        arn: SecretArn::new(arn).map_err(|e| e.to_string())?,
+        former: former.map(SecretVersion::new).transpose().map_err(|e| e.to_string())?,
+        version: SecretVersion::new(version).map_err(|e| e.to_string())?,
+    })
 }
 
 fn bucket(text: &str) -> Result<BucketName, String> {

@@ -276,7 +276,7 @@ fn first_line(output: &str) -> &str {
 }
 
 pub fn interrupted() -> Failure {
-    Failure { exit: crate::exit::Exit::Interrupted, ..Failure::usage("interrupted") }
+    Failure::plain(crate::exit::Exit::Interrupted, "interrupted")
 }
 
 /// Sixteen hexadecimal digits that no other order has.

@@ -111,7 +111,7 @@ impl Context {
 }
 
 pub fn file_text(path: &Path, code: Code) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|e| file("read", path, Some(code), &e))
+    std::fs::read_to_string(path).map_err(|e| file("read", path, code, &e))
 }
 
 pub fn read_fleet(path: &Path) -> Result<Fleet, Failure> {
@@ -129,8 +129,10 @@ pub fn read_plan(path: &Path) -> Result<Plan, Failure> {
 
 /// Writes a file whole or not at all.
 pub fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
-    let wrong = |e: std::io::Error| file("written", path, None, &e);
-    let name = path.file_name().ok_or_else(|| Failure::usage(format!("`{}` is not a file's path", path.display())))?;
+    let wrong = |e: std::io::Error| file("written", path, Code::ARGUMENT_FILE, &e);
+    let name = path
+        .file_name()
+        .ok_or_else(|| Failure::new(Code::ARGUMENT_FILE, format!("`{}` is not a file's path", path.display())))?;
     let temporary = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
     std::fs::write(&temporary, text).map_err(wrong)?;
     std::fs::rename(&temporary, path).map_err(|e| {

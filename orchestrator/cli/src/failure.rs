@@ -31,11 +31,16 @@ impl Failure {
 
     /// A wrong command line that the parser could not see.
     pub fn usage(message: impl Into<String>) -> Failure {
-        Failure { exit: Exit::Usage, code: None, message: message.into(), hint: None, findings: Vec::new() }
+        Failure::new(Code::ARGUMENT, message)
+    }
+
+    /// What no code stands for: how the program ended says it all.
+    pub fn plain(exit: Exit, message: impl Into<String>) -> Failure {
+        Failure { exit, code: None, message: message.into(), hint: None, findings: Vec::new() }
     }
 
     pub fn internal(message: impl Into<String>) -> Failure {
-        Failure { exit: Exit::Internal, ..Failure::usage(message) }
+        Failure::plain(Exit::Internal, message)
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Failure {
@@ -88,10 +93,11 @@ impl From<PlanError> for Failure {
 }
 
 /// A file that could not be read or written.
-pub fn file(doing: &str, path: &std::path::Path, code: Option<Code>, error: &std::io::Error) -> Failure {
-    let message = format!("`{}` cannot be {doing}: {error}", path.display());
+pub fn file(doing: &str, path: &std::path::Path, code: Code, error: &std::io::Error) -> Failure {
+    let failure = Failure::new(code, format!("`{}` cannot be {doing}: {error}", path.display()));
     match code {
-        Some(code) => Failure::new(code, message),
-        None => Failure::usage(message),
+        // Its own hint is about what is in it.
+        Code::PLAN_UNREADABLE => failure.hint("check the path and the file's permissions"),
+        _ => failure,
     }
 }

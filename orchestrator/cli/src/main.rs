@@ -20,6 +20,7 @@ use context::Context;
 use exit::Exit;
 use failure::Failure;
 use std::process::ExitCode;
+use tde2hsm_protocol::Code;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -36,7 +37,11 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(exit) => exit.into(),
-        Err(failure) => {
+        Err(mut failure) => {
+            // AWS's own words leave it out where the profile is not there, or has no login.
+            if let (Some(Code::AWS_CREDENTIALS), Some(profile)) = (failure.code, &cli.global.profile) {
+                failure.message = format!("profile `{profile}`: {}", failure.message);
+            }
             context.out.fail(name, &failure);
             failure.exit.into()
         }

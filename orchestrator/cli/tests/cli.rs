@@ -68,7 +68,8 @@ fn every_code_of_the_catalogue_is_explained() {
     }
     let out = run(&["explain", "TDE9999"]);
     assert_eq!(out.status.code(), Some(2));
-    assert!(text(&out.stderr).contains("hint:") && out.stdout.is_empty());
+    let said = text(&out.stderr);
+    assert!(said.starts_with("error[TDE0008]") && said.contains("hint:") && out.stdout.is_empty(), "{said}");
 }
 
 #[test]
@@ -78,6 +79,22 @@ fn a_wrong_file_is_a_usage_error_with_code_and_hint() {
     let said = text(&out.stderr);
     assert!(said.contains("error[TDE0001]: `missing.toml` cannot be read") && said.contains("hint: "), "{said}");
     assert!(out.stdout.is_empty(), "stdout is data");
+}
+
+#[test]
+fn a_misspelt_path_is_said_to_be_one() {
+    for (args, code, hint) in [
+        (&["setup", "--runner", "nofile"][..], "TDE0007", "check the path"),
+        (&["apply", "paln.json"], "TDE0004", "check the path"),
+        (&["plan", "show", "paln.json"], "TDE0004", "check the path"),
+        (&["adopt", "paln.json"], "TDE0004", "check the path"),
+    ] {
+        let out = run(args);
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{said}");
+        assert!(said.starts_with(&format!("error[{code}]: `{}`", args.last().unwrap())), "{said}");
+        assert!(said.contains(&format!("hint: {hint}")), "{said}");
+    }
 }
 
 #[test]
@@ -105,10 +122,41 @@ fn without_credentials_the_program_says_so() {
     std::fs::write(dir.path().join("runner"), b"x").unwrap();
     let out = tde2hsm(dir.path()).args(["setup", "--runner", "runner", "--region", "us-east-1"]).output().unwrap();
     assert_eq!(out.status.code(), Some(6), "{}", text(&out.stderr));
-    assert!(text(&out.stderr).contains("error[TDE0602]"), "{}", text(&out.stderr));
+    let said = text(&out.stderr);
+    assert!(said.contains("error[TDE0602]"), "{said}");
+    // Where it was looked for is said to the end.
+    assert!(said.contains("Ec2InstanceMetadata: ") && said.lines().next().unwrap().ends_with("set to `true`"), "{said}");
     let out = tde2hsm(dir.path()).args(["setup", "--runner", "runner"]).output().unwrap();
     assert_eq!(out.status.code(), Some(2));
     assert!(text(&out.stderr).contains("no AWS region is named"), "{}", text(&out.stderr));
+}
+
+/// Keys of the account that was worked in last must not take the place of the profile that is named now.
+#[test]
+fn a_profile_that_is_named_wins_over_keys_in_the_environment_or_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("runner"), b"x").unwrap();
+    std::fs::write(dir.path().join("config"), "[profile other]\nregion = us-east-1\n").unwrap();
+    // Nothing listens there: who asks it has found credentials.
+    let ask = |profile: &[&str]| {
+        let out = tde2hsm(dir.path())
+            .args(["setup", "--runner", "runner", "--region", "us-east-1"])
+            .args(profile)
+            .env("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT00000")
+            .env("AWS_SECRET_ACCESS_KEY", "of the environment")
+            .env("AWS_CONFIG_FILE", dir.path().join("config"))
+            .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+            .output()
+            .unwrap();
+        (out.status.code(), text(&out.stderr))
+    };
+    let (code, said) = ask(&[]);
+    assert!(code == Some(6) && said.contains("error[TDE0603]"), "{said}");
+    for profile in ["nosuch", "other"] {
+        let (code, said) = ask(&["--profile", profile]);
+        assert!(code == Some(6) && said.contains("error[TDE0602]"), "{said}");
+        assert!(said.contains(&format!("error[TDE0602]: profile `{profile}`: ")) && said.contains("hint: "), "{said}");
+    }
 }
 
 /// A reader that goes away early, such as `head`, is no error and no panic.

@@ -33,6 +33,7 @@ pub use sts::{Caller, Sts};
 pub use tde2hsm_cloud_call::{Call, CloudError, Effect, Ledger};
 pub use tde2hsm_cloud_ec2::{Ec2, Owned, snapshots};
 
+use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::{BehaviorVersion, Region as AwsRegion, SdkConfig};
 use tde2hsm_protocol::{Code, Region};
 
@@ -88,7 +89,10 @@ impl Aws {
 async fn load(choice: &Choice, default_region: Option<&Region>) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).timeout_config(tde2hsm_cloud_call::timeouts());
     if let Some(profile) = &choice.profile {
-        loader = loader.profile_name(profile);
+        // Keys in the environment come first by themselves. Those may be of the account that was worked in last; what the
+        // command line names is meant.
+        let named = ProfileFileCredentialsProvider::builder().profile_name(profile).build();
+        loader = loader.profile_name(profile).credentials_provider(named);
     }
     // The command line first, then the file that names the fleet, then AWS's environment.
     if let Some(region) = choice.region.clone().or_else(|| default_region.map(ToString::to_string)) {

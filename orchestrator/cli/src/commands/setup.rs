@@ -11,7 +11,7 @@ use std::path::Path;
 use tde2hsm_cloud::Aws;
 use tde2hsm_cloud::s3::Made;
 use tde2hsm_document::{Artefact, BucketName, DocumentSource, FileName, Package, PackageVersion, object_key};
-use tde2hsm_protocol::{AccountId, Digest};
+use tde2hsm_protocol::{AccountId, Code, Digest};
 
 #[derive(Serialize)]
 struct Done {
@@ -103,7 +103,7 @@ impl Store<'_> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|e| file("read", path, None, &e))
+    std::fs::read(path).map_err(|e| file("read", path, Code::ARGUMENT_FILE, &e))
 }
 
 /// A client package: its name and version come from its own header, not from its file name.
@@ -117,7 +117,7 @@ struct Rpm {
 impl Rpm {
     fn read(path: &Path) -> Result<Rpm, Failure> {
         let content = read(path)?;
-        let wrong = |why: String| Failure::usage(format!("`{}`: {why}", path.display()));
+        let wrong = |why: String| Failure::new(Code::ARGUMENT_FILE, format!("`{}`: {why}", path.display()));
         let metadata =
             rpm::PackageMetadata::parse(&mut content.as_slice()).map_err(|e| wrong(format!("not an RPM package: {e}")))?;
         let field = |e: rpm::Error| wrong(format!("its header lacks a field: {e}"));

@@ -116,8 +116,11 @@ pub async fn of_hosts(
 }
 
 pub fn read(path: &Path) -> Result<Surveys, Failure> {
-    let text = file_text(path, Code::PLAN_UNREADABLE)?;
-    let wrong = |why: String| Failure::usage(format!("`{}`: {why}", path.display()));
+    let text = file_text(path, Code::ARGUMENT_FILE)?;
+    let wrong = |why: String| {
+        let failure = Failure::new(Code::ARGUMENT_FILE, format!("`{}`: {why}", path.display()));
+        failure.hint("name a file that `tde2hsm survey --out PATH` wrote, or leave `--surveys` out")
+    };
     let surveys: Surveys = serde_json::from_str(&text).map_err(|e| wrong(format!("not a file of surveys: {e}")))?;
     if surveys.tde2hsm_surveys != SURVEYS_VERSION {
         return Err(wrong(format!("version {} is not the version {SURVEYS_VERSION} of this program", surveys.tde2hsm_surveys)));
