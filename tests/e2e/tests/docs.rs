@@ -49,6 +49,41 @@ fn every_hazard_has_its_row_and_every_test_named_there_exists() {
     }
 }
 
+/// A path is one that is there, and what is said to be in a file is in it: `a`, `b` and `c` in `path`.
+#[test]
+fn every_path_that_a_hazard_names_is_there_and_holds_what_is_said() {
+    let page = fs::read_to_string(root().join("docs/hazards.md")).expect("page");
+    let (mut paths, mut held) = (0, 0);
+    for row in page.lines().filter(|line| line.starts_with("| **H")) {
+        let pieces: Vec<&str> = row.split('`').collect();
+        assert!(pieces.len() % 2 == 1, "a quote is not closed: {row}");
+        let mut names: Vec<&str> = Vec::new();
+        for pair in pieces[..pieces.len() - 1].chunks(2) {
+            let [before, word] = pair else { panic!("a pair") };
+            if word.contains('/') && !word.contains(' ') && !word.starts_with("DIR/") {
+                let path = root().join(word.trim_end_matches("/…"));
+                assert!(path.exists(), "`{word}` is named and is not there");
+                paths += 1;
+                if *before == " in " && path.is_file() {
+                    let text = fs::read_to_string(&path).expect("a text");
+                    for name in names.drain(..) {
+                        let there = text.split(|c: char| !c.is_alphanumeric() && !"_-".contains(c)).any(|found| found == name);
+                        assert!(there, "`{name}` is not in `{word}`");
+                        held += 1;
+                    }
+                }
+                names.clear();
+            } else {
+                if ![", ", " and "].contains(before) {
+                    names.clear();
+                }
+                names.push(word.rsplit("::").next().unwrap_or(word));
+            }
+        }
+    }
+    assert!(paths > 100 && held > 80, "{paths} paths and {held} names were looked at");
+}
+
 #[test]
 fn every_code_has_a_page_with_its_title_and_no_page_is_left_over() {
     let dir = root().join("docs/errors");

@@ -245,7 +245,7 @@ fn h02_h06_h09_h15_h16_h25_h26_what_strikes_a_cutover_or_a_proof_is_survived_or_
             let host = world.host_of(sid)?;
             Ok(format!("[[hosts]]\ninstance = \"{host}\"\n[[hosts.databases]]\nsid = \"{sid}\"\nauto_open = \"typed\"\n\n"))
         };
-        world.fleet_file("[dr]", &format!("{}{}[dr]", typed("WEB")?, typed("ARCH")?))?;
+        world.fleet_file("[dr]", &format!("{}{}[dr]", typed("WEB")?, typed("BILL")?))?;
         let host = |sid: &str| world.host_of(sid);
         let oracle = |sid: &str, text: &str| world.fault(&["oracle", &host(sid)?, text]);
         let on = |sid: &str, script: &str| -> Result<String> {
@@ -291,6 +291,8 @@ fn h02_h06_h09_h15_h16_h25_h26_what_strikes_a_cutover_or_a_proof_is_survived_or_
         for sid in ["WEB", "BILL", "ARCH"] {
             oracle(sid, &faults(&[hang(sid, "MIGRATE:end")]))?;
         }
+        let file = "/u01/oradata/BILL/common01.dbf";
+        world.exec(&host("BILL")?, &["cp", "-p", file, "/tmp/old"])?.ok()?;
         let mut cli = world.spawn(&["apply", "plan.json", "--yes"])?;
 
         // H26: HR and PAYR are down, TAX is going down and does not get there; its client gives up.
@@ -302,6 +304,10 @@ fn h02_h06_h09_h15_h16_h25_h26_what_strikes_a_cutover_or_a_proof_is_survived_or_
             Ok((up("HR") && up("PAYR")).then_some(()))
         })?;
         ensure!(on("TAX", "SELECT 'up' FROM dual;").is_err() && !downs.is_empty(), "nothing was down");
+        // It is looked at again for as long as it takes, more often than a failure is tried again.
+        world.until("TAX is waited for", WITHIN, &mut cli, || {
+            Ok((world.said().matches("waiting TDE0424 in prepare-keystore: TAX").count() > 3).then_some(()))
+        })?;
         // H2.
         world.until("SALES goes down", WITHIN, &mut cli, || {
             Ok((!noted(&world, "SALES", &["shutdown"])?.is_empty()).then_some(()))
@@ -327,57 +333,41 @@ fn h02_h06_h09_h15_h16_h25_h26_what_strikes_a_cutover_or_a_proof_is_survived_or_
                  ADMINISTER KEY MANAGEMENT SET ENCRYPTION KEY IDENTIFIED BY \"{software}\" FORCE KEYSTORE REVERSE MIGRATE USING \"{pin}\" WITH BACKUP;"
             ),
         )?;
-        world.exec(&host("BILL")?, &["rm", "/u01/app/oracle/admin/BILL/wallet/cwallet.sso"])?.ok()?;
-        for sid in ["TAX", "WEB", "BILL"] {
+        world.exec(&host("ARCH")?, &["rm", "/u01/app/oracle/admin/ARCH/wallet/cwallet.sso"])?.ok()?;
+        world.exec(&host("BILL")?, &["sh", "-c", &format!("cp -p {file} /tmp/new && cp -p /tmp/old {file}")])?.ok()?;
+        for sid in ["TAX", "WEB", "BILL", "ARCH"] {
             oracle(sid, &faults(&[]))?;
         }
-        let moved = ["SALES", "STOCK", "LEDGER", "CRM", "HR", "PAYR", "TAX"];
-        world.until("all but ARCH", WITHIN, &mut cli, || {
-            let mut ended =
-                ["TDE0417", "TDE0428"].iter().all(|code| world.said().contains(&format!("failed {code} in restart-proof")));
-            for sid in moved {
-                ended &= !noted(&world, sid, &["proven across a restart"])?.is_empty();
-            }
-            Ok(ended.then_some(()))
-        })?;
-        world.fault(&["hsm-down", "cloudhsm"])?;
-        oracle("ARCH", &faults(&[]))?;
         let ended = cli.wait()?;
         ensure!(!ended.success(), "{}", world.said());
-        world.fault(&["hsm-up", "cloudhsm"])?;
+        world.exec(&host("BILL")?, &["cp", "-p", "/tmp/new", file])?.ok()?;
 
         let all = world.cli(&["status", "--output", "json"])?.json()?;
         let (now, open, cut) = (world.inspect()?, world.verify("")?, world.verify("old-hsm,software")?);
         let mut wrong = Vec::new();
-        // Each by its own code first, whatever a second attempt met.
+        // Each proof by its own code first, whatever a second attempt meets.
         for (code, sid, says) in [
             ("TDE0417", "WEB", "after the restart not every active key is in the HSM"),
-            ("TDE0428", "BILL", "after a restart the HSM keystore was closed"),
-            ("TDE0427", "ARCH", "the HSM keystore is closed although it was opened with the password"),
+            ("TDE0427", "BILL", "reading encrypted data of"),
+            ("TDE0428", "ARCH", "after a restart the HSM keystore was closed"),
         ] {
-            if !world.said().contains(&format!("failed {code} in restart-proof: {sid}: {says}")) {
+            let failed = format!("failed {code} in restart-proof: {sid}: ");
+            if !world.said().lines().any(|line| line.contains(&failed) && line.contains(says)) {
                 wrong.push(format!("{sid} did not fail with {code}"));
             }
-        }
-        for (sid, standing, code, says) in [
-            ("SALES", "done", "", ""),
-            ("LEDGER", "done", "", ""),
-            ("CRM", "done", "", ""),
-            ("TAX", "done", "", ""),
-            ("WEB", "failed", "TDE0417", "the active key is in the software keystore"),
-            ("BILL", "failed", "TDE0428", "the HSM keystore was closed"),
-            ("ARCH", "failed", "TDE0423", "ARCH: ORA-28407"),
-        ] {
-            let (found, why, message) = of(&world, &all, sid)?;
-            if found != standing || why != code || !message.contains(says) {
-                wrong.push(format!("{sid}: {found} {why} {message}"));
+            let (standing, ..) = of(&world, &all, sid)?;
+            if standing != "failed" {
+                wrong.push(format!("{sid} is {standing}"));
             }
         }
-        for sid in now.sids().iter().filter(|sid| *sid != "SHIP") {
-            let here = moved.contains(&sid.as_str());
-            if !open.all_readable(sid) || here && !(now.on_cloudhsm(sid) && cut.all_readable(sid)) {
-                wrong.push(format!("{sid}: {} of {}; {:?}", open.readable(sid), open.rows(sid), now.active_stores(sid)));
+        for sid in ["SALES", "STOCK", "LEDGER", "CRM", "HR", "PAYR", "TAX"] {
+            let (standing, _, message) = of(&world, &all, sid)?;
+            if standing != "done" || !now.on_cloudhsm(sid) || !cut.all_readable(sid) {
+                wrong.push(format!("{sid}: {standing} {message}; {:?}, {} read", now.active_stores(sid), cut.readable(sid)));
             }
+        }
+        for sid in now.sids().iter().filter(|sid| !open.all_readable(sid)) {
+            wrong.push(format!("{sid}: {} of {} rows read", open.readable(sid), open.rows(sid)));
         }
         // H2: what died was up again, on the library it had, before the libraries were exchanged.
         for (sid, starts) in [("SALES", 3), ("STOCK", 3), ("LEDGER", 3)] {
