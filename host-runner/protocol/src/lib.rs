@@ -8,24 +8,26 @@
 #![forbid(unsafe_code)]
 
 mod adopt;
+mod aws;
 mod codes;
 mod digest;
 mod ids;
 mod order;
 mod report;
 mod retention;
-mod step;
 mod retired;
+mod step;
 pub mod survey;
 pub mod wire;
 
 pub use adopt::*;
+pub use aws::{limited, throttled};
 pub use codes::{CATALOGUE, Code, Severity, describe};
 pub use digest::{Digest, ShortDigest};
 pub use ids::*;
 pub use order::*;
 pub use report::*;
 pub use retention::{Retention, RetentionError};
+pub use retired::{Retired, RetiredError};
 pub use step::{Direction, Reversibility, STEPS, Scope, Segment, Step, StepInfo};
 pub use wire::{ORDER_LIMIT, REPORT_LIMIT, REPORT_PREFIX, WireError};
-pub use retired::{Retired, RetiredError};

@@ -8,7 +8,7 @@
 
 use crate::store::{self, Came, CopyRecord, HsmCopyRecord, Intent, Read, Record, Refused};
 use crate::world::Asker;
-use crate::{CallError, CopySnapshot, Effect};
+use crate::{CallError, CopySnapshot, Effect, Hint};
 use std::collections::BTreeMap;
 use tde2hsm_dr::facts::tag;
 use tde2hsm_dr::records::{Attempt, CopyIntent, HsmCopyIntent};
@@ -28,11 +28,26 @@ pub enum Sent {
     Not,
 }
 
-/// AWS's words for "not now" (`A§3.3`).
-const FULL: [&str; 2] = ["ResourceLimitExceeded", "CloudHsmResourceLimitExceededException"];
-
 fn full(error: &CallError) -> bool {
-    error.effect != Effect::Ambiguous && (error.is(&FULL) || error.throttled())
+    error.effect != Effect::Ambiguous && error.limited()
+}
+
+/// AWS refused it not long ago, and is not asked again yet. It counts as refused all the while: an alarm on what fails run after
+/// run must not fall silent in between.
+pub fn pauses<I: Intent>(asker: &mut Asker<'_>, hint: &Hint, record: &Record<I, I::Copy>) -> bool {
+    let waits = |refused: &&Refused| *hint != Hint::Person && refused.until() > asker.now;
+    let Some(refused) = record.refused.as_ref().filter(waits) else { return false };
+    let code = refused.code.as_deref().unwrap_or("no code");
+    let text = format!(
+        "`{}`: refused {} times, last with {code}: {}; asked for again within three hours",
+        record.intent.source(),
+        refused.times,
+        refused.message
+    );
+    asker.outcome.add("copies-paused", 1);
+    asker.outcome.failed += 1;
+    asker.outcome.say(Severity::Error, Code::COPY_REFUSED, text);
+    true
 }
 
 /// Different for each attempt: no two attempts of one thing are of the same number and second.
@@ -70,6 +85,7 @@ pub async fn begin_copy(
         Some(read) => (read.value, Some(read.etag)),
         None => (CopyRecord::new(intent), None),
     };
+    let before = record.refused.take().filter(|_| record.intent.kms_key == asker.config.kms_key);
     // A key that was changed since applies to this attempt.
     record.intent.kms_key = asker.config.kms_key.clone();
     let intent = record.intent.clone();
@@ -117,7 +133,7 @@ pub async fn begin_copy(
     match answer {
         Ok(copy) => drop(record.results.insert(token, Came::Made { copy, at: asker.now })),
         Err(error) if error.effect == Effect::Ambiguous => return sent,
-        Err(error) => take_back(&mut record, &token, &error, asker.now),
+        Err(error) => take_back(&mut record, &token, &error, before, asker.now),
     }
     conclude(asker, &record, &etag).await;
     sent
@@ -130,6 +146,7 @@ pub async fn begin_hsm_copy(asker: &mut Asker<'_>, known: Option<Read<HsmCopyRec
         None => (HsmCopyRecord::new(intent), None),
     };
     let intent = record.intent.clone();
+    let before = record.refused.take();
     let Some((token, etag)) = intend(asker, &mut record, etag.as_deref()).await else { return Sent::Not };
     let tags = BTreeMap::from(
         [
@@ -146,7 +163,7 @@ pub async fn begin_hsm_copy(asker: &mut Asker<'_>, known: Option<Read<HsmCopyRec
     if let Err(error) = answer
         && error.effect != Effect::Ambiguous
     {
-        take_back(&mut record, &token, &error, asker.now);
+        take_back(&mut record, &token, &error, before, asker.now);
         conclude(asker, &record, &etag).await;
     }
     sent
@@ -176,8 +193,15 @@ fn judge<T>(asker: &mut Asker<'_>, answer: &Result<T, CallError>, of: &str) -> S
     }
 }
 
-/// Nothing happened, so there was no attempt.
-fn take_back<I: Intent>(record: &mut Record<I, I::Copy>, token: &str, error: &CallError, at: Timestamp) {
+/// Nothing happened, so there was no attempt. Only what AWS refused is asked for less and less: what was never sent, or found no
+/// place, says nothing of what was asked for.
+fn take_back<I: Intent>(record: &mut Record<I, I::Copy>, token: &str, error: &CallError, before: Option<Refused>, at: Timestamp) {
     record.intent.attempts_mut().retain(|attempt| attempt.token != token);
-    record.refused = Some(Refused { at, code: error.aws_code.clone(), message: printable(&error.message, 300) });
+    if error.effect != Effect::Refused || full(error) {
+        record.refused = before;
+        return;
+    }
+    let times = before.map_or(0, |before| before.times).saturating_add(1);
+    let message = printable(&error.message, 300);
+    record.refused = Some(Refused { at, code: error.aws_code.clone(), message, times });
 }

@@ -10,9 +10,10 @@ mod config;
 pub mod drill;
 mod jobs;
 mod outcome;
+mod passwords;
 mod ports;
-pub mod store;
 mod remembered;
+pub mod store;
 pub mod survey;
 pub mod world;
 

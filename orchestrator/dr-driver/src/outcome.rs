@@ -7,9 +7,11 @@ use tde2hsm_protocol::{Code, Region, Severity, SnapshotId, Timestamp};
 /// the state of the world calls for (H37).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Hint {
-    /// The schedule, or a person.
+    /// The schedule.
     #[default]
     Tick,
+    /// Somebody asks, and may have mended what was refused: that is asked for again at once.
+    Person,
     /// An event names these snapshots.
     Snapshots(BTreeSet<SnapshotId>),
 }

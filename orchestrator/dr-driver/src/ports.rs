@@ -44,8 +44,12 @@ impl CallError {
 
     /// Too many requests, whatever they ask for: turned away, and to be asked again later.
     pub fn throttled(&self) -> bool {
-        const WORDS: [&str; 5] = ["Throttl", "RequestLimitExceeded", "TooManyRequests", "SlowDown", "RateExceeded"];
-        self.aws_code.as_deref().is_some_and(|code| WORDS.iter().any(|word| code.contains(word)))
+        self.aws_code.as_deref().is_some_and(tde2hsm_protocol::throttled)
+    }
+
+    /// Too much of anything: turned away for now, and nothing is wrong with what was asked for.
+    pub fn limited(&self) -> bool {
+        self.aws_code.as_deref().is_some_and(tde2hsm_protocol::limited)
     }
 
     /// Nobody was heard: another question may wait as long.
@@ -80,11 +84,11 @@ pub struct Object {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {
     pub key: String,
+    pub etag: String,
     pub modified: Timestamp,
 }
 
 /// When an object may be written.
-    pub etag: String,
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
     /// Only where there is none (`If-None-Match: *`).
@@ -142,12 +146,12 @@ pub struct HostAnswer {
 pub trait Cloud: Send + Sync {
     /// Instances with the tag that are not terminated.
     async fn fleet_instances(&self, region: &Region, tag: &(String, String)) -> Result<Vec<FleetInstance>>;
+    /// Which of these instances are not terminated, whatever tags they carry. One that AWS knows no more is left out.
+    async fn instances_there(&self, region: &Region, ids: &[InstanceId]) -> Result<BTreeSet<InstanceId>>;
     /// One snapshot with owner `self`; `None`: there is none with this id that is ours.
     async fn snapshot(&self, region: &Region, id: &SnapshotId) -> Result<Option<Snapshot>>;
     /// Snapshots of these volumes, owner `self`, every state.
     async fn snapshots_of(&self, region: &Region, volumes: &[VolumeId]) -> Result<Vec<Snapshot>>;
-    /// Which of these instances are not terminated, whatever tags they carry. One that AWS knows no more is left out.
-    async fn instances_there(&self, region: &Region, ids: &[InstanceId]) -> Result<BTreeSet<InstanceId>>;
     /// Snapshots that carry a tag with one of these values, owner `self`, every state.
     async fn snapshots_tagged(&self, region: &Region, key: &str, values: &[String]) -> Result<Vec<Snapshot>>;
     /// Copies that are not finished, owner `self`, whoever asked for them: all of an account's take places (`A§3.3`).
@@ -199,14 +203,14 @@ pub trait Cloud: Send + Sync {
     /// Objects of the records bucket below a prefix, in the order of their keys.
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>>;
     async fn get(&self, key: &str) -> Result<Option<Object>>;
-    /// Sent once, so that `Lost` is never an own write whose answer was lost.
-    async fn put(&self, key: &str, body: &[u8], when: &Put) -> Result<Wrote>;
-    /// One that is gone already is `Ok`.
-    async fn delete(&self, key: &str) -> Result<()>;
     /// One that was listed just now: may be answered by what was read before, where that has the listed ETag.
     async fn get_listed(&self, key: &str) -> Result<Option<Object>> {
         self.get(key).await
     }
+    /// Sent once, so that `Lost` is never an own write whose answer was lost.
+    async fn put(&self, key: &str, body: &[u8], when: &Put) -> Result<Wrote>;
+    /// One that is gone already is `Ok`.
+    async fn delete(&self, key: &str) -> Result<()>;
     /// A message to the topic.
     async fn publish(&self, subject: &str, message: &str) -> Result<()>;
 }

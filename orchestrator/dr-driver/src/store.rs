@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tde2hsm_dr::inventory::Inventory;
-use tde2hsm_dr::records::{Attempt, CopyIntent, HsmCopyIntent};
+use tde2hsm_dr::records::{Attempt, CopyIntent, HsmCopyIntent, SecretAt};
 use tde2hsm_protocol::{BackupId, InstanceId, SnapshotId, Timestamp};
 
 pub const COPIES: &str = "copies/";
@@ -58,6 +58,11 @@ pub trait Intent: Clone + PartialEq + Serialize {
     fn source(&self) -> &str;
     fn attempts(&self) -> &[Attempt];
     fn attempts_mut(&mut self) -> &mut Vec<Attempt>;
+    /// When what is copied was made.
+    fn moment(&self) -> Timestamp;
+    /// Versions of secrets at that moment.
+    fn secrets(&self) -> &[SecretAt];
+    fn secrets_mut(&mut self) -> &mut Vec<SecretAt>;
 }
 
 impl Intent for CopyIntent {
@@ -73,6 +78,15 @@ impl Intent for CopyIntent {
     }
     fn attempts_mut(&mut self) -> &mut Vec<Attempt> {
         &mut self.attempts
+    }
+    fn moment(&self) -> Timestamp {
+        self.started
+    }
+    fn secrets(&self) -> &[SecretAt] {
+        &self.secrets
+    }
+    fn secrets_mut(&mut self) -> &mut Vec<SecretAt> {
+        &mut self.secrets
     }
 }
 
@@ -90,6 +104,15 @@ impl Intent for HsmCopyIntent {
     fn attempts_mut(&mut self) -> &mut Vec<Attempt> {
         &mut self.attempts
     }
+    fn moment(&self) -> Timestamp {
+        self.created
+    }
+    fn secrets(&self) -> &[SecretAt] {
+        &self.secrets
+    }
+    fn secrets_mut(&mut self) -> &mut Vec<SecretAt> {
+        &mut self.secrets
+    }
 }
 
 /// An intent with what came of its calls.
@@ -100,7 +123,8 @@ pub struct Record<I, Id: Ord> {
     /// By the attempt's token.
     #[serde(default = "BTreeMap::new")]
     pub results: BTreeMap<String, Came<Id>>,
-    /// The last refusal; a refused attempt is none and is taken back.
+    /// The last call was refused; a refused attempt is none and is taken back. A region that is full refuses nothing: the call
+    /// waits for a place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
 }
@@ -162,6 +186,19 @@ pub struct Refused {
     pub at: Timestamp,
     pub code: Option<String>,
     pub message: String,
+    /// One after the other.
+    #[serde(default)]
+    pub times: u32,
+}
+
+impl Refused {
+    /// Not asked again before: longer than the pause between two ticks, and twice as long each time. What was refused is found
+    /// mended after the longest pause at the latest.
+    pub fn until(&self) -> Timestamp {
+        const FIRST: i64 = 45 * 60;
+        const LONGEST: i64 = 3 * 3600;
+        self.at.plus((FIRST << self.times.saturating_sub(1).min(10)).min(LONGEST))
+    }
 }
 
 impl<I, Id: Ord> Record<I, Id> {

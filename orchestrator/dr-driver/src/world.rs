@@ -255,15 +255,37 @@ impl<'a> Asker<'a> {
     pub async fn secrets(&mut self, region: &Region, arns: &BTreeSet<SecretArn>) -> BTreeMap<SecretArn, Option<Secret>> {
         const CALL: &str = "secretsmanager:DescribeSecret";
         let cloud = self.cloud;
+        // Those that hang must not keep from us what the others say, nor a copy waiting until the function's time is over.
+        let patience = self.patience * 3 / 4;
+        let unheard = || CallError {
+            call: CALL.to_owned(),
+            effect: Effect::Ambiguous,
+            aws_code: None,
+            message: format!("no answer came within {} s", patience.as_secs()),
+        };
         let mut questions = Vec::new();
         for arn in arns {
-            questions.push(cloud.secret(region, arn));
+            questions.push(async move { (arn, cloud.secret(region, arn).await) });
         }
-        let questions = stream::iter(questions).buffered(AT_ONCE).collect::<Vec<_>>();
-        let answers = self.ask(region, CALL, async { Ok(questions.await) }).await.unwrap_or_default();
+        let mut questions = stream::iter(questions).buffer_unordered(AT_ONCE);
+        let heard = async {
+            let mut heard = BTreeMap::new();
+            let all = async {
+                while let Some((arn, answer)) = questions.next().await {
+                    heard.insert(arn, answer);
+                }
+            };
+            // Of a region that answers nothing at all nothing more is asked.
+            match tokio::time::timeout(patience, all).await {
+                Err(_) if heard.is_empty() => Err(unheard()),
+                _ => Ok(heard),
+            }
+        };
+        let Some(mut heard) = self.ask(region, CALL, heard).await else { return BTreeMap::new() };
         let mut found = BTreeMap::new();
         // In the order of the questions.
-        for (arn, answer) in arns.iter().zip(answers) {
+        for arn in arns {
+            let answer = heard.remove(arn).unwrap_or_else(|| Err(unheard()));
             found.extend(self.note(region, answer).map(|secret| (arn.clone(), secret)));
         }
         found
@@ -300,28 +322,6 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// Addresses that the cluster's HSMs have or ever had. They change when an HSM is replaced, and an inventory may be older
-    /// than that; and the source region may be away. So what was seen once is kept.
-    async fn cluster_addresses(&mut self) -> Option<BTreeSet<String>> {
-        let region = self.config.source_region.clone();
-        let question = self.cloud.hsm_addresses(&region, &self.config.cluster);
-        let now = self.ask(&region, "cloudhsmv2:DescribeClusters", question).await.flatten();
-        let known = self.object::<ClusterAddresses>(store::CLUSTER).await?;
-        let (mut addresses, etag) = match known {
-            Some(read) if read.value.cluster == self.config.cluster.as_str() => (read.value.addresses, Some(read.etag)),
-            Some(read) => (BTreeSet::new(), Some(read.etag)),
-            None => (BTreeSet::new(), None),
-        };
-        let before = addresses.len();
-        addresses.extend(now.iter().flatten().cloned());
-        if addresses.len() > before {
-            let value = ClusterAddresses { v: 1, cluster: self.config.cluster.to_string(), addresses: addresses.clone() };
-            let wrote = store::write(self.cloud, store::CLUSTER, &value, etag.as_deref()).await;
-            self.note_records(wrote);
-        }
-        (now.is_some() || !addresses.is_empty()).then_some(addresses)
-    }
-
     /// Which instances of the records are gone, and whether AWS said so now. It knows a terminated instance for about an hour; what
     /// it does not know is none any more. One that lost the fleet's tag is there. What it said last is kept for the time when it says
     /// nothing.
@@ -350,6 +350,28 @@ impl<'a> Asker<'a> {
         (gone, true)
     }
 
+    /// Addresses that the cluster's HSMs have or ever had. They change when an HSM is replaced, and an inventory may be older
+    /// than that; and the source region may be away. So what was seen once is kept.
+    async fn cluster_addresses(&mut self) -> Option<BTreeSet<String>> {
+        let region = self.config.source_region.clone();
+        let question = self.cloud.hsm_addresses(&region, &self.config.cluster);
+        let now = self.ask(&region, "cloudhsmv2:DescribeClusters", question).await.flatten();
+        let known = self.object::<ClusterAddresses>(store::CLUSTER).await?;
+        let (mut addresses, etag) = match known {
+            Some(read) if read.value.cluster == self.config.cluster.as_str() => (read.value.addresses, Some(read.etag)),
+            Some(read) => (BTreeSet::new(), Some(read.etag)),
+            None => (BTreeSet::new(), None),
+        };
+        let before = addresses.len();
+        addresses.extend(now.iter().flatten().cloned());
+        if addresses.len() > before {
+            let value = ClusterAddresses { v: 1, cluster: self.config.cluster.to_string(), addresses: addresses.clone() };
+            let wrote = store::write(self.cloud, store::CLUSTER, &value, etag.as_deref()).await;
+            self.note_records(wrote);
+        }
+        (now.is_some() || !addresses.is_empty()).then_some(addresses)
+    }
+
     /// Everything of both regions. `None`: the records cannot be read, and without them nothing can be said.
     pub async fn world(&mut self) -> Option<World> {
         let mut unasked = BTreeSet::new();
@@ -363,6 +385,12 @@ impl<'a> Asker<'a> {
             unasked.insert(Ask::Inventories);
         }
         let instances = self.instances().await;
+        let named = inventories.iter().map(|one| one.instance.clone());
+        let named = named.chain(records.copies.values().map(|read| read.value.intent.instance.clone())).collect();
+        let (gone, said) = self.gone(instances.as_deref(), named).await;
+        if !said {
+            unasked.insert(Ask::SourceInstances);
+        }
         let volumes = volumes(instances.as_deref().unwrap_or_default(), &records, inventories.iter());
         let source = match &instances {
             // Without the instances it is not known which volumes there are beside the recorded ones.
@@ -382,12 +410,6 @@ impl<'a> Asker<'a> {
             unasked.insert(Ask::SourceBackups);
         }
         let dr_backups = self.dr_backups(&records.hsm_copies.keys().cloned().collect()).await;
-        let named = inventories.iter().map(|one| one.instance.clone());
-        let named = named.chain(records.copies.values().map(|read| read.value.intent.instance.clone())).collect();
-        let (gone, said) = self.gone(instances.as_deref(), named).await;
-        if !said {
-            unasked.insert(Ask::SourceInstances);
-        }
         if dr_backups.is_none() {
             unasked.insert(Ask::DrBackups);
         }
@@ -402,6 +424,7 @@ impl<'a> Asker<'a> {
         unasked.extend(arns.iter().filter(|arn| !of_dr.contains_key(arn)).map(|arn| Ask::DrSecret(arn.clone())));
         let mut secrets: Vec<Secret> = of_dr.into_values().flatten().collect();
         secrets.extend(of_source.iter().cloned());
+        let of_secrets = secrets.iter().filter_map(|secret| secret.kms_key.clone());
         let keys: BTreeSet<KmsKeyArn> =
             dr.iter().filter_map(|copy| copy.kms_key.clone()).chain([self.config.kms_key.clone()]).chain(of_secrets).collect();
         let mut kms: Vec<KmsKey> = Vec::new();
@@ -424,12 +447,20 @@ impl<'a> Asker<'a> {
             secrets,
             uses,
             kms,
-        let of_secrets = secrets.iter().filter_map(|secret| secret.kms_key.clone());
             hsm_copies: records.hsm_copies.values().map(|read| read.value.intent.clone()).collect(),
             unasked,
+            gone,
+            retired: self.config.retired.clone(),
         };
         Some(World { common, hosts, records, secrets: of_source })
     }
+}
+
+/// `gone.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Gone {
+    v: u8,
+    instances: BTreeSet<InstanceId>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -450,20 +481,13 @@ pub fn bare(now: Timestamp, config: &DrConfig) -> Common {
         backups: Vec::new(),
         secrets: Vec::new(),
         uses: Vec::new(),
-            gone,
-            retired: self.config.retired.clone(),
         kms: Vec::new(),
         hsm_copies: Vec::new(),
         unasked: BTreeSet::new(),
+        gone: BTreeSet::new(),
+        retired: BTreeSet::new(),
     }
 }
-/// `gone.json`.
-#[derive(Debug, Serialize, Deserialize)]
-struct Gone {
-    v: u8,
-    instances: BTreeSet<InstanceId>,
-}
-
 
 /// Volumes that are or were the fleet's: attached, recorded, or named by an inventory.
 pub fn volumes<'a>(
@@ -485,8 +509,6 @@ pub fn believed(mut copies: Vec<Snapshot>, records: &Records, outcome: &mut Outc
     for read in records.copies.values() {
         known.extend(read.value.results.iter().map(|(token, came)| (token.as_str(), came.copy())));
     }
-        gone: BTreeSet::new(),
-        retired: BTreeSet::new(),
     for copy in &mut copies {
         let Some(token) = copy.tags.get(tag::TOKEN) else { continue };
         if let Some(other) = known.get(token.as_str())

@@ -278,27 +278,6 @@ async fn h45_a_backup_is_held_until_its_copy_is_ready() {
     assert!(!world.effects.iter().any(|call| call == "cloudhsmv2:ModifyBackupAttributes"));
 }
 
-/// What a rotation does to a secret, and what AWS then does with a version that nothing holds.
-fn rotate(memory: &Memory, n: u32) {
-    let mut world = memory.world();
-    let now = world.now;
-    for secret in world.secrets.values_mut() {
-        for version in &mut secret.versions {
-            version.stages.remove("AWSPREVIOUS");
-            if version.stages.remove("AWSCURRENT") {
-                version.stages.insert("AWSPREVIOUS".to_owned());
-            }
-        }
-        // What AWS does with a version that nothing holds.
-        secret.versions.retain(|version| !version.stages.is_empty());
-        secret.versions.push(SecretVersionFact {
-            version: tde2hsm_protocol::SecretVersion::new(VERSION.replace('1', &n.to_string())).unwrap(),
-            stages: BTreeSet::from(["AWSCURRENT".to_owned()]),
-            created: Some(now),
-        });
-    }
-}
-
 /// The version of the backup's time is noted and keeps a stage of ours through rotations.
 #[tokio::test]
 async fn h42_the_password_of_a_backups_time_stays() {
@@ -310,7 +289,7 @@ async fn h42_the_password_of_a_backups_time_stays() {
         assert_eq!(world.record(&record)["secrets"][0]["versions"][0], VERSION);
     }
     for n in 2..5 {
-        rotate(&memory, n);
+        memory.rotate(n);
         memory.ticks(&config(), 8).await;
     }
     let world = memory.world();
@@ -665,6 +644,27 @@ async fn the_loss_of_thousands_of_copies_is_told_once_in_part() {
     memory.ticks(&config(), 4).await;
     {
         let mut world = memory.world();
+        let record = world.record(&store::copy_key(&snapshot_id(1)));
+        let at = world.now;
+        for n in 0..LOST {
+            let (mut lost, source) = (record.clone(), snapshot_id(0x10_0000 + n));
+            let token = format!("token-{n}");
+            lost["source"] = source.to_string().into();
+            lost["attempts"] = serde_json::json!([{"token": token, "at": START}]);
+            lost["results"] = serde_json::json!({token: {"came": "made", "copy": snapshot_id(0x20_0000 + n), "at": START}});
+            world.objects.insert(store::copy_key(&source), (serde_json::to_vec(&lost).unwrap(), 0, at));
+        }
+    }
+    let outcome = settle(&memory).await;
+    assert_eq!(outcome.count("copies-failed"), LOST as u64);
+    assert_eq!(came(&memory, &store::copy_key(&snapshot_id(0x10_0000 + LOST - 1))), ["gone"]);
+    let published = memory.world().published.clone();
+    assert_eq!(published.len(), 1);
+    let told = published[0].1.matches("is no longer there").count();
+    assert!(published[0].1.ends_with(&format!("and {} more; the log has them all", LOST - told)), "{told}");
+    settle(&memory).await;
+    assert_eq!(memory.world().published.len(), 1, "it is told once");
+}
 
 /// A fleet's records are as many as its snapshots, and most never change again. What was read is not read again while the list
 /// says that it is the same.
@@ -706,25 +706,4 @@ async fn records_that_did_not_change_are_read_once() {
     assert_eq!(said(&outcome, Code::RECORD_INVALID), 1, "{outcome:?}");
     memory.world().objects.remove(&key(7));
     assert_eq!(said(&settle(&memory).await, Code::RECORD_INVALID), 0);
-}
-        let record = world.record(&store::copy_key(&snapshot_id(1)));
-        let at = world.now;
-        for n in 0..LOST {
-            let (mut lost, source) = (record.clone(), snapshot_id(0x10_0000 + n));
-            let token = format!("token-{n}");
-            lost["source"] = source.to_string().into();
-            lost["attempts"] = serde_json::json!([{"token": token, "at": START}]);
-            lost["results"] = serde_json::json!({token: {"came": "made", "copy": snapshot_id(0x20_0000 + n), "at": START}});
-            world.objects.insert(store::copy_key(&source), (serde_json::to_vec(&lost).unwrap(), 0, at));
-        }
-    }
-    let outcome = settle(&memory).await;
-    assert_eq!(outcome.count("copies-failed"), LOST as u64);
-    assert_eq!(came(&memory, &store::copy_key(&snapshot_id(0x10_0000 + LOST - 1))), ["gone"]);
-    let published = memory.world().published.clone();
-    assert_eq!(published.len(), 1);
-    let told = published[0].1.matches("is no longer there").count();
-    assert!(published[0].1.ends_with(&format!("and {} more; the log has them all", LOST - told)), "{told}");
-    settle(&memory).await;
-    assert_eq!(memory.world().published.len(), 1, "it is told once");
 }

@@ -34,7 +34,7 @@ pub struct CopyIntent {
     pub kms_key: KmsKeyArn,
     /// Every call that was made or may have been made, oldest first.
     pub attempts: Vec<Attempt>,
-    /// Versions of the keystore passwords when the set was taken (H42).
+    /// Versions of the keystore passwords when the set was taken (H42); of a secret that is not named nobody knows yet.
     pub secrets: Vec<SecretAt>,
     /// When retention let the copy go: it is not made again.
     #[serde(default)]
@@ -58,7 +58,7 @@ pub struct HsmCopyIntent {
     /// CreateTimestamp of the source.
     pub created: Timestamp,
     pub attempts: Vec<Attempt>,
-    /// Versions of the crypto users' secrets when the backup was made (H42).
+    /// Versions of the crypto users' secrets when the backup was made (H42); of one that is not named nobody knows yet.
     pub secrets: Vec<SecretAt>,
     /// We marked the source NeverExpires, so we may take the mark away again (H45).
     #[serde(default)]

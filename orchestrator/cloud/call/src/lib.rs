@@ -16,7 +16,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
-use tde2hsm_protocol::Code;
+use tde2hsm_protocol::{Code, limited, throttled};
 
 /// Whether a call that failed may have had its effect all the same (`A§11.4`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,23 +107,6 @@ where
     finish(call, sorted, message, &error)
 }
 
-/// AWS's words for "too much" and "not now". EC2 says some of them with 503 (`A§3.3`); whatever the status, the call was turned
-/// away before it did anything.
-const LIMITS: [&str; 8] = [
-    "Throttl",
-    "RequestLimitExceeded",
-    "ResourceLimitExceeded",
-    "TooManyRequests",
-    "BandwidthLimitExceeded",
-    "SlowDown",
-    "RateExceeded",
-    "LimitExceededException",
-];
-
-fn limited(aws_code: &str) -> bool {
-    LIMITS.iter().any(|word| aws_code.contains(word))
-}
-
 struct Sorted {
     effect: Effect,
     aws_code: Option<String>,
@@ -150,7 +133,9 @@ fn finish(call: Call, mut sorted: Sorted, message: Option<String>, error: &(dyn 
         our_code(sorted.effect, sorted.aws_code.as_deref())
     };
     let message = message.unwrap_or_else(|| chain.join(": "));
-    let message = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect();
+    // Where credentials were looked for is a list, one line a place, and is of use as a whole only.
+    let most = if no_credentials { 2_000 } else { 500 };
+    let message = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(most).collect();
     CloudError { call, effect: sorted.effect, code, aws_code: sorted.aws_code, message, request_id: sorted.request_id }
 }
 
@@ -166,7 +151,7 @@ fn our_code(effect: Effect, aws_code: Option<&str>) -> Code {
         Code::AWS_CREDENTIALS
     } else if has(&["AccessDenied", "UnauthorizedOperation", "NotAuthorized", "Forbidden"]) {
         Code::AWS_DENIED
-    } else if has(&["Throttl", "RequestLimitExceeded", "TooManyRequests", "SlowDown", "RateExceeded"]) {
+    } else if throttled(aws) {
         Code::AWS_THROTTLED
     } else if effect == Effect::Ambiguous {
         Code::AWS_FAILED

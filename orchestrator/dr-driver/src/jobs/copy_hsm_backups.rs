@@ -4,10 +4,11 @@
 //! A restored HSM knows the password of the backup's time. Which version that was can be seen only for a while, so it is
 //! written down with the intent; and a version without a stage is removed sooner or later, so it gets one of ours.
 
-use crate::Unit;
-use crate::calls::{Sent, begin_hsm_copy};
+use crate::calls::{self, Sent, begin_hsm_copy};
+use crate::passwords;
 use crate::store::{self, HsmCopyRecord, Read};
 use crate::world::{Asker, Records, bare};
+use crate::{Hint, Unit};
 use std::collections::{BTreeMap, BTreeSet};
 use tde2hsm_dr::copying;
 use tde2hsm_dr::facts::{BackupState, HsmBackup, Secret};
@@ -16,7 +17,7 @@ use tde2hsm_dr::records::HsmCopyIntent;
 use tde2hsm_dr::secrets;
 use tde2hsm_protocol::{BackupId, Code, SecretArn, SecretVersion, Severity};
 
-pub async fn run(asker: &mut Asker<'_>) {
+pub async fn run(asker: &mut Asker<'_>, hint: &Hint) {
     let mut records = Records::default();
     if asker.hsm_copy_records(&mut records).await.is_none() {
         return;
@@ -24,41 +25,24 @@ pub async fn run(asker: &mut Asker<'_>) {
     let Some(sources) = asker.source_backups().await else { return };
     let ids: BTreeSet<BackupId> = sources.iter().map(|backup| backup.id.clone()).collect();
     let copies = asker.dr_backups(&ids).await;
-    let found = secrets_of_now(asker).await;
-    if let Some(copies) = copies {
-        begin(asker, &sources, &copies, &records, &found).await;
-    }
-    keep_versions(asker, &sources, &records, &found).await;
-}
-
-/// Each secret with what it is for.
-async fn secrets_of_now(asker: &mut Asker<'_>) -> Vec<(SecretRole, Secret)> {
-    let region = asker.config.source_region.clone();
     let uses = asker.secret_uses().await;
-    let mut arns: BTreeMap<SecretArn, SecretRole> = BTreeMap::new();
-    for one in uses {
-        arns.entry(one.secret).or_insert(one.role);
+    let secrets: Vec<Secret> = passwords::of_now(asker, &uses.iter().map(|one| one.secret.clone()).collect()).await;
+    let users = passwords::used(&uses, SecretRole::CryptoUser);
+    let users: Vec<Secret> = secrets.iter().filter(|secret| users.contains(&secret.arn)).cloned().collect();
+    passwords::complete(asker, &mut records.hsm_copies, &users).await;
+    if let Some(copies) = copies {
+        begin(asker, hint, &sources, &copies, &records, &users).await;
     }
-    let answers = asker.secrets(&region, &arns.keys().cloned().collect()).await;
-    let mut found = Vec::new();
-    for (arn, secret) in answers {
-        match secret {
-            Some(secret) => found.push((arns[&arn], secret)),
-            None => {
-                let text = format!("there is no secret `{arn}` in {region}");
-                asker.outcome.say(Severity::Error, Code::SECRET_UNKEPT, text);
-            }
-        }
-    }
-    found
+    keep_versions(asker, &sources, &records, &secrets).await;
 }
 
 async fn begin(
     asker: &mut Asker<'_>,
+    hint: &Hint,
     sources: &[HsmBackup],
     copies: &[HsmBackup],
     records: &Records,
-    found: &[(SecretRole, Secret)],
+    users: &[Secret],
 ) {
     let common = Common {
         backups: sources.iter().chain(copies).cloned().collect(),
@@ -69,12 +53,15 @@ async fn begin(
     for list in [&mut plan.copy, &mut plan.keep] {
         list.retain(|id| !records.hsm_copies.get(id).is_some_and(|read| read.value.expired()));
     }
+    // What is paused is held from its purge all the same.
+    let paused = plan.copy.len();
+    plan.copy.retain(|id| !records.hsm_copies.get(id).is_some_and(|read| calls::pauses(asker, hint, &read.value)));
+    let mut waiting = plan.settling.len() + paused - plan.copy.len();
     let region = asker.config.source_region.clone();
     let by_id: BTreeMap<&BackupId, &HsmBackup> = sources.iter().map(|backup| (&backup.id, backup)).collect();
     let intent = |id: &BackupId| -> Option<HsmCopyIntent> {
         let backup = by_id.get(id)?;
         let created = backup.created?;
-        let of_users = found.iter().filter(|(role, _)| *role == SecretRole::CryptoUser);
         Some(HsmCopyIntent {
             v: 1,
             source: backup.id.clone(),
@@ -82,7 +69,7 @@ async fn begin(
             cluster: asker.config.cluster.clone(),
             created,
             attempts: Vec::new(),
-            secrets: of_users.map(|(_, secret)| secrets::at(secret, created)).collect(),
+            secrets: passwords::at(users, created),
             held: false,
         })
     };
@@ -96,7 +83,6 @@ async fn begin(
         }
         hold(asker, &id, intent, &mut known).await;
     }
-    let mut waiting = 0;
     let mut order = to_copy.into_iter();
     for (id, intent) in order.by_ref() {
         if begin_hsm_copy(asker, known.get(&id).cloned(), intent).await == Sent::Full {
@@ -104,7 +90,7 @@ async fn begin(
             break;
         }
     }
-    waiting += order.count() + plan.settling.len();
+    waiting += order.count();
     asker.outcome.metric("HsmCopiesWaiting", Unit::Count, waiting as f64, &[]);
 }
 
@@ -127,9 +113,9 @@ async fn hold(asker: &mut Asker<'_>, id: &BackupId, intent: HsmCopyIntent, known
     }
 }
 
-/// Gives every version that is or was current for a backup that is still there a stage of ours. Taken away again by
-/// expire-copies, when nothing needs the version.
-async fn keep_versions(asker: &mut Asker<'_>, sources: &[HsmBackup], records: &Records, found: &[(SecretRole, Secret)]) {
+/// Gives every version that is current, was it last, or was current for a backup that is still there a stage of ours. The last one
+/// may be wanted by what was made while its secret gave no answer. Taken away again by expire-copies, when nothing needs the version.
+async fn keep_versions(asker: &mut Asker<'_>, sources: &[HsmBackup], records: &Records, found: &[Secret]) {
     let there: BTreeSet<&BackupId> = sources
         .iter()
         .filter(|backup| !matches!(backup.state, BackupState::Deleted | BackupState::PendingDeletion))
@@ -141,13 +127,13 @@ async fn keep_versions(asker: &mut Asker<'_>, sources: &[HsmBackup], records: &R
             needed.extend(at.versions.iter().map(|version| (at.secret.clone(), version.clone())));
         }
     }
-    for (_, secret) in found {
-        let current = secret.versions.iter().filter(|version| version.stages.contains(secrets::CURRENT));
-        needed.extend(current.map(|version| (secret.arn.clone(), version.version.clone())));
+    for secret in found {
+        let young = secret.versions.iter().filter(|version| secrets::is_young(version));
+        needed.extend(young.map(|version| (secret.arn.clone(), version.version.clone())));
     }
     let region = asker.config.source_region.clone();
     let mut unkept = 0;
-    for (_, secret) in found {
+    for secret in found {
         for fact in &secret.versions {
             let stage = secrets::stage_of(&fact.version);
             if fact.stages.contains(&stage) || !needed.contains(&(secret.arn.clone(), fact.version.clone())) {

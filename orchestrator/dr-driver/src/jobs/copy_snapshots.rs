@@ -3,15 +3,14 @@
 //! What is wanted is every set of the fleet's snapshots that the source region holds; what is there is what the DR region says
 //! and what the records know. The difference, in the planner's order, is begun until the region takes no more.
 
-use crate::calls::{Sent, begin_copy};
+use crate::calls::{self, Sent, begin_copy};
 use crate::world::{Asker, Records, bare, believed, volumes};
-use crate::{Hint, Unit, survey};
+use crate::{Hint, Unit, passwords, survey};
 use std::collections::{BTreeMap, BTreeSet};
-use tde2hsm_dr::copying::{self, Limits, Timed, WaitsFor};
+use tde2hsm_dr::copying::{self, CopyPlan, CopyStatus, Limits, Timed, WaitsFor};
 use tde2hsm_dr::facts::{Consistency, FleetInstance, Secret, Snapshot, SnapshotState, tag};
 use tde2hsm_dr::points::{Judge, Point, SecretRole, gather};
-use tde2hsm_dr::records::{CopyIntent, SecretAt};
-use tde2hsm_dr::secrets;
+use tde2hsm_dr::records::CopyIntent;
 use tde2hsm_protocol::{Code, Severity, SnapshotId};
 
 /// How often in one run others are chosen for places that were refused.
@@ -29,12 +28,12 @@ pub async fn run(asker: &mut Asker<'_>, hint: &Hint) {
     let Some(sources) = asker.source_snapshots(&attached).await else { return };
     // Copies whose record says how they went need not be known beyond the sources that still are there.
     let ids: BTreeSet<SnapshotId> = sources.iter().map(|snapshot| snapshot.id.clone()).collect();
-    let Some(records) = asker.copy_records(Some(&ids)).await else { return };
+    let Some(mut records) = asker.copy_records(Some(&ids)).await else { return };
     let known = asker.dr_snapshots().await;
     // Without the list of copies there is no telling what is lacking.
     if let Some(copies) = known {
         let copies = believed(copies, &records, &mut asker.outcome);
-        begin(asker, &instances, &sources, copies, &records).await;
+        begin(asker, hint, &instances, &sources, copies, &mut records).await;
     }
     if let Some(document) = asker.config.document.clone() {
         survey::step(asker, &document, &instances, &survey::set_times(&instances, &sources)).await;
@@ -59,10 +58,11 @@ async fn any_of_the_fleet(asker: &mut Asker<'_>, ids: &BTreeSet<SnapshotId>, ins
 
 async fn begin(
     asker: &mut Asker<'_>,
+    hint: &Hint,
     instances: &[FleetInstance],
     sources: &[Snapshot],
     copies: Vec<Snapshot>,
-    records: &Records,
+    records: &mut Records,
 ) {
     let pending = in_flight(asker, &copies).await;
     let in_flight = pending.len();
@@ -79,12 +79,21 @@ async fn begin(
         wanted.extend(copying::wanted(host, &of_host, &asker.config.retention));
         points.extend(of_host);
     }
+    let mut waiting = 0;
+    wanted.retain(|one| {
+        let there = matches!(one.copy, CopyStatus::Completed | CopyStatus::Pending);
+        // A refusal under another KMS key says nothing of this one.
+        let known = records.copies.get(&one.source).map(|read| &read.value);
+        let known = known.filter(|record| record.intent.kms_key == asker.config.kms_key);
+        let paused = !there && known.is_some_and(|record| calls::pauses(asker, hint, record));
+        waiting += usize::from(paused);
+        !paused
+    });
     let mut places_taken = in_flight;
     let mut limits = limits;
     let mut plan = copying::plan(&wanted, u16::try_from(places_taken).unwrap_or(u16::MAX), asker.now, &limits);
-    let secrets = secrets_of_now(asker, !plan.begin.is_empty()).await;
+    let secrets = secrets_of_now(asker, &plan, records).await;
     let by_id: BTreeMap<&SnapshotId, &Snapshot> = sources.iter().map(|source| (&source.id, source)).collect();
-    let mut waiting = 0;
     for _ in 0..ROUNDS {
         let mut refused = BTreeSet::new();
         let mut full = false;
@@ -142,21 +151,21 @@ async fn in_flight(asker: &mut Asker<'_>, copies: &[Snapshot]) -> Vec<Snapshot> 
     by_id.into_values().collect()
 }
 
-/// Secrets of software keystores as they are now, to note which version a set was taken under (H42).
-async fn secrets_of_now(asker: &mut Asker<'_>, needed: bool) -> Vec<Secret> {
-    if !needed {
+/// Secrets of software keystores as they are now, to note which version a set was taken under (H42), where something is begun or a
+/// record lacks it.
+async fn secrets_of_now(asker: &mut Asker<'_>, plan: &CopyPlan, records: &mut Records) -> Vec<Secret> {
+    let keystores = passwords::used(&asker.secret_uses().await, SecretRole::Keystore);
+    if plan.begin.is_empty() && !records.copies.values().any(|read| passwords::lacks(&read.value, &keystores)) {
         return Vec::new();
     }
-    let region = asker.config.source_region.clone();
-    let uses = asker.secret_uses().await;
-    let arns: BTreeSet<_> = uses.into_iter().filter(|one| one.role == SecretRole::Keystore).map(|one| one.secret).collect();
-    asker.secrets(&region, &arns).await.into_values().flatten().collect()
+    let found = passwords::of_now(asker, &keystores).await;
+    passwords::complete(asker, &mut records.copies, &found).await;
+    found
 }
 
 fn intent(asker: &Asker<'_>, source: &Snapshot, point: &Point, keystore_secrets: &[Secret]) -> Option<CopyIntent> {
     let part = point.parts.iter().find(|part| part.source == source.id)?;
     let consistency = source.tags.get(tag::CONSISTENCY).and_then(|word| consistency(word));
-    let secrets: Vec<SecretAt> = keystore_secrets.iter().map(|secret| secrets::at(secret, source.started)).collect();
     Some(CopyIntent {
         v: 1,
         source: source.id.clone(),
@@ -173,7 +182,7 @@ fn intent(asker: &Asker<'_>, source: &Snapshot, point: &Point, keystore_secrets:
         consistency,
         kms_key: asker.config.kms_key.clone(),
         attempts: Vec::new(),
-        secrets,
+        secrets: passwords::at(keystore_secrets, source.started),
         expired: None,
     })
 }

@@ -47,8 +47,8 @@ impl Due {
         for secret in &world.secrets {
             for fact in &secret.versions {
                 let has = fact.stages.contains(&secrets::stage_of(&fact.version));
-                let current = fact.stages.contains(secrets::CURRENT);
-                let needed = current || expiry.staged.contains(&(secrets::without_region(&secret.arn), fact.version.clone()));
+                let needed = secrets::is_young(fact)
+                    || expiry.staged.contains(&(secrets::without_region(&secret.arn), fact.version.clone()));
                 let into = match (has, needed) {
                     (false, true) => &mut due.stage,
                     // Only where all of what may need it was looked at.
@@ -88,6 +88,7 @@ impl Due {
         self.delete.len() + self.let_go.len() + self.unstage.len()
     }
 }
+
 fn waits(nothing_opens: &BTreeSet<(InstanceId, Option<Sid>)>) -> Option<String> {
     let name = |(instance, sid): &(InstanceId, Option<Sid>)| match sid {
         Some(sid) => format!("{instance}/{sid}"),
@@ -98,7 +99,6 @@ fn waits(nothing_opens: &BTreeSet<(InstanceId, Option<Sid>)>) -> Option<String> 
     (!names.is_empty()).then(|| format!("{text} {}; retire what is no more", names.join(", ")))
 }
 
-
 pub async fn run(asker: &mut Asker<'_>) {
     let Some(mut world) = asker.world().await else { return };
     let judge = Judge::new(&world.common);
@@ -108,10 +108,10 @@ pub async fn run(asker: &mut Asker<'_>) {
     for (secret, version) in &due.stage {
         stage(asker, secret, version, Stage::On).await;
     }
+    asker.outcome.add("kept", due.keep.len() as u64);
     if let Some(text) = &due.waits {
         asker.outcome.say(Severity::Note, Code::DELETE_REFUSED, text.clone());
     }
-    asker.outcome.add("kept", due.keep.len() as u64);
     match asker.config.expiry.clone() {
         Expiry::DryRun => return would(asker, &due),
         Expiry::Delete => {}

@@ -19,7 +19,7 @@ pub async fn run(job: Job, now: Timestamp, config: &DrConfig, cloud: &dyn Cloud,
         // Begins copies of the sets that should be in the DR region, and orders and collects surveys.
         Job::CopySnapshots => copy_snapshots::run(&mut asker, hint).await,
         // Begins copies of the cluster's backups, and keeps the secret versions of their time.
-        Job::CopyHsmBackups => copy_hsm_backups::run(&mut asker).await,
+        Job::CopyHsmBackups => copy_hsm_backups::run(&mut asker, hint).await,
         // Looks what became of each copy that was begun.
         Job::SettleCopies => settle::run(&mut asker, hint).await,
         // Deletes what may go, keeps what must stay.

@@ -119,15 +119,17 @@ pub struct World {
     pub takes_its_time: BTreeMap<Region, std::time::Duration>,
     /// Snapshots under a lock.
     pub locked: BTreeSet<SnapshotId>,
+    /// Secrets that nobody answers for.
+    pub stuck: BTreeSet<SecretArn>,
     /// Calls that nobody may make.
     pub denied: BTreeSet<String>,
     /// Every call to a region, in their order.
     pub asked: Vec<(Region, String)>,
     pub records_away: bool,
-    pub topic_away: bool,
-    /// Commands: token, when, and the answers to be.
     /// How many objects were read.
     pub gets: usize,
+    pub topic_away: bool,
+    /// Commands: token, when, and the answers to be.
     pub commands: BTreeMap<String, (OrderToken, Timestamp, Vec<HostAnswer>)>,
     pub silent: BTreeSet<InstanceId>,
     /// Hosts whose agent SSM does not know.
@@ -152,9 +154,9 @@ pub struct World {
 pub struct Memory {
     world: Mutex<World>,
     pub blown: Notify,
+    remembered: Remembered,
 }
 
-    remembered: Remembered,
 fn error(call: &str, effect: Effect, code: Option<&str>, message: &str) -> CallError {
     CallError { call: call.to_owned(), effect, aws_code: code.map(str::to_owned), message: message.to_owned() }
 }
@@ -198,9 +200,9 @@ impl Memory {
                     versions: versions.clone(),
                     replicas: BTreeSet::from([dr()]),
                     deleted: false,
+                    kms_key: (region == dr()).then(key),
                 };
                 world.secrets.insert(region, secret);
-                    kms_key: (region == dr()).then(key),
             }
         }
         memory
@@ -286,6 +288,26 @@ impl Memory {
         world.settle();
     }
 
+    /// What a rotation does to a secret, and what AWS then does with a version that nothing holds.
+    pub fn rotate(&self, n: u32) {
+        let mut world = self.world();
+        let now = world.now;
+        for secret in world.secrets.values_mut() {
+            for version in &mut secret.versions {
+                version.stages.remove("AWSPREVIOUS");
+                if version.stages.remove("AWSCURRENT") {
+                    version.stages.insert("AWSPREVIOUS".to_owned());
+                }
+            }
+            secret.versions.retain(|version| !version.stages.is_empty());
+            secret.versions.push(SecretVersionFact {
+                version: SecretVersion::new(VERSION.replace('1', &n.to_string())).unwrap(),
+                stages: BTreeSet::from(["AWSCURRENT".to_owned()]),
+                created: Some(now),
+            });
+        }
+    }
+
     /// Ticks every quarter of an hour.
     pub async fn ticks(&self, config: &DrConfig, times: usize) -> BTreeMap<Job, Outcome> {
         let mut last = BTreeMap::new();
@@ -311,7 +333,6 @@ impl World {
                     state_message: None,
                     progress: Some(100),
                     started: at,
-                    started_ms: 137,
                     started_ms: 137,
                     completed: Some(at.plus(60)),
                     encrypted: true,
@@ -633,8 +654,11 @@ impl Cloud for Memory {
         .await
     }
 
-    async fn secret(&self, region: &Region, _arn: &SecretArn) -> Result<Option<Secret>> {
+    async fn secret(&self, region: &Region, arn: &SecretArn) -> Result<Option<Secret>> {
         self.reach(region, "secretsmanager:DescribeSecret").await?;
+        if self.world().stuck.contains(arn) {
+            std::future::pending::<()>().await;
+        }
         Ok(self.world().secrets.get(region).cloned())
     }
 

@@ -57,11 +57,13 @@ pub async fn run(context: &Context, args: DrCopy) -> Result<Exit, Failure> {
     let mut patience = Patience::default();
     loop {
         let (mut awaited, mut open) = (0, 0);
+        // What AWS refused before may be mended by now, and whoever asks waits for no pause; what it refuses now has one.
+        let hint = if turns == 0 { Hint::Person } else { Hint::Tick };
         for job in JOBS {
             if context.clock.stopping() {
                 return Err(interrupted().hint("`tde2hsm dr copy` goes on; copies in flight go on by themselves"));
             }
-            let outcome = tde2hsm_dr_driver::run(job, context.now(), &second.config, &second.cloud, &Hint::Tick).await;
+            let outcome = tde2hsm_dr_driver::run(job, context.now(), &second.config, &second.cloud, &hint).await;
             // Said by a job that asked the fleet in this turn: nobody waits for a host that is gone, or cannot be asked.
             awaited += outcome.count(SURVEYS_AWAITED);
             open += outcome.count(SURVEYS_OPEN);
