@@ -46,7 +46,11 @@ impl Context {
         if aws.region != *region {
             return Err(Failure::new(Code::WRONG_REGION, format!("the region is `{}`, not `{region}`", aws.region)));
         }
-        let caller = aws.sts.caller().await?;
+        // Two regions are asked, and on the day it matters which of them does not answer.
+        let caller = aws.sts.caller().await.map_err(|e| {
+            let failure = Failure::from(e);
+            Failure { message: format!("{region}: {}", failure.message), ..failure }
+        })?;
         if caller.account != *account {
             let message = format!("the credentials are of account {}, not {account} (`{}`)", caller.account, caller.arn);
             return Err(Failure::new(Code::WRONG_ACCOUNT, message));

@@ -9,11 +9,12 @@ use crate::drive::{Progress, campaign_of};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::text;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tde2hsm_campaign::reducer::{EventKind, Gate, State};
 use tde2hsm_driver::Driver;
 use tde2hsm_journal::{Head, Journal as _};
-use tde2hsm_protocol::{Code, Digest, Generation, HostJournal, InstanceId, Work};
+use tde2hsm_protocol::{CampaignId, Code, Digest, Generation, HostJournal, InstanceId, Work};
 
 pub async fn run(context: &Context, args: Adopt) -> Result<Exit, Failure> {
     let plan = read_plan(&args.plan)?;
@@ -57,8 +58,7 @@ pub async fn run(context: &Context, args: Adopt) -> Result<Exit, Failure> {
         }
     }
     if hosts.iter().all(|host| host.operations.is_empty()) {
-        let message = format!("no host has worked on campaign `{campaign}`");
-        return Err(Failure::new(Code::ADOPT_IMPOSSIBLE, message).hint("begin it with `tde2hsm apply`"));
+        return Err(nobody_knows(&campaign, hosts.iter().filter_map(|host| host.held_by.as_ref())));
     }
     let generation = Generation(hosts.iter().map(|host| host.generation.0).max().unwrap_or(0) + 1);
     let progress = Progress::new(context.out);
@@ -75,4 +75,34 @@ pub async fn run(context: &Context, args: Adopt) -> Result<Exit, Failure> {
     context.out.answer("adopt", &summary, &text::summary(&summary, now))?;
     context.out.show("hint: run `tde2hsm resume` to go on");
     Ok(Exit::Ok)
+}
+
+/// No host has worked on the campaign. Where another holds them, the plan file is the wrong one, and to begin with it is
+/// the last thing to do.
+fn nobody_knows<'a>(campaign: &CampaignId, held_by: impl Iterator<Item = &'a CampaignId>) -> Failure {
+    let message = format!("no host has worked on campaign `{campaign}`");
+    let others: BTreeSet<&CampaignId> = held_by.filter(|other| *other != campaign).collect();
+    let Some(other) = others.first() else {
+        return Failure::new(Code::ADOPT_IMPOSSIBLE, message).hint("begin it with `tde2hsm apply`");
+    };
+    let names: Vec<String> = others.iter().map(|other| format!("`{other}`")).collect();
+    let hash = other.as_str().rsplit('-').next().unwrap_or_default();
+    Failure::new(Code::ADOPT_IMPOSSIBLE, format!("{message}; they are held by {}", names.join(", ")))
+        .hint(format!("name the plan file of that campaign, such as `plan-{hash}.json`; its hash begins with `{hash}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h32_who_adopts_with_another_plan_is_sent_to_the_right_one_and_not_to_apply() {
+        let campaign = |name: &str| CampaignId::new(name).unwrap();
+        let (mine, other) = (campaign("demo-0123456789ab"), campaign("demo-ba9876543210"));
+        let failure = nobody_knows(&mine, [&other, &other].into_iter());
+        assert_eq!(failure.code, Some(Code::ADOPT_IMPOSSIBLE));
+        assert!(failure.message.ends_with("held by `demo-ba9876543210`"), "{}", failure.message);
+        assert!(failure.hint.unwrap().contains("`plan-ba9876543210.json`"));
+        assert!(nobody_knows(&mine, [&mine].into_iter()).hint.unwrap().contains("tde2hsm apply"));
+    }
 }
