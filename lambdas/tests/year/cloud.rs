@@ -571,7 +571,6 @@ impl Cloud for YearCloud {
             .collect())
     }
 
-    async fn snapshot(&self, region: &Region, id: &SnapshotId) -> Result<Option<Snapshot>> {
     async fn instances_there(&self, region: &Region, ids: &[InstanceId]) -> Result<BTreeSet<InstanceId>> {
         let values: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
         let states = ["pending", "running", "stopping", "stopped"];
@@ -582,6 +581,7 @@ impl Cloud for YearCloud {
         Ok(rows.map(|row| InstanceId::new(text(&row["instanceId"])).expect("an instance id")).collect())
     }
 
+    async fn snapshot(&self, region: &Region, id: &SnapshotId) -> Result<Option<Snapshot>> {
         Ok(self.snapshots(region, |s| s.id == id.as_str())?.pop())
     }
 

@@ -174,13 +174,13 @@ impl Cloud for DrAws {
         ec2.fleet_instances(&tag.0, &tag.1, &self.account).await.map_err(call_error)
     }
 
-    async fn snapshot(&self, region: &Region, id: &SnapshotId) -> Result<Option<Snapshot>> {
     async fn instances_there(&self, region: &Region, ids: &[InstanceId]) -> Result<BTreeSet<InstanceId>> {
         let ec2 = self.side(region, "ec2:DescribeInstances")?.ec2();
         let found = ec2.instances_attached(ids, &self.account).await.map_err(call_error)?;
         Ok(found.into_iter().map(|one| one.instance).collect())
     }
 
+    async fn snapshot(&self, region: &Region, id: &SnapshotId) -> Result<Option<Snapshot>> {
         self.side(region, "ec2:DescribeSnapshots")?.ec2().snapshot(region, id).await.map_err(call_error)
     }
 

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use tde2hsm_cloud::{Aws, DrAws, Effect as CloudEffect};
 use tde2hsm_dr::facts::{BackupState, KmsState, SnapshotState};
 use tde2hsm_dr_driver::{Cloud as _, CopySnapshot, DrConfig, Effect, Expiry, Put, Wrote};
-use tde2hsm_protocol::{AccountId, BackupId, ClusterId, KmsKeyArn, Region, SecretArn, SecretVersion, SnapshotId, VolumeId};
+use tde2hsm_protocol::{
+    AccountId, BackupId, ClusterId, InstanceId, KmsKeyArn, Region, SecretArn, SecretVersion, SnapshotId, VolumeId,
+};
 
 struct Server {
     dr: DrAws,
@@ -131,6 +133,27 @@ async fn copy_backup_to_region_goes_out_once_in_the_source_region() {
     }
 }
 
+/// Asked by a filter: an id that AWS knows no more would be an error of the call otherwise, and no answer about the others.
+#[tokio::test]
+async fn which_instances_are_there_is_asked_whatever_their_tags() {
+    let ids = ["i-0123456789abcdef0", "i-0123456789abcdef1", "i-0123456789abcdef2"].map(|id| InstanceId::new(id).unwrap());
+    let item = |id: &InstanceId, state: &str| {
+        format!("<item><instanceId>{id}</instanceId><instanceState><name>{state}</name></instanceState></item>")
+    };
+    let items = item(&ids[0], "stopped") + &item(&ids[1], "terminated");
+    let server = Server::answer(&format!(
+        "<DescribeInstancesResponse><reservationSet><item><ownerId>123456789012</ownerId>\
+         <instancesSet>{items}</instancesSet></item></reservationSet></DescribeInstancesResponse>"
+    ));
+    let there = server.dr.instances_there(&source(), &ids).await.unwrap();
+    assert_eq!(there.into_iter().collect::<Vec<_>>(), [ids[0].clone()]);
+    let body = server.seen()[0].body.clone();
+    assert!(
+        body.contains("Filter.1.Name=instance-id") && body.contains("i-0123456789abcdef2") && !body.contains("tag"),
+        "{body}"
+    );
+}
+
 /// H37: whatever is asked for, only what the account owns is answered.
 #[tokio::test]
 async fn h37_snapshots_are_asked_for_with_owner_self_page_by_page() {
@@ -213,8 +236,8 @@ async fn h42_versions_are_listed_with_those_that_have_no_stage() {
     assert!(found.versions[1].stages.is_empty());
     assert!(found.replicas.contains(&dr()));
     let targets: Vec<String> = server.seen().iter().map(Seen::target).collect();
-    assert_eq!(targets, ["secretsmanager.DescribeSecret", "secretsmanager.ListSecretVersionIds"]);
-    for seen in server.seen() {
+    assert_eq!(targets, ["secretsmanager.DescribeSecret", "secretsmanager.ListSecretVersionIds", "TrentService.DescribeKey"]);
+    for seen in &server.seen()[..2] {
         assert!(seen.body.contains("arn:aws:secretsmanager:eu-west-1:123456789012:secret:tde/x-AbCdEf"), "{}", seen.body);
     }
     assert!(server.seen()[1].body.contains(r#""IncludeDeprecated":true"#));

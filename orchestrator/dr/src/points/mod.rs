@@ -218,8 +218,6 @@ impl Part {
 }
 
 impl Common {
-    /// Of the fleet's cluster; one that names none counts as such.
-    pub fn of_cluster(&self, backup: &HsmBackup) -> bool {
     /// Somebody said that it is no more: of a host with all its databases, or of one of them.
     pub fn retired(&self, instance: &InstanceId, sid: Option<&Sid>) -> bool {
         self.retired.iter().any(|retired| retired.covers(instance, sid))
@@ -230,6 +228,8 @@ impl Common {
         !self.gone.contains(instance) && !self.retired(instance, None)
     }
 
+    /// Of the fleet's cluster; one that names none counts as such.
+    pub fn of_cluster(&self, backup: &HsmBackup) -> bool {
         backup.cluster.as_ref().is_none_or(|cluster| *cluster == self.cluster)
     }
 }

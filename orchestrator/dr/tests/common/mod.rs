@@ -318,6 +318,8 @@ pub fn world() -> World {
             kms: [kms_key(), secrets_key()].map(|arn| KmsKey { arn, state: KmsState::Enabled }).to_vec(),
             hsm_copies: vec![hsm_intent(1, TAKEN.plus(-2 * DAY), 10)],
             unasked: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            retired: BTreeSet::new(),
         },
         host: Host {
             instance: instance(1),
@@ -333,8 +335,6 @@ pub fn world() -> World {
             inventories: vec![inventory(TAKEN.plus(-HOUR)), inventory(TAKEN.plus(HOUR))],
         },
     }
-            gone: BTreeSet::new(),
-            retired: BTreeSet::new(),
 }
 
 /// A second set, taken at another time, with its copies and the look after it.
