@@ -250,13 +250,13 @@ impl<'a> Asker<'a> {
         uses
     }
 
-    /// Secrets as a region has them. One that is lacking gave no answer, and `None`: there is no such secret there. A fleet may have hundreds, and one question after
-    /// the other would take minutes between far regions.
+    /// Secrets as a region has them. One that is lacking gave no answer, and `None`: there is no such secret there. A fleet may have
+    /// hundreds, and one question after the other would take minutes between far regions.
     pub async fn secrets(&mut self, region: &Region, arns: &BTreeSet<SecretArn>) -> BTreeMap<SecretArn, Option<Secret>> {
         const CALL: &str = "secretsmanager:DescribeSecret";
         let cloud = self.cloud;
         // Those that hang must not keep from us what the others say, nor a copy waiting until the function's time is over.
-        let patience = self.patience * 3 / 4;
+        let (patience, dr_region) = (self.patience * 3 / 4, self.config.dr_region.clone());
         let unheard = || CallError {
             call: CALL.to_owned(),
             effect: Effect::Ambiguous,
@@ -275,6 +275,11 @@ impl<'a> Asker<'a> {
                     heard.insert(arn, answer);
                 }
             };
+            // What there is to be said is of the DR region: it has all the time that there is.
+            if *region == dr_region {
+                all.await;
+                return Ok(heard);
+            }
             // Of a region that answers nothing at all nothing more is asked.
             match tokio::time::timeout(patience, all).await {
                 Err(_) if heard.is_empty() => Err(unheard()),

@@ -48,7 +48,7 @@ async fn h44_the_profiles_of_production_are_those_of_the_copies_and_an_unreadabl
     let all = instance_profiles(&memory).await.unwrap();
     assert_eq!((all.known.iter().map(String::as_str).collect::<Vec<_>>(), all.unheard.len()), (vec!["oracle"], 0));
     let key = format!("copies/{}.json", snapshot_id(1));
-    memory.world().objects.get_mut(&key).unwrap().0 = b"{".to_vec();
+    memory.world().objects.insert(key.clone(), (b"{".to_vec(), 1_000_000, START));
     let some = instance_profiles(&memory).await.unwrap();
     assert!(some.unheard.iter().any(|why| why.contains(&key)), "{some:?}");
 }

@@ -222,7 +222,7 @@ fn spare(memory: &Memory) {
     let (body, etag, at) = world.objects[&key].clone();
     let mut record: serde_json::Value = serde_json::from_slice(&body).unwrap();
     record["attempts"].as_array_mut().unwrap().push(serde_json::json!({"token": "again", "at": of.started}));
-    world.objects.insert(key, (serde_json::to_vec(&record).unwrap(), etag, at));
+    world.objects.insert(key, (serde_json::to_vec(&record).unwrap(), etag + 1_000_000, at));
     let mut second = Snapshot { id: snapshot_id(0x7001), ..of };
     second.tags.insert(tag::TOKEN.to_owned(), "again".to_owned());
     world.snapshots.insert(second.id.clone(), second);
