@@ -208,7 +208,9 @@ impl Provider {
         let new = files::hash(&self.new_library())?;
         let there = self.libraries()?;
         let by_name = |library: &Library| {
-            Path::new(&library.path).file_name().is_some_and(|name| name.to_string_lossy().to_ascii_lowercase().contains("cloudhsm"))
+            Path::new(&library.path)
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().to_ascii_lowercase().contains("cloudhsm"))
         };
         let ours = |library: &&Library| by_name(library) || (new.is_some() && Some(library.sha256) == new);
         match (there.iter().filter(ours).count(), there.len()) {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::rc::Rc;
 use std::time::Duration;
 use tde2hsm_protocol::survey::{Access, WalletRow};
-use tde2hsm_protocol::{Code, DatabaseOrder, LoginResult, Sid, Source, Store, Timestamp};
+use tde2hsm_protocol::{Code, DatabaseOrder, LoginResult, Sid, Source, Step, Store, Timestamp};
 
 pub fn subject(sid: &Sid) -> Subject {
     Subject::Database(sid.clone())
@@ -308,6 +308,11 @@ pub fn open_everywhere(
         Store::Software => ddl::open_software(credentials.software(), ddl::Containers::Current, &limits),
         Store::Hsm => {
             let Some(pin) = &credentials.hsm else { return Ok(()) };
+            // An answer that was no clear word about the PIN may have cost a login all the same: one an operation (H11).
+            if ctx.results.logins.iter().any(|login| login.secret == pin.index && login.result == LoginResult::Unreachable) {
+                let message = format!("{sid}: the HSM gave no clear answer before, and is not asked again by the same operation");
+                return Err(StepError::new(Kind::Final, Code::HSM_FAILED, message).of(&sid));
+            }
             ddl::open_hsm(pin.hsm(), ddl::Containers::Current, &limits)
         }
     }
@@ -323,10 +328,34 @@ pub fn open_everywhere(
         let answer =
             state::in_container(s, &database, &container, |s| s.execute(&statement)).map_err(|error| failed(&sid, error))?;
         if let Some(error) = answer.worst().filter(|error| error.class() > Class::Ok) {
+            if store == Store::Hsm && error.is(28353) && keys_in_software(ctx, &sid) {
+                let message =
+                    format!("{sid}: the HSM does not open while the active key is in the software keystore: {}", error.explain());
+                return Err(StepError::new(Kind::Final, Code::HSM_FAILED, message).of(&sid));
+            }
             return Err(open_refused(ctx, &sid, store, credentials, &statement, error));
         }
     }
     Ok(())
+}
+
+/// Where the active keys are, as it was last proven; forgotten before each statement that changes it.
+pub fn remember_place(ctx: &mut Context<'_>, sid: &Sid, place: Option<Store>) -> Result<(), StepError> {
+    ctx.remember(subject(sid), "keys-proven-in", json!(place))
+}
+
+/// An OPEN of the HSM may look for the active key on its token, and answer 28353 when it is not there (O§3.9). While that key is
+/// known to be in software, this is no word about the PIN; the MIGRATE that follows logs in itself.
+fn keys_in_software(ctx: &Context<'_>, sid: &Sid) -> bool {
+    match ctx.recall(&subject(sid), "keys-proven-in").filter(|value| !value.is_null()) {
+        Some(place) => place == json!(Store::Software),
+        // Not rotated yet. A drill's copy has another history.
+        None => {
+            ctx.step != Step::DrillOpen
+                && ctx.database(sid).is_some_and(|order| order.source == Source::Software)
+                && ctx.recall(&subject(sid), "migrate").is_none()
+        }
+    }
 }
 
 /// An OPEN or a key change that was refused. Whether it cost a login is what the whole fleet must know (H10).

@@ -93,7 +93,11 @@ pub fn stop(ctx: &mut Context<'_>, db: &Db) -> Result<Stopped, StepError> {
         Ok(session) => session,
         // Our own of an earlier turn or somebody else's, of which nothing is known.
         Err(error) if in_shutdown(&error) => {
-            return if stop_begun(ctx, &sid) { wait_down(ctx, db).map(|()| Stopped::Clean) } else { wait_gone(ctx, db).map(|()| Stopped::Found) };
+            return if stop_begun(ctx, &sid) {
+                wait_down(ctx, db).map(|()| Stopped::Clean)
+            } else {
+                wait_gone(ctx, db).map(|()| Stopped::Found)
+            };
         }
         Err(error) => return Err(failed(&sid, error)),
     };

@@ -7,8 +7,8 @@
 //! the next turn rotates again; keys that nothing points to are reported and never touched (H9).
 
 use super::common::{
-    Credentials, Sent, Wallet, connect, failed, note_login, observe, open_everywhere, report_keys, send_once, subject, unique,
-    unsupported,
+    Credentials, Sent, Wallet, connect, failed, note_login, observe, open_everywhere, remember_place, report_keys, send_once,
+    subject, unique, unsupported,
 };
 use super::config::{self, Keystore, Style, Want};
 use super::{redo, restart};
@@ -302,6 +302,7 @@ fn rotate(ctx: &mut Context<'_>, member: &Member, way: Way) -> Result<(), StepEr
         let force = if wallet.needs_force() { Force::Yes } else { Force::No };
         let backup = WithBackup::unique(if way == Way::ToHsm { "mg" } else { "rm" }, &unique(ctx));
         let statement = way.statement(&member.credentials, force, &backup, &s).map_err(|error| failed(&sid, error.into()))?;
+        remember_place(ctx, &sid, None)?;
         let sent = send_once(ctx, db, &mut s, way.verb(), &statement)?;
         match refusal(&sent) {
             Some(error) if error.is(46623) || error.is(46631) => clause_fix(ctx, member, &mut s, way, force, &state, &error)?,
@@ -444,6 +445,7 @@ fn set_key(ctx: &mut Context<'_>, member: &Member, s: &mut Session, way: Way, co
         s.run(&enter(container.name.as_str())?).map_err(|error| failed(&sid, error))?;
     }
     let action = format!("set key in {}", container.name);
+    remember_place(ctx, &sid, None)?;
     let sent = send_once(ctx, db, s, &action, &statement)?;
     match &sent {
         Sent::Unknown => {
@@ -517,6 +519,7 @@ pub fn prove(ctx: &mut Context<'_>, member: &Member, way_to: impl Into<Store>, o
     }
     if faults.is_empty() {
         ctx.observed(subject(&sid), "keys proven", json!({ "store": to, "keys": state.ids() }))?;
+        remember_place(ctx, &sid, Some(to))?;
         return Ok(state);
     }
     Err(step_error(&sid, Kind::Retriable, Code::KEYS_NOT_PROVEN, faults.join("; ")))

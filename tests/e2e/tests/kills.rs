@@ -18,8 +18,10 @@ const IN_CUTOVER: usize = 12;
 /// Looks for the victim whose turn it is.
 const PATIENCE: usize = 20;
 
-/// Each phase of a key change takes a moment, so that kills fall between them.
-const SLOW: &str = r#"{"phase_delay_ms":{"*":100}}"#;
+/// Each phase of a key change takes a moment, so that kills fall between them. With the switches that would hide what those of
+/// `FLIPPED` show.
+const SLOW: &str = r#"{"phase_delay_ms":{"*":100},"switches":{"tde_configuration_needs_restart":true,"hsm_open_needs_active_key":true,
+  "connection_in_shutdown":1090}}"#;
 
 /// Every switch of H48 that this breadth meets, away from its default.
 const FLIPPED: &str = r#"{"phase_delay_ms":{"*":100},"switches":{"file_keystore_per_session":true,"migrate_rotates_pdbs":false,"tde_configuration_needs_restart":true,

@@ -312,7 +312,7 @@ fn serve(shared: &Shared, stream: UnixStream) {
             (Ask::Hello(hello), None) => {
                 let mut instance = shared.lock();
                 if instance.shutting_down {
-                    Reply::error(&Ora::new(1089))
+                    Reply::error(&Ora::new(crate::sim::load().switches.connection_in_shutdown))
                 } else {
                     session = Some(instance.log_on(*hello));
                     Reply::Ok

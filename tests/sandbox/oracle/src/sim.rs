@@ -45,6 +45,11 @@ pub struct Switches {
     pub repeated_reverse_migrate: u32,
     /// OPEN with the software password is put to the HSM, too, and burns a login (R4).
     pub open_burns_hsm_login: bool,
+    /// OPEN of the HSM answers ORA-28353 while the active key is in the software keystore, as for any key that is not on its
+    /// token (R3).
+    pub hsm_open_needs_active_key: bool,
+    /// Answer to a connection while a shutdown is in progress: 1089, 1090 or 1012.
+    pub connection_in_shutdown: u32,
     /// More than one library: `error` or `first` (R2, U3).
     pub two_libraries: String,
     /// MIGRATE under a configuration without a file keystore (R8, U7).
@@ -78,6 +83,8 @@ impl Default for Switches {
             repeated_migrate: 28377,
             repeated_reverse_migrate: 28410,
             open_burns_hsm_login: false,
+            hsm_open_needs_active_key: false,
+            connection_in_shutdown: 1089,
             two_libraries: "error".into(),
             migrate_without_file: 28367,
             open_without_file: 28367,

@@ -173,7 +173,7 @@ fn open(run: &Run<'_>, sess: &mut Sess, clauses: &Clauses) -> Result<()> {
     let root = instance.root();
     let active = instance.container(root)?.active.clone();
     if let Some(active) = active
-        && active.kind == Kind::Hsm
+        && (active.kind == Kind::Hsm || switches.hsm_open_needs_active_key)
     {
         let there = instance.provider.load(switches.two_libraries())?.has(&active.mkid)?;
         if !there {
