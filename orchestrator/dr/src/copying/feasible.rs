@@ -8,7 +8,7 @@
 
 use super::{LONGEST, Limits, Timed, shortest};
 use crate::facts::Snapshot;
-use crate::points::{Common, Host, Point};
+use crate::points::{Ask, Common, Host, Point};
 use crate::rpo;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -103,13 +103,14 @@ impl Feasible {
     }
 }
 
-/// What was seen of each host that is still there, or may be.
+/// What was seen of each host that is copied, or may be while nobody can say.
 pub fn loads(common: &Common, hosts: &[Host], points: &[Point]) -> Vec<Load> {
     let mut of: HashMap<&InstanceId, Vec<&Point>> = HashMap::new();
     for point in points {
         of.entry(&point.instance).or_default().push(point);
     }
-    let there = hosts.iter().filter(|host| common.counts(&host.instance));
+    let silent = common.unasked.contains(&Ask::SourceInstances);
+    let there = hosts.iter().filter(|host| host.now.is_some() || silent && !common.gone.contains(&host.instance));
     there.map(|host| load(common, host, of.remove(&host.instance).unwrap_or_default())).collect()
 }
 
