@@ -45,9 +45,7 @@ pub struct Judging {
     blind_audit: bool,
     /// Points that need a key that is gone from the HSM: said to open, and not proven.
     with_gone: [u64; 2],
-    /// And were said to open by a later backup, before anybody could have looked.
-    unseen_gone: u64,
-    /// And still opened when other copies had been removed.
+    /// Of those, at each expiry, that still opened after it.
     kept_gone: u64,
 }
 
@@ -118,7 +116,6 @@ impl Judging {
             ("last good points that stayed".to_owned(), self.kept.to_string()),
             ("of points whose key is gone: verdicts: opens".to_owned(), self.with_gone[0].to_string()),
             ("of points whose key is gone: verdicts: not proven".to_owned(), self.with_gone[1].to_string()),
-            ("of points whose key is gone: nobody had looked since".to_owned(), self.unseen_gone.to_string()),
             ("of points whose key is gone: stayed".to_owned(), self.kept_gone.to_string()),
         ];
         rows.extend(self.causes.iter().map(|(code, n)| (format!("  cause {code}"), n.to_string())));
@@ -389,10 +386,6 @@ impl Year {
                         // By an older backup than it would be by if the key were still there.
                         seen.extend(gone.iter().filter(|gone| lacks(gone)).map(|gone| gone.key));
                         if let Err(why) = judging.opens_with(&inner, set, sid, opening) {
-                            if gone.iter().any(|gone| !looked(&inner, gone)) {
-                                judging.unseen_gone += 1;
-                                continue;
-                            }
                             judging.accuse(format!("{} is said to open and does not: {why}", describe(point, sid)));
                         }
                     }
@@ -681,15 +674,6 @@ impl Year {
         assert!(alarms.in_vain * 20 <= alarms.predicted, "breaches are foretold that need not come: {alarms:?}");
         assert!(alarms.came > 0 && alarms.ahead > 0, "no breach was seen coming: {alarms:?}");
     }
-}
-
-/// Whether the host was looked at since a key went.
-fn looked(inner: &Inner, gone: &Gone) -> bool {
-    let host = &inner.hosts[gone.host];
-    let prefix = format!("inventories/{}/", host.id);
-    let taken = |key: &&str| key[prefix.len()..].trim_end_matches(".json").parse::<i64>().ok();
-    let looks = inner.keys(&prefix);
-    looks.iter().filter_map(taken).any(|at| Millis((at - host.clock) * 1_000) > gone.at)
 }
 
 /// The newest set of each database that opens.
