@@ -116,6 +116,13 @@ async fn h42_a_secret_version_that_loses_its_stage_is_in_the_list_and_keeps_it_u
             stages: BTreeSet::from([stage.clone()]),
             created: Some(START.plus(-40 * 86_400)),
         });
+        // The last one before today's stays: what was made while its secret gave no answer may want it.
+        let last = SecretVersion::new("00000000-0000-0000-0000-0000000000bb").unwrap();
+        secret.versions.push(SecretVersionFact {
+            stages: BTreeSet::from([secrets::stage_of(&last), secrets::PREVIOUS.to_owned()]),
+            version: last,
+            created: Some(START.plus(-20 * 86_400)),
+        });
     }
     let has = |memory: &Memory| memory.world().secrets[&source()].versions.iter().any(|fact| fact.stages.contains(&stage));
     let shown = due(&memory, &config(), now).await;
