@@ -70,7 +70,7 @@ async fn verdict(memory: &Memory, config: &DrConfig) -> Verdict {
     let world = asker.world().await.unwrap();
     let judge = Judge::new(&world.common);
     let points = world.hosts.iter().flat_map(|host| judge.host(host));
-    let of_host = points.filter(|point| point.instance == instance(0)).last().unwrap();
+    let of_host = points.filter(|point| point.instance == instance(0)).next_back().unwrap();
     of_host.databases[0].verdict.clone()
 }
 
