@@ -69,9 +69,8 @@ async fn verdict(memory: &Memory, config: &DrConfig) -> Verdict {
     let mut asker = Asker::new(Job::AuditRecovery, now, config, memory);
     let world = asker.world().await.unwrap();
     let judge = Judge::new(&world.common);
-    let points = world.hosts.iter().flat_map(|host| judge.host(host));
-    let of_host = points.filter(|point| point.instance == instance(0)).next_back().unwrap();
-    of_host.databases[0].verdict.clone()
+    let host = world.hosts.iter().find(|host| host.instance == instance(0)).unwrap();
+    judge.host(host).last().unwrap().databases[0].verdict.clone()
 }
 
 /// What each record of a copy says of the secret: of two backups and snapshots of two hosts.
