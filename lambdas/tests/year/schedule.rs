@@ -879,7 +879,7 @@ impl Year {
             for volume in inner.hosts[host].volumes() {
                 rows.push(inner.operator(&region, Service::Ec2, "CreateSnapshot", with("VolumeId", &volume)));
                 // A quick script and a slow one.
-                let later = inner.now.plus_ms(if host % 2 == 0 { 300 } else { 20_000 });
+                let later = inner.now.plus_ms(if host.is_multiple_of(2) { 300 } else { 20_000 });
                 inner.pass(later);
             }
         } else {
