@@ -803,7 +803,9 @@ impl Cloud for YearCloud {
         let mut inner = self.inner();
         inner.s3("ListObjectsV2")?;
         let found = inner.objects.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
-        Ok(found.map(|(key, stored)| ObjectInfo { key: key.clone(), etag: stored.etag.clone(), modified: stored.modified }).collect())
+        Ok(found
+            .map(|(key, stored)| ObjectInfo { key: key.clone(), etag: stored.etag.clone(), modified: stored.modified })
+            .collect())
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>> {

@@ -90,7 +90,9 @@ pub fn cause(case: &Case<'_>, cause: &Cause) -> Just {
         Cause::CopyArchived { copy } => {
             just(dr.ec2.snapshots.get(copy.as_str()).is_some_and(|s| s.archived), "it is not in the archive")
         }
-        Cause::CopyKeyUnusable { key, .. } | Cause::SecretKeyUnusable { key, .. } => just(!dr.kms.usable(key.as_str()), "the key can be used"),
+        Cause::CopyKeyUnusable { key, .. } | Cause::SecretKeyUnusable { key, .. } => {
+            just(!dr.kms.usable(key.as_str()), "the key can be used")
+        }
         Cause::BackupNotCopied { key, .. } | Cause::KeyRotatedUnseen { key, .. } => {
             just(!case.in_a_copied_backup(&key.0), "a copied backup has the key")
         }
