@@ -198,7 +198,7 @@ def as_told(kind, wanted):
             ]
         elif name in ("SecurityGroupIngress", "SecurityGroupEgress"):
             value = described.by_text(value)
-        elif name in ("RetentionInDays", "Threshold"):
+        elif name in ("RetentionInDays", "Threshold", "MemorySize"):
             value = int(value)
         elif name == "LifecycleConfiguration":
             value = json.loads(json.dumps(value))
