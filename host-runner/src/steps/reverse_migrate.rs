@@ -59,9 +59,14 @@ impl StepBody for ReverseMigrate {
                 members.push(member(ctx, order)?);
             }
         }
+        let groups = rotate::groups(members);
+        // All are looked at before the first key moves: one that is refused sends every other one back again.
+        for group in &groups {
+            complete(ctx, group)?;
+            rotate::may_leave(ctx, group, OldKeys::Gone)?;
+        }
         let mut end = StepEnd::AlreadyDone;
-        for group in rotate::groups(members) {
-            complete(ctx, &group)?;
+        for group in groups {
             if rotate::to_software(ctx, &group, OldKeys::Gone)? == Changed::Yes {
                 end = StepEnd::Done;
             }

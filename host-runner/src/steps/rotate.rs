@@ -197,6 +197,17 @@ impl Way {
     }
 }
 
+/// Whether all of these may be rotated out of the HSM.
+pub fn may_leave(ctx: &mut Context<'_>, group: &[Member], old_keys: OldKeys) -> Result<(), StepError> {
+    for member in group {
+        let mut s = connect(&member.db)?;
+        let state = look(ctx, member, &mut s)?;
+        preflight(&member.db, &mut s, &state, Store::Hsm, old_keys)?;
+        s.close();
+    }
+    Ok(())
+}
+
 /// From the HSM behind the library in place into the software keystore, for a whole group (H16).
 pub fn to_software(ctx: &mut Context<'_>, group: &[Member], old_keys: OldKeys) -> Result<Changed, StepError> {
     let mut waiting = Vec::new();

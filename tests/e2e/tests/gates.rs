@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::time::Duration;
-use tde2hsm_e2e::{Ran, World, files_below};
+use tde2hsm_e2e::{Inspection, Ran, World, files_below};
 
 /// How long a busy machine may take to come to what a test waits for.
 const WITHIN: Duration = Duration::from_secs(120);
@@ -216,6 +216,9 @@ fn h03_h07_h19_h21_h23_what_came_up_after_the_plan_is_refused_on_the_host() {
         for sid in ["SALES", "STOCK", "LEDGER", "CRM", "HR", "PAYR", "TAX", "BILL"] {
             ensure!(now.active_stores(sid) == before.active_stores(sid), "{sid}: {:?}", now.active_stores(sid));
             ensure!(now.starts(sid) == before.starts(sid), "{sid} was restarted");
+            // HR and PAYR could have gone, and would have had to come back with TAX.
+            let moved = |i: &Inspection| i.statements(sid, "REVERSE MIGRATE");
+            ensure!(moved(&now) == moved(&before), "{sid} was rotated");
             ensure!(open.all_readable(sid), "{sid}: {} of {}", open.readable(sid), open.rows(sid));
         }
         Ok(())
