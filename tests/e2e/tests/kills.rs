@@ -27,6 +27,9 @@ const SLOW: &str = r#"{"phase_delay_ms":{"*":100},"switches":{"tde_configuration
 const FLIPPED: &str = r#"{"phase_delay_ms":{"*":100},"switches":{"file_keystore_per_session":true,"migrate_rotates_pdbs":false,"tde_configuration_needs_restart":true,
   "with_backup_refused":true,"repeated_migrate":28353,"repeated_reverse_migrate":28374,"open_burns_hsm_login":true}}"#;
 
+/// Ctrl-C and this are one to the CLI, but whoever runs in the background of a shell has Ctrl-C ignored until it listens itself.
+const SOFTLY: Signal = Signal::SIGTERM;
+
 struct Campaign {
     world: World,
     cli: Option<Child>,
@@ -141,7 +144,7 @@ fn killed(physics: &str, seed: u64) -> Result<()> {
             continue;
         };
         waited = 0;
-        campaign.stop(if victim == Victim::Cli { Signal::SIGKILL } else { Signal::SIGINT })?;
+        campaign.stop(if victim == Victim::Cli { Signal::SIGKILL } else { SOFTLY })?;
         hits += 1;
         in_cutover += usize::from(now.in_cutover);
         by_victim[victim as usize] += 1;
