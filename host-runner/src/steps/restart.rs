@@ -62,7 +62,7 @@ fn in_shutdown(error: &SessionError) -> bool {
 }
 
 /// Whether this campaign has sent the database a SHUTDOWN and not started it since.
-fn stop_begun(ctx: &Context<'_>, sid: &Sid) -> bool {
+pub fn stop_begun(ctx: &Context<'_>, sid: &Sid) -> bool {
     ctx.recall(&subject(sid), "down").is_some_and(|value| !value.is_null())
 }
 

@@ -199,26 +199,26 @@ impl Way {
 
 /// Whether all of these may be rotated out of the HSM.
 pub fn may_leave(ctx: &mut Context<'_>, group: &[Member], old_keys: OldKeys) -> Result<(), StepError> {
-    for member in group {
-        let mut s = connect(&member.db)?;
-        let state = look(ctx, member, &mut s)?;
-        preflight(&member.db, &mut s, &state, Store::Hsm, old_keys)?;
-        s.close();
-    }
-    Ok(())
+    group.iter().try_for_each(|member| seen_fit(ctx, member, old_keys).map(drop))
+}
+
+/// A look at one of them, by which it may be rotated out of the HSM or is in software already.
+fn seen_fit(ctx: &mut Context<'_>, member: &Member, old_keys: OldKeys) -> Result<KeyState, StepError> {
+    let mut s = connect(&member.db)?;
+    let state = look(ctx, member, &mut s)?;
+    preflight(&member.db, &mut s, &state, Store::Hsm, old_keys)?;
+    s.close();
+    Ok(state)
 }
 
 /// From the HSM behind the library in place into the software keystore, for a whole group (H16).
 pub fn to_software(ctx: &mut Context<'_>, group: &[Member], old_keys: OldKeys) -> Result<Changed, StepError> {
     let mut waiting = Vec::new();
     for member in group {
-        let mut s = connect(&member.db)?;
-        let state = look(ctx, member, &mut s)?;
-        preflight(&member.db, &mut s, &state, Store::Hsm, old_keys)?;
+        let state = seen_fit(ctx, member, old_keys)?;
         if !state.all_in(Store::Software) || state.any_half_done() {
             waiting.push((member, state.all_in(Store::Software)));
         }
-        s.close();
     }
     let outcome = waiting.iter().try_for_each(|(member, there)| {
         if *there {

@@ -114,8 +114,7 @@ fn after(ctx: &mut Context<'_>) -> Result<StepEnd, StepError> {
         if restart::is_down(&db)? {
             end = StepEnd::Done;
         }
-        let was_ours = ctx.recall(&subject(&order.sid), "down").is_some_and(|value| !value.is_null());
-        if was_ours {
+        if restart::stop_begun(ctx, &order.sid) {
             start_one(ctx, &order)?;
             end = StepEnd::Done;
         } else {

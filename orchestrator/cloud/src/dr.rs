@@ -323,12 +323,7 @@ impl Cloud for DrAws {
     }
 
     async fn get_listed(&self, key: &str) -> Result<Option<Object>> {
-        if let Some(object) = self.remembered.get(key) {
-            return Ok(Some(object));
-        }
-        let object = self.get(key).await?;
-        object.iter().for_each(|object| self.remembered.keep(object));
-        Ok(object)
+        self.remembered.or_read(self, key).await
     }
 
     async fn put(&self, key: &str, body: &[u8], when: &Put) -> Result<Wrote> {

@@ -5,7 +5,7 @@
 //! read need not be read again. It is never more than that: a process that has just begun has read nothing, and nothing that must
 //! survive lies here.
 
-use crate::{Object, ObjectInfo};
+use crate::{Cloud, Object, ObjectInfo, Result};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -50,6 +50,16 @@ impl Remembered {
         let mut inner = self.inner();
         let etag = inner.listed.remove(key)?;
         inner.objects.get(key).filter(|object| object.etag == etag).cloned()
+    }
+
+    /// The same, or read and kept.
+    pub async fn or_read(&self, cloud: &dyn Cloud, key: &str) -> Result<Option<Object>> {
+        if let Some(object) = self.get(key) {
+            return Ok(Some(object));
+        }
+        let object = cloud.get(key).await?;
+        object.iter().for_each(|object| self.keep(object));
+        Ok(object)
     }
 
     pub fn keep(&self, object: &Object) {

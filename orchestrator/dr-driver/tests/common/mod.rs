@@ -755,12 +755,7 @@ impl Cloud for Memory {
     }
 
     async fn get_listed(&self, key: &str) -> Result<Option<Object>> {
-        if let Some(object) = self.remembered.get(key) {
-            return Ok(Some(object));
-        }
-        let object = self.get(key).await?;
-        object.iter().for_each(|object| self.remembered.keep(object));
-        Ok(object)
+        self.remembered.or_read(self, key).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Object>> {
